@@ -1,0 +1,62 @@
+"""Dimensions: the names by which spend can be grouped, filtered, budgeted and reported."""
+
+from typing import Final
+
+from farthing.core.types import LedgerEntry, Scope
+
+SCOPE_DIMENSIONS: Final = ("org", "team", "project", "user", "feature", "customer", "session", "key")
+"""Who: set by keys and headers."""
+
+ENTRY_DIMENSIONS: Final = (
+    "provider",
+    "model",
+    "model_requested",
+    "endpoint",
+    "dialect",
+    "service_tier",
+    "source",
+    "state",
+    "kind",
+    "policy",
+    "price_book",
+    "status",
+)
+"""What: facts of the entry itself."""
+
+TIME_DIMENSIONS: Final = ("hour", "day", "week", "month")
+"""When, in UTC: ``2026-11-21T14``, ``2026-11-21``, ``2026-W47``, ``2026-11``."""
+
+
+def is_dimension(name: str) -> bool:
+    """True for any name that reports can group by; ``tag:<name>`` groups by a tag."""
+    known = name in SCOPE_DIMENSIONS or name in ENTRY_DIMENSIONS or name in TIME_DIMENSIONS
+    return known or (name.startswith("tag:") and len(name) > 4)
+
+
+def scope_value(scope: Scope, dimension: str) -> str:
+    """The scope's value of one dimension; "" when it was not said or is not a scope dimension."""
+    if dimension.startswith("tag:"):
+        wanted = dimension[4:]
+        return next((value for name, value in scope.tags if name == wanted), "")
+    return str(getattr(scope, dimension)) if dimension in SCOPE_DIMENSIONS else ""
+
+
+def entry_value(entry: LedgerEntry, dimension: str) -> str:
+    """The entry's value of one scope or entry dimension."""
+    match dimension:
+        case "provider" | "model" | "model_requested" | "endpoint" | "dialect" | "kind":
+            return str(getattr(entry, dimension))
+        case "service_tier":
+            return entry.usage.service_tier
+        case "source":
+            return entry.usage.source
+        case "state":
+            return entry.charge.state
+        case "policy":
+            return entry.policy_ref
+        case "price_book":
+            return entry.charge.price_ref
+        case "status":
+            return str(entry.status)
+        case _:
+            return scope_value(entry.scope, dimension)

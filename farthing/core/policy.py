@@ -1,0 +1,111 @@
+"""The policy: what is allowed, at what cost, and what happens when something goes wrong. Pure data.
+
+A policy holds no callables and reads no clock; decisions are functions of (policy, request, facts). Its ``ref`` is
+the hash of its canonical JSON, and every ledger entry carries the ref it was decided under.
+"""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from farthing.core.types import LimitUnit
+
+Period = Literal["request", "day", "week", "month", "total"]
+"""The window of a limit; ``request`` limits bind each call by itself and need no counter."""
+
+ErrorClass = Literal["rate_limited", "overloaded", "timed_out", "connection", "model_not_found"]
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits on whoever matches, one counter per distinct value of ``each``."""
+
+    name: str
+    per: Period
+    limits: tuple[tuple[LimitUnit, int], ...]
+    """(unit, limit): nano-USD for ``usd``, counts otherwise."""
+    each: tuple[str, ...] = ()
+    """Dimensions that split the budget: ("user",) gives every user a counter of their own."""
+    match: tuple[tuple[str, str], ...] = ()
+    """Dimensions that must be equal for the budget to apply; ``tag:<name>`` for tags."""
+    timezone: str = "UTC"
+    """IANA zone in which days, weeks (from Monday) and months begin."""
+    hard: bool = True
+    """A soft budget is counted and reported but refuses nothing."""
+
+
+class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When an upstream try may be repeated: only before its first byte, only for the listed failures."""
+
+    attempts_max: int = 3
+    """Tries per target, the first one included."""
+    backoff_ms: int = 250
+    """First pause; doubles each time, with full jitter."""
+    backoff_ms_max: int = 8_000
+    on: tuple[ErrorClass, ...] = ("rate_limited", "overloaded", "connection")
+
+
+class Fallback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a request for ``model`` goes when its own target keeps failing."""
+
+    model: str
+    """A model name pattern (``*`` and ``?``)."""
+    to: tuple[str, ...]
+    """Models tried in order; ``provider/model`` names the provider too."""
+    on: tuple[ErrorClass, ...] = ("rate_limited", "overloaded", "timed_out", "connection")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Bounds on any single request, whoever makes it."""
+
+    body_bytes_max: int = 20 * 1024 * 1024
+    output_tokens_max: int | None = None
+    """Larger or missing ``max_tokens`` are set to this; None leaves bodies alone."""
+    output_tokens_assumed: int = 32_768
+    """What a ceiling assumes when neither caller nor policy caps the output and the model's own cap is unknown."""
+    timeout_ms: int = 600_000
+    """Deadline of one request over all its tries."""
+    first_byte_timeout_ms: int = 300_000
+    idle_timeout_ms: int = 120_000
+    """Longest silence inside a stream."""
+    connect_timeout_ms: int = 10_000
+
+
+class Unpriced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What USD budgets do with a model whose price is unknown."""
+
+    action: Literal["refuse", "ceiling", "allow"] = "refuse"
+    """Only matters where a hard USD budget applies: refuse the call, or hold and count it at the ceiling rates."""
+    input_usd_per_million: str = "20"
+    output_usd_per_million: str = "100"
+
+
+class ExchangeLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the traffic log keeps of prompts and answers."""
+
+    text: Literal["none", "redacted", "full"] = "none"
+    retention_days: int = 30
+    redact: tuple[str, ...] = ()
+    """Extra regular expressions whose matches are replaced; common secrets and personal data always are."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that decides; the root of the ``[policy]`` part of ``farthing.toml``."""
+
+    version: int = 1
+    budgets: tuple[Budget, ...] = ()
+    limits: Limits = Limits()
+    retries: Retries = Retries()
+    fallbacks: tuple[Fallback, ...] = ()
+    unpriced: Unpriced = Unpriced()
+    on_disconnect: Literal["drain", "cancel"] = "drain"
+    """When the caller hangs up: read the answer to its end and learn the usage, or stop and estimate."""
+    on_store_failure: Literal["refuse", "allow"] = "refuse"
+    reservation_ttl_ms: int = 900_000
+    """A hold whose worker died expires after this at the latest."""
+    log: ExchangeLog = ExchangeLog()
+
+    @property
+    def ref(self) -> str:
+        """First 12 hex digits of the SHA-256 of the policy's canonical JSON."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:12]

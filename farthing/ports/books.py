@@ -1,0 +1,84 @@
+"""The books: reservations and the ledger behind one port, so that releasing a hold and booking are one act."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from farthing.core.types import (
+    Denied,
+    Exchange,
+    Held,
+    KeyRecord,
+    LedgerEntry,
+    LedgerQuery,
+    Reservation,
+    Totals,
+)
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """How a reservation ends: ``amounts[i]`` is what its i-th hold really cost, in that hold's unit.
+
+    ``entries`` may be empty (nothing was billed: the reservation is voided) and ``reservation`` may be None
+    (nothing was held: the entries are simply booked). ``exchange`` rides in the same transaction.
+    """
+
+    reservation: Reservation | None
+    amounts: tuple[int, ...] = ()
+    entries: tuple[LedgerEntry, ...] = ()
+    exchange: Exchange | None = None
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """A counter in one window: what is booked and what is set aside, in the counter's unit."""
+
+    counter: str
+    window: str
+    unit: str
+    posted: int
+    held: int
+
+
+class Books(Protocol):
+    """Holds and ledger. Sentences that every store keeps, tested by ``BooksContract``:
+
+    * ``reserve`` makes all holds or none; a hard hold that would pass its limit denies the reservation.
+    * The same reservation id again with the same content answers as the first time; other content: ``Conflict``.
+    * ``settle`` ends a reservation exactly once and books its entries in the same act; when it returns under
+      strict durability, entries survive a crash. Settling again with the same content changes nothing.
+    * Money spent is always booked: past an expired hold, past a limit, and without any reservation.
+    * An entry id is booked at most once; other content under the same id is a ``Conflict``.
+    """
+
+    async def reserve(self, reservation: Reservation, *, now_ms: int) -> Held | Denied: ...
+
+    async def settle(self, settlement: Settlement, *, now_ms: int) -> None: ...
+
+    def balances(self, counters: Sequence[tuple[str, str]]) -> tuple[Balance, ...]: ...
+
+    def open_reservations(self) -> tuple[Reservation, ...]: ...
+
+    async def close(self) -> None: ...
+
+
+class Ledger(Protocol):
+    """Reading the books; blocking calls, for the CLI, reports and pages (never the hot path)."""
+
+    def totals(self, query: LedgerQuery) -> tuple[Totals, ...]: ...
+
+    def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]: ...
+
+    def exchanges(self, *, since_ms: int = 0, after: str = "") -> Iterator[Exchange]: ...
+
+
+class Keys(Protocol):
+    """Virtual keys."""
+
+    def find(self, secret_hash: str) -> KeyRecord | None: ...
+
+    def all(self) -> tuple[KeyRecord, ...]: ...
+
+    def add(self, record: KeyRecord) -> None: ...
+
+    def revoke(self, key_id: str, *, at_ms: int) -> bool: ...
