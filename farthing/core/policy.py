@@ -100,7 +100,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     unpriced: Unpriced = Unpriced()
     on_disconnect: Literal["drain", "cancel"] = "drain"
     """When the caller hangs up: read the answer to its end and learn the usage, or stop and estimate."""
+    on_unknown_outcome: Literal["ceiling", "estimate"] = "ceiling"
+    """What is booked for an attempt that may have been billed but never said so (time-outs, lost connections):
+    the most it can have cost, so that budgets hold whatever the invoice says, or the likely cost. Either entry is
+    marked ``estimated`` and reconciliation corrects it."""
     on_store_failure: Literal["refuse", "allow"] = "refuse"
+    """When the ledger cannot be written: refuse calls, or serve them and book as soon as it can."""
     reservation_ttl_ms: int = 900_000
     """A hold whose worker died expires after this at the latest."""
     log: ExchangeLog = ExchangeLog()

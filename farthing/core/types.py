@@ -72,6 +72,8 @@ class PromptView(msgspec.Struct, frozen=True, kw_only=True):
     cache_ttl_long: bool = False
     """A one-hour prompt-cache write is asked for somewhere in the body."""
     service_tier: str = ""
+    facets: tuple[tuple[str, str], ...] = ()
+    """Other billing choices the caller made, sorted: ``speed``, ``region``."""
     temperature: float | None = None
     user: str = ""
     """The caller's own end-user id (OpenAI ``user``/``safety_identifier``, Anthropic ``metadata.user_id``)."""

@@ -71,14 +71,21 @@ OTHER_UNITS: Final[frozenset[str]] = frozenset(
 UNITS: Final[frozenset[str]] = TOKEN_UNITS | OTHER_UNITS
 
 
+INPUT_UNITS: Final[frozenset[str]] = frozenset(unit for unit in TOKEN_UNITS if unit.startswith("input"))
+"""Token units on the input side, whatever their cache state."""
+
+OUTPUT_UNITS: Final[frozenset[str]] = frozenset(unit for unit in TOKEN_UNITS if unit.startswith("output"))
+"""Token units on the output side, reasoning included."""
+
+
 def is_input(unit: str) -> bool:
     """True for token units on the input side, whatever their cache state."""
-    return unit in TOKEN_UNITS and unit.startswith("input")
+    return unit in INPUT_UNITS
 
 
 def is_output(unit: str) -> bool:
     """True for token units on the output side, reasoning included."""
-    return unit in TOKEN_UNITS and unit.startswith("output")
+    return unit in OUTPUT_UNITS
 
 
 def is_cache_read(unit: str) -> bool:

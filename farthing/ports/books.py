@@ -1,6 +1,6 @@
 """The books: reservations and the ledger behind one port, so that releasing a hold and booking are one act."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -45,15 +45,31 @@ class Books(Protocol):
 
     * ``reserve`` makes all holds or none; a hard hold that would pass its limit denies the reservation.
     * The same reservation id again with the same content answers as the first time; other content: ``Conflict``.
+      A denied reservation leaves nothing behind: asking again is a new question.
     * ``settle`` ends a reservation exactly once and books its entries in the same act; when it returns under
-      strict durability, entries survive a crash. Settling again with the same content changes nothing.
+      strict durability, entries survive a crash. Settling again with the same content changes nothing, with other
+      content it is a ``Conflict``; only a voided reservation (settled without entries) may still be booked.
+    * A reservation that was settled first is never held afterwards; one past ``expires_at_ms`` is held no longer.
     * Money spent is always booked: past an expired hold, past a limit, and without any reservation.
     * An entry id is booked at most once; other content under the same id is a ``Conflict``.
+    * A ``settle`` or ``reserve`` that raises has changed nothing; it may be tried again.
     """
 
-    async def reserve(self, reservation: Reservation, *, now_ms: int) -> Held | Denied: ...
+    async def reserve(
+        self, reservation: Reservation, *, now_ms: int, stub: LedgerEntry | None = None
+    ) -> Held | Denied:
+        """Set the holds aside. ``stub`` is what is known of the entry to come (scope, provider, model…).
 
-    async def settle(self, settlement: Settlement, *, now_ms: int) -> None: ...
+        A durable store keeps the stub with the reservation, so that a call whose worker died can still be booked.
+        """
+        ...
+
+    async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
+        """End the reservation, count ``amounts`` on its counters, book ``entries``: one act.
+
+        ``amounts`` is empty (all zero) or has one number per hold. Raises ``Conflict``, ``StoreUnavailable``.
+        """
+        ...
 
     def balances(self, counters: Sequence[tuple[str, str]]) -> tuple[Balance, ...]: ...
 
@@ -82,3 +98,16 @@ class Keys(Protocol):
     def add(self, record: KeyRecord) -> None: ...
 
     def revoke(self, key_id: str, *, at_ms: int) -> bool: ...
+
+
+class Importer(Protocol):
+    """Booking many entries of elsewhere at once; blocking, for the CLI.
+
+    One transaction: all of it is booked or none. An entry or exchange whose id is already there is left as it was
+    first booked, whatever the new one says. Nothing is reserved and no limit is checked, but counters of budgets
+    are not touched either: imported spend is history.
+    """
+
+    def import_batch(self, entries: Iterable[LedgerEntry], exchanges: Iterable[Exchange]) -> tuple[int, int]:
+        """Books the entries with their exchanges; returns how many entries were (new, already there)."""
+        ...

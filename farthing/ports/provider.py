@@ -64,6 +64,21 @@ class Transport(Protocol):
 class StreamMeter(Protocol):
     """Learns a stream's usage from its events. One per attempt, fed in order."""
 
+    @property
+    def marks(self) -> tuple[bytes, ...]:
+        """An event that contains none of these says nothing about billing and may be left out."""
+        ...
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of answer text, tool arguments and reasoning in the events seen so far."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """The provider has said that the stream is complete."""
+        ...
+
     def event(self, data: bytes) -> None:
         """The payload of one SSE event (what follows ``data:``), complete. Unknown payloads are ignored."""
         ...

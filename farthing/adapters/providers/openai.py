@@ -1,0 +1,69 @@
+"""The codec of OpenAI and of every server that speaks its API."""
+
+from collections.abc import Mapping
+
+from farthing.core.errors import ProviderFailed
+from farthing.core.types import Bounds, Request, Target
+from farthing.ports.provider import HttpRequest, UsageReader
+from farthing.wire import usage as usages
+from farthing.wire.failures import failure
+from farthing.wire.headers import travelling
+
+_PATHS = {
+    "chat": "/chat/completions",
+    "completions": "/completions",
+    "embeddings": "/embeddings",
+    "responses": "/responses",
+}
+_PROMPT_OVERHEAD = 64
+"""Tokens that chat formatting may add beyond the body's bytes (empty bodies, priming)."""
+
+
+class OpenAICodec:
+    """Bytes for one OpenAI-compatible upstream."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        base_url: str,
+        secret: str = "",
+        headers: tuple[tuple[str, str], ...] = (),
+        price_as: str = "",
+    ) -> None:
+        """``base_url`` ends with the API version; an empty ``secret`` lets the caller's own credentials through."""
+        self.name = name
+        self._urls = {endpoint: base_url.rstrip("/") + path for endpoint, path in _PATHS.items()}
+        extra = [(key.lower().encode(), value.encode()) for key, value in headers]
+        if secret:
+            extra.append((b"authorization", b"Bearer " + secret.encode()))
+        self._extra = tuple(extra)
+        self._passes_credentials = not secret
+        self._readers: Mapping[str, UsageReader] = {
+            endpoint: usages.reader_for(price_as or name, endpoint) for endpoint in _PATHS
+        }
+
+    def encode(self, request: Request, target: Target, body: bytes) -> HttpRequest:
+        headers = travelling(request.headers)
+        if self._passes_credentials:
+            headers.extend(pair for pair in request.headers if pair[0] in (b"authorization", b"api-key"))
+        headers.extend(self._extra)
+        return HttpRequest(method="POST", url=self._urls[request.view.endpoint], headers=tuple(headers), body=body)
+
+    def reader(self, request: Request) -> UsageReader:
+        return self._readers[request.view.endpoint]
+
+    def bounds(self, request: Request, target: Target) -> Bounds:
+        view = request.view
+        return Bounds(
+            input_tokens=view.body_bytes + _PROMPT_OVERHEAD,
+            output_tokens=view.output_tokens_max or 0,
+            choices=view.choices,
+            images=view.images,
+            unbounded=view.unbounded,
+            service_tier=view.service_tier,
+            hosted_tools=view.hosted_tools,
+        )
+
+    def failure(self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> ProviderFailed:
+        return failure(status, headers, body, provider=self.name)

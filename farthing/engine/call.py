@@ -1,0 +1,420 @@
+"""One request on its way to an upstream: holds, tries, retries and fallbacks, and what each of them cost.
+
+Each attempt that may have been billed ends in exactly one ledger entry; every reservation ends in exactly one
+settlement, whatever happens in between.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+from farthing.core.budget import spent
+from farthing.core.errors import ProviderFailed, StoreFailed
+from farthing.core.money import Nusd
+from farthing.core.types import (
+    AttemptFact,
+    Bounds,
+    Charge,
+    Decision,
+    Denied,
+    Exchange,
+    LedgerEntry,
+    Request,
+    Reservation,
+    Target,
+    Usage,
+    UsagePart,
+)
+from farthing.engine.ceiling import (
+    Ceiling,
+    bounds_of,
+    ceiling_lines,
+    ceiling_of,
+    tight_bounds,
+    unpriced_amount,
+    within_request_limits,
+)
+from farthing.engine.messages import budget_exceeded, error_class
+from farthing.engine.plan import Plan, body_for
+from farthing.engine.record import Ending, Recorder, tokens_of
+from farthing.engine.services import Services, Upstream
+from farthing.ports.books import Settlement
+from farthing.ports.provider import HttpReply
+
+_BYTES_PER_TOKEN = 4
+FREE_ENDPOINTS = ("count_tokens",)
+"""Endpoints that providers do not bill: never held, never booked."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One upstream try."""
+
+    id: str
+    number: int
+    target: Target
+    upstream: Upstream
+    body: bytes
+    strips_usage: bool
+    bounds: Bounds
+    ceiling: Ceiling
+    started_ms: int
+    reservation: Reservation | None = None
+    stub: LedgerEntry | None = None
+    ttft_ms: int | None = None
+    sent: bool = False
+    settled: bool = False
+
+
+class Call:
+    """The state of one request while it is served."""
+
+    plan: Plan
+    """Set once the targets are known."""
+
+    def __init__(self, services: Services, recorder: Recorder, request: Request) -> None:
+        self.services = services
+        self.request = request
+        self.decisions: list[Decision] = []
+        self.entries: list[LedgerEntry] = []
+        self.facts: list[AttemptFact] = []
+        self.current: Attempt | None = None
+        self.ended = False
+        """The exchange has been handed over; nothing more may be said about this request."""
+        self._recorder = recorder
+        self._sent_body: bytes | None = None
+
+    @property
+    def keeps_text(self) -> bool:
+        """The policy wants answers in the traffic log."""
+        return self._recorder.keeps_text
+
+    def elapsed_ms(self) -> int:
+        """Time since the request came in."""
+        return max(0, self.services.clock.now_ms() - self.request.received_at_ms)
+
+    async def obtain(self) -> tuple[Attempt, HttpReply]:
+        """The first upstream answer that may be given to the caller.
+
+        Raises the last failure when every target and try has failed, :class:`BudgetExceeded` when nothing fits.
+        """
+        self.decisions.extend(self.plan.decisions)
+        failure: ProviderFailed | None = None
+        for order, target in enumerate(self.plan.targets):
+            if order and failure is not None and not self._falls_back(failure):
+                break
+            if order:
+                self._note("fallback", "switch", "provider_failed", (("to", f"{target.provider}/{target.model}"),))
+            try:
+                return await self._try_target(target)
+            except ProviderFailed as error:
+                failure = error
+        if failure is None:
+            raise ProviderFailed("No upstream was tried.", sent=False)
+        raise failure
+
+    async def _try_target(self, target: Target) -> tuple[Attempt, HttpReply]:
+        retries = self.services.policy.retries
+        for turn in range(1, retries.attempts_max + 1):
+            attempt = await self._open(target)
+            try:
+                return attempt, await self._send(attempt)
+            except ProviderFailed as error:
+                await self._close_failed(attempt, error)
+                pause_ms = self._pause_ms(error, turn)
+                if pause_ms is None:
+                    raise
+                self._note("retry", "again", error.code, (("after_ms", str(pause_ms)),))
+                await asyncio.sleep(pause_ms / 1000)
+        raise AssertionError("a failed last try raises")
+
+    async def _open(self, target: Target) -> Attempt:
+        """Holds the ceiling of the next try. Raises :class:`BudgetExceeded` before anything is spent."""
+        services, request = self.services, self.request
+        upstream = services.upstreams[target.provider]
+        body, strips = body_for(self.plan, request, target, upstream)
+        bounds = bounds_of(services, request, target, upstream, self.plan)
+        ceiling, bounds = within_request_limits(services, request, target, bounds)
+        now_ms = services.clock.now_ms()
+        number = len(self.facts) + 1
+        attempt = Attempt(
+            id=f"{request.id}-{number}",
+            number=number,
+            target=target,
+            upstream=upstream,
+            body=body,
+            strips_usage=strips,
+            bounds=bounds,
+            ceiling=ceiling,
+            started_ms=now_ms,
+        )
+        self.current = attempt
+        self._sent_body = body
+        if request.view.endpoint in FREE_ENDPOINTS:
+            return attempt
+        await self._reserve(attempt, now_ms)
+        return attempt
+
+    async def _reserve(self, attempt: Attempt, now_ms: int) -> None:
+        denied = await self._hold(attempt, now_ms)
+        if denied is None:
+            return
+        tight = tight_bounds(self.services, self.request, attempt.target, attempt.bounds)
+        if tight is not attempt.bounds:
+            attempt.bounds = tight
+            attempt.ceiling = ceiling_of(self.services, self.request, attempt.target, tight)
+            denied = await self._hold(attempt, now_ms)
+            if denied is None:
+                return
+        attempt.settled = True
+        raise budget_exceeded(denied, now_ms)
+
+    async def _hold(self, attempt: Attempt, now_ms: int) -> Denied | None:
+        reservation = Reservation(
+            id=attempt.id,
+            request_id=self.request.id,
+            holds=attempt.ceiling.holds,
+            ceiling=attempt.ceiling.amount,
+            expires_at_ms=now_ms + self.services.policy.reservation_ttl_ms,
+        )
+        attempt.stub = self._stub(attempt)
+        result = await self.services.books.reserve(reservation, now_ms=now_ms, stub=attempt.stub)
+        if isinstance(result, Denied):
+            return result
+        attempt.reservation = reservation
+        return None
+
+    def _stub(self, attempt: Attempt) -> LedgerEntry:
+        """What would be booked if this process died with the attempt in flight: its ceiling, marked as such."""
+        request, services, target = self.request, self.services, attempt.target
+        return LedgerEntry(
+            id=attempt.id,
+            request_id=request.id,
+            attempt=attempt.number,
+            received_at_ms=request.received_at_ms,
+            booked_at_ms=attempt.started_ms,
+            scope=request.scope,
+            dialect=request.dialect,
+            endpoint=request.view.endpoint,
+            provider=target.provider,
+            price_as=target.price_as,
+            model_requested=request.view.model,
+            model=target.model,
+            usage=Usage(source="estimated", parts=(UsagePart(lines=ceiling_lines(attempt.ceiling)),)),
+            charge=self._ceiling_charge(attempt),
+            baseline=attempt.ceiling.amount,
+            fidelity="unknown",
+            ceiling=attempt.ceiling.amount,
+            policy_ref=services.policy_ref,
+            decisions=tuple(self.decisions),
+            stream=request.view.stream,
+            status=0,
+            error="worker_lost",
+        )
+
+    async def _send(self, attempt: Attempt) -> HttpReply:
+        codec = attempt.upstream.codec
+        wire = codec.encode(self.request, attempt.target, attempt.body)
+        attempt.sent = True
+        reply = await attempt.upstream.transport.send(wire, timeouts=self.services.timeouts)
+        if reply.status < 400:
+            return reply
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
+        raise codec.failure(reply.status, reply.headers, body)
+
+    async def _close_failed(self, attempt: Attempt, error: ProviderFailed) -> None:
+        """Ends a failed try: free when the provider refused it, booked when it may have been billed."""
+        self.services.telemetry.attempt_failed(attempt.target.provider, error.code)
+        billable = error.sent and error.status is None and self.request.view.endpoint not in FREE_ENDPOINTS
+        if billable:
+            await self.book_unknown(attempt, error.code)
+            return
+        self._fact(attempt, status=error.status or 0, error=error.code)
+        await self.settle(attempt, ())
+
+    def _pause_ms(self, error: ProviderFailed, turn: int) -> int | None:
+        """How long to wait before the next try of the same target; None: do not try again."""
+        retries = self.services.policy.retries
+        kind = error_class(error)
+        if turn >= retries.attempts_max or kind not in retries.on:
+            return None
+        asked = getattr(error, "retry_after_ms", None)
+        if asked is not None:
+            return int(asked) if asked <= retries.backoff_ms_max else None
+        most = min(retries.backoff_ms * 2 ** (turn - 1), retries.backoff_ms_max)
+        return random.randint(most // 2, most)  # jitter is no decision: nothing is priced by it
+
+    def _falls_back(self, error: ProviderFailed) -> bool:
+        rule = self.services.routes.fallback_for(self.request.view.model)
+        kind = error_class(error)
+        return rule is not None and kind in rule.on
+
+    # -- booking ------------------------------------------------------------------------------------------------
+
+    async def book(
+        self, attempt: Attempt, usage: Usage, ending: Ending, *, error: str = "", gone: bool = False
+    ) -> None:
+        """Prices and books what the answering attempt consumed, and ends the request."""
+        charge = self.services.prices.charge(usage, attempt.target, at_ms=self.request.received_at_ms)
+        entry = self._entry(attempt, usage, charge, status=ending.status, error=error, gone=gone)
+        self._fact(attempt, status=ending.status, error=error, entry_id=entry.id)
+        await self.settle(attempt, (entry,), ending=ending)
+
+    async def book_unknown(self, attempt: Attempt, error: str, *, gone: bool = False) -> None:
+        """Books an attempt whose outcome nobody knows, as the policy says: its ceiling or the likely cost."""
+        if self.services.policy.on_unknown_outcome == "ceiling":
+            usage = Usage(source="estimated", parts=(UsagePart(lines=ceiling_lines(attempt.ceiling)),))
+            charge = self._ceiling_charge(attempt)
+        else:
+            usage = Usage(source="estimated", parts=(UsagePart(lines=self.likely_lines(attempt, b"")),))
+            charge = self.services.prices.charge(usage, attempt.target, at_ms=self.request.received_at_ms)
+        entry = self._entry(attempt, usage, charge, status=0, error=error, fidelity="unknown", gone=gone)
+        self._fact(attempt, status=0, error=error, entry_id=entry.id)
+        await self.settle(attempt, (entry,))
+
+    def tokens_for(self, text_bytes: int) -> int:
+        """Output tokens that so many bytes of answer text likely were, at four bytes a token, rounded up."""
+        return -(-text_bytes // _BYTES_PER_TOKEN)
+
+    def likely_lines(self, attempt: Attempt, answer: bytes) -> tuple[tuple[str, int], ...]:
+        """Counted tokens of the prompt and of the answer's text so far."""
+        tight = tight_bounds(self.services, self.request, attempt.target, attempt.bounds)
+        most = tight.input_tokens
+        prompt = self.services.tokens.count(self.request.body, model=attempt.target.model).tokens
+        output = self.services.tokens.count(answer, model=attempt.target.model).tokens if answer else 0
+        lines = (("input", min(prompt, most)), ("output", output))
+        return tuple(line for line in lines if line[1])
+
+    def _ceiling_charge(self, attempt: Attempt) -> Charge:
+        amount = attempt.ceiling.amount
+        if amount is None:
+            return Charge(state="unpriced", reason="unknown_model", price_ref=self.services.prices.ref)
+        return Charge(total=amount, state="priced", reason="ceiling", price_ref=self.services.prices.ref)
+
+    def _entry(
+        self,
+        attempt: Attempt,
+        usage: Usage,
+        charge: Charge,
+        *,
+        status: int = 200,
+        error: str = "",
+        gone: bool = False,
+        fidelity: Literal["exact", "estimated", "unknown"] = "exact",
+    ) -> LedgerEntry:
+        now_ms = self.services.clock.now_ms()
+        if usage.source != "reported" and fidelity == "exact":
+            fidelity = "estimated"
+        return msgspec.structs.replace(
+            attempt.stub or self._stub(attempt),
+            booked_at_ms=now_ms,
+            model=usage.model or attempt.target.model,
+            usage=usage,
+            charge=charge,
+            baseline=self._baseline(attempt, usage, charge),
+            fidelity=fidelity,
+            decisions=tuple(self.decisions),
+            status=status,
+            error=error,
+            client_gone=gone,
+            ttft_ms=attempt.ttft_ms,
+            latency_ms=max(0, now_ms - attempt.started_ms),
+        )
+
+    def _baseline(self, attempt: Attempt, usage: Usage, charge: Charge) -> Nusd | None:
+        """The asked-for model's cost of the same usage; the charge itself unless a fallback changed the model."""
+        asked = self.plan.targets[0]
+        if attempt.target is asked:
+            return charge.total
+        plain = msgspec.structs.replace(usage, model="", stated_pusd=None)
+        return self.services.prices.charge(plain, asked, at_ms=self.request.received_at_ms).total
+
+    async def finish(self, ending: Ending) -> None:
+        """Ends a request whose attempts are all settled: it was refused, failed, or was free."""
+        self.ended = True
+        exchange = self.exchange(ending)
+        self.services.telemetry.exchange(exchange, tuple(self.entries))
+        self.services.background.log(exchange)
+
+    async def answered_free(self, attempt: Attempt, ending: Ending) -> None:
+        """Ends a request that no provider bills."""
+        attempt.settled = True
+        self._fact(attempt, status=ending.status, error="")
+        await self.finish(ending)
+
+    async def settle(
+        self, attempt: Attempt, entries: tuple[LedgerEntry, ...], *, ending: Ending | None = None
+    ) -> None:
+        """Ends the attempt's reservation and books its entries, with the exchange when the request ends too."""
+        attempt.settled = True
+        self.entries.extend(entries)
+        amounts: tuple[int, ...] = ()
+        if attempt.reservation is not None:
+            amounts = self._amounts(attempt.reservation, entries)
+        elif not entries and ending is None:
+            return
+        exchange = self.exchange(ending) if ending else None
+        if exchange is not None:
+            self.ended = True
+            self.services.telemetry.exchange(exchange, tuple(self.entries))
+        settlement = Settlement(reservation=attempt.reservation, amounts=amounts, entries=entries, exchange=exchange)
+        await self._store(settlement)
+
+    async def _store(self, settlement: Settlement) -> None:
+        services = self.services
+        try:
+            await services.books.settle(settlement, now_ms=services.clock.now_ms())
+        except StoreFailed as error:
+            services.telemetry.store_failed(error.code)
+            if settlement.entries or settlement.reservation:
+                services.background.book_later(settlement)
+            if services.policy.on_store_failure == "refuse":
+                raise
+
+    def _amounts(self, reservation: Reservation, entries: tuple[LedgerEntry, ...]) -> tuple[int, ...]:
+        if not entries:
+            return (0,) * len(reservation.holds)
+        usd = taken = given = 0
+        for entry in entries:
+            used, made = tokens_of(entry.usage)
+            taken, given = taken + used, given + made
+            total = entry.charge.total
+            if total is None and self.services.policy.unpriced.action == "ceiling":
+                total = unpriced_amount(self.services, input_tokens=used, output_tokens=made)
+            usd += total or 0
+        return spent(reservation.holds, usd=usd, input_tokens=taken, output_tokens=given)
+
+    def exchange(self, ending: Ending) -> Exchange:
+        """The request's exchange as it stands now."""
+        return self._recorder.exchange(
+            self.request,
+            ending,
+            sent_body=self._sent_body,
+            attempts=tuple(self.facts),
+            entries=tuple(self.entries),
+            decisions=tuple(self.decisions),
+        )
+
+    def _fact(self, attempt: Attempt, *, status: int, error: str, entry_id: str = "") -> None:
+        self.facts.append(
+            AttemptFact(
+                attempt=attempt.number,
+                provider=attempt.target.provider,
+                model=attempt.target.model,
+                status=status,
+                error=error,
+                started_at_ms=attempt.started_ms,
+                latency_ms=max(0, self.services.clock.now_ms() - attempt.started_ms),
+                ttft_ms=attempt.ttft_ms,
+                entry_id=entry_id,
+            )
+        )
+
+    def _note(self, stage: str, action: str, reason: str, evidence: tuple[tuple[str, str], ...]) -> None:
+        self.decisions.append(Decision(stage=stage, action=action, reason=reason, evidence=evidence))

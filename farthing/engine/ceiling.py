@@ -1,0 +1,131 @@
+"""The most an attempt can cost, and the holds that follow from it."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from farthing.core.budget import Need, Violation
+from farthing.core.errors import Unpriced
+from farthing.core.money import Nusd, ceil_nusd, price_per_million
+from farthing.core.types import Bounds, Hold, Request, Target
+from farthing.engine.messages import request_limit_exceeded
+from farthing.engine.plan import Plan, strings_of
+from farthing.engine.services import Services, Upstream
+
+_STRING_OVERHEAD = 8
+"""Tokens that formatting may add around one string of a prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What is held for one attempt. ``amount`` is None when the price is unknown and policy lets it pass."""
+
+    amount: Nusd | None
+    input_tokens: int
+    output_tokens: int
+    holds: tuple[Hold, ...]
+
+
+def bounds_of(services: Services, request: Request, target: Target, upstream: Upstream, plan: Plan) -> Bounds:
+    """The codec's bounds with the policy's cap, the assumed output and the model's window applied."""
+    bounds = upstream.codec.bounds(request, target)
+    output = bounds.output_tokens
+    if plan.output_cap is not None:
+        output = plan.output_cap
+    elif request.view.endpoint != "embeddings":
+        output = services.policy.limits.output_tokens_assumed
+    window = services.prices.context_window(target)
+    size = bounds.input_tokens
+    if window is not None:
+        size = window if bounds.unbounded else min(size, window)
+    if output == bounds.output_tokens and size == bounds.input_tokens:
+        return bounds
+    return msgspec.structs.replace(bounds, input_tokens=size, output_tokens=output)
+
+
+def tight_bounds(services: Services, request: Request, target: Target, bounds: Bounds) -> Bounds:
+    """The same bounds with the prompt really counted; only worth its time when the quick ones do not fit."""
+    if bounds.unbounded:
+        return bounds
+    strings = strings_of(request.body)
+    counted = services.tokens.count("\n".join(strings).encode("utf-8", "replace"), model=target.model)
+    size = counted.bound + _STRING_OVERHEAD * len(strings) + request.view.images * _image_tokens(target.model)
+    if size >= bounds.input_tokens:
+        return bounds
+    return msgspec.structs.replace(bounds, input_tokens=size)
+
+
+def _image_tokens(model: str) -> int:
+    """An upper bound per image: small OpenAI models bill images at many times the tokens of large ones."""
+    return 40_000 if "mini" in model or "nano" in model else 6_000
+
+
+def within_request_limits(
+    services: Services, request: Request, target: Target, bounds: Bounds
+) -> tuple[Ceiling, Bounds]:
+    """Ceiling and bounds of a call that keeps every per-request limit, counting the prompt where that decides.
+
+    Raises :class:`BudgetExceeded` when even the counted prompt is too large.
+    """
+    ceiling = ceiling_of(services, request, target, bounds)
+    if not services.request_limits or _violation(services, request, target, ceiling) is None:
+        return ceiling, bounds
+    tight = tight_bounds(services, request, target, bounds)
+    ceiling = ceiling_of(services, request, target, tight)
+    violation = _violation(services, request, target, ceiling)
+    if violation is not None:
+        raise request_limit_exceeded(violation)
+    return ceiling, tight
+
+
+def _violation(services: Services, request: Request, target: Target, ceiling: Ceiling) -> Violation | None:
+    need = Need(usd=ceiling.amount, input_tokens=ceiling.input_tokens, output_tokens=ceiling.output_tokens)
+    return services.budgets.violation(request.scope, provider=target.provider, model=target.model, need=need)
+
+
+def ceiling_of(services: Services, request: Request, target: Target, bounds: Bounds) -> Ceiling:
+    """Amount and holds for these bounds. Raises :class:`Unpriced` when a USD budget cannot judge the call."""
+    at_ms = request.received_at_ms
+    amount = services.prices.ceiling(bounds, target, at_ms=at_ms)
+    output = bounds.output_tokens * bounds.choices
+    usd: int | None = amount
+    if amount is None:
+        usd = _unpriced_usd(services, request, target, bounds, output)
+    need = Need(usd=usd, input_tokens=bounds.input_tokens, output_tokens=output)
+    holds = services.budgets.holds(
+        request.scope, provider=target.provider, model=target.model, need=need, at_ms=at_ms
+    )
+    return Ceiling(amount=amount, input_tokens=bounds.input_tokens, output_tokens=output, holds=holds)
+
+
+def _unpriced_usd(services: Services, request: Request, target: Target, bounds: Bounds, output: int) -> int | None:
+    """What USD budgets hold for a model without a price, as the policy says."""
+    action = services.policy.unpriced.action
+    if action == "ceiling":
+        return unpriced_amount(services, input_tokens=bounds.input_tokens, output_tokens=output)
+    if action == "allow":
+        return None
+    judge = services.budgets.hard_usd(request.scope, provider=target.provider, model=target.model)
+    if judge is not None:
+        raise Unpriced(
+            f"The price of '{target.model}' at '{target.provider}' is unknown, "
+            f"so the budget '{judge.name}' cannot cover this call.",
+            hint="Add a price with 'farthing price set', or choose another [unpriced] action in farthing.toml.",
+            reason="unknown_model",
+        )
+    return None
+
+
+def unpriced_amount(services: Services, *, input_tokens: int, output_tokens: int) -> Nusd:
+    """Tokens at the policy's ceiling rates for unknown prices; counts against budgets, never in the ledger."""
+    rates = services.policy.unpriced
+    return Nusd(
+        ceil_nusd(input_tokens, price_per_million(rates.input_usd_per_million))
+        + ceil_nusd(output_tokens, price_per_million(rates.output_usd_per_million))
+    )
+
+
+def ceiling_lines(ceiling: Ceiling) -> tuple[tuple[str, int], ...]:
+    """The ceiling's tokens as usage lines, for an attempt whose real usage nobody knows."""
+    lines = (("input", ceiling.input_tokens), ("output", ceiling.output_tokens))
+    return tuple(line for line in lines if line[1])

@@ -1,0 +1,241 @@
+"""From an upstream's answer to the caller: read or streamed, metered on the way, booked before its last byte."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import msgspec
+
+from farthing.core.errors import ProviderFailed
+from farthing.core.money import format_usd
+from farthing.core.types import Usage, UsagePart
+from farthing.core.units import is_input, is_output
+from farthing.engine.call import FREE_ENDPOINTS, Attempt, Call
+from farthing.engine.record import Ending, tokens_of
+from farthing.ports.provider import HttpReply
+from farthing.ports.reply import Headers, Reply
+from farthing.wire.tap import MESSAGES_TERMINALS, OPENAI_TERMINALS, RESPONSES_TERMINALS, StreamTap
+from farthing.wire.usage import SseMeter
+
+_DROPPED = frozenset(
+    {b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"content-encoding", b"set-cookie",
+     b"alt-svc", b"trailer", b"upgrade", b"proxy-authenticate"}
+)  # fmt: skip
+_TERMINALS = {
+    "chat": OPENAI_TERMINALS,
+    "completions": OPENAI_TERMINALS,
+    "responses": RESPONSES_TERMINALS,
+    "messages": MESSAGES_TERMINALS,
+}
+_KEPT_BYTES_MAX = 32 * 1024 * 1024
+_TAIL_WAIT_S = 1.0
+
+
+async def deliver(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -> None:
+    """Gives the answer to the caller and books it. The books have it before the caller has its last byte."""
+    try:
+        if _streams(http):
+            await _Stream(call, attempt, http, reply).run()
+        else:
+            await _deliver_whole(call, attempt, http, reply)
+    finally:
+        http.close()
+
+
+def _streams(http: HttpReply) -> bool:
+    for name, value in http.headers:
+        if name == b"content-type":
+            return value.startswith(b"text/event-stream")
+    return False
+
+
+def answer_headers(call: Call, attempt: Attempt, http: HttpReply, *, cost: bool) -> Headers:
+    """The provider's headers without connection matters, and Farthing's own."""
+    headers = [pair for pair in http.headers if pair[0] not in _DROPPED and not pair[0].startswith(b"x-farthing")]
+    request = call.request
+    headers.append((b"x-farthing-request-id", request.id.encode()))
+    headers.append((b"x-farthing-cache", b"bypass"))
+    target = attempt.target
+    reason = b"fallback" if target is not call.plan.targets[0] else b"direct"
+    headers.append((b"x-farthing-route", f"{target.provider}/{target.model}".encode("latin-1", "replace")))
+    headers.append((b"x-farthing-route-reason", reason))
+    if cost:
+        totals = [entry.charge.total for entry in call.entries]
+        known = [total for total in totals if total is not None]
+        text = format_usd(sum(known)) if len(known) == len(totals) else "unpriced"
+        headers.append((b"x-farthing-cost-usd", text.encode()))
+    elif attempt.ceiling.amount is not None:
+        headers.append((b"x-farthing-cost-ceiling-usd", format_usd(attempt.ceiling.amount).encode()))
+    return headers
+
+
+async def _deliver_whole(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -> None:
+    try:
+        body = await _read(call, http, reply)
+    except ProviderFailed as error:
+        await _book_lost(call, attempt, error.code, gone=reply.gone)
+        raise
+    if body is None:
+        await _book_lost(call, attempt, "client_gone", gone=True)
+        await call.finish(Ending(outcome="aborted", status=499, error="client_gone", latency_ms=call.elapsed_ms()))
+        return
+    clock = call.services.clock
+    attempt.ttft_ms = max(0, clock.now_ms() - attempt.started_ms)
+    ending = Ending(
+        outcome="answered",
+        status=http.status,
+        latency_ms=call.elapsed_ms(),
+        ttft_ms=attempt.ttft_ms,
+        answer=body,
+    )
+    if call.request.view.endpoint in FREE_ENDPOINTS:
+        await call.answered_free(attempt, ending)
+    else:
+        usage = attempt.upstream.codec.reader(call.request).from_body(body)
+        if usage.source == "missing":
+            usage = _estimated(call, attempt, usage, body)
+        await call.book(attempt, usage, ending, gone=reply.gone)
+    await reply.whole(http.status, answer_headers(call, attempt, http, cost=True), body)
+
+
+async def _read(call: Call, http: HttpReply, reply: Reply) -> bytes | None:
+    """The whole body, or None when the caller hung up and policy says not to wait for it."""
+    if call.services.policy.on_disconnect == "drain":
+        return await http.read()
+    reading = asyncio.ensure_future(http.read())
+    watching = asyncio.ensure_future(reply.wait_gone())
+    try:
+        await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return reading.result() if reading.done() else None
+    finally:
+        for task in (reading, watching):
+            if not task.done():
+                task.cancel()
+                with suppress(asyncio.CancelledError, ProviderFailed):
+                    await task
+
+
+async def _book_lost(call: Call, attempt: Attempt, error: str, *, gone: bool) -> None:
+    if call.request.view.endpoint in FREE_ENDPOINTS:
+        return
+    await call.book_unknown(attempt, error, gone=gone)
+
+
+def _estimated(call: Call, attempt: Attempt, usage: Usage, answer: bytes) -> Usage:
+    """A complete answer that named no usage: counted by Farthing and marked so."""
+    lines = call.likely_lines(attempt, answer)
+    return msgspec.structs.replace(
+        usage, source="estimated", parts=(UsagePart(lines=lines, tier_basis=dict(lines).get("input", 0)),)
+    )
+
+
+class _Stream:
+    """One event stream on its way through."""
+
+    def __init__(self, call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -> None:
+        self._call = call
+        self._attempt = attempt
+        self._http = http
+        self._reply = reply
+        self._reader = attempt.upstream.codec.reader(call.request)
+        meter = self._reader.meter()
+        self._meter = meter
+        self._tap = StreamTap(
+            meter,
+            marks=meter.marks,
+            terminals=_TERMINALS[call.request.view.endpoint],
+            strip_usage=attempt.strips_usage,
+        )
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+
+    async def run(self) -> None:
+        call, attempt, reply = self._call, self._attempt, self._reply
+        await reply.start(self._http.status, answer_headers(call, attempt, self._http, cost=False))
+        chunks = self._http.chunks()
+        error = ""
+        try:
+            finished = await self._pass(chunks)
+        except ProviderFailed as failure:
+            await self._settle(complete=False, error=failure.code)
+            raise
+        except asyncio.CancelledError:
+            await self._settle(complete=False, error="cancelled")
+            raise
+        if not finished:
+            error = "client_gone"
+        rest = b"" if self._tap.ended else self._tap.finish()
+        await self._settle(complete=finished, error=error)
+        await reply.end(rest + self._tap.held)
+        if self._tap.ended:
+            await self._drain(chunks)
+
+    async def _pass(self, chunks: AsyncIterator[bytes]) -> bool:
+        """Forwards until the stream's end; False when the caller hung up and policy says to stop."""
+        tap, reply = self._tap, self._reply
+        cancels = self._call.services.policy.on_disconnect == "cancel"
+        async for chunk in chunks:
+            self._keep(chunk)
+            passed = tap.feed(chunk)
+            if passed:
+                if self._attempt.ttft_ms is None:
+                    now_ms = self._call.services.clock.now_ms()
+                    self._attempt.ttft_ms = max(0, now_ms - self._attempt.started_ms)
+                if not reply.gone:
+                    await reply.write(passed)
+            if tap.ended:
+                return True
+            if cancels and reply.gone:
+                return False
+        return True
+
+    def _keep(self, chunk: bytes) -> None:
+        if self._kept_bytes < _KEPT_BYTES_MAX:
+            self._kept.append(chunk)
+            self._kept_bytes += len(chunk)
+
+    async def _settle(self, *, complete: bool, error: str) -> None:
+        call, attempt = self._call, self._attempt
+        usage = self._meter.usage(complete=complete)
+        if usage.source in ("missing", "partial"):
+            usage = self._with_estimate(usage, complete=complete)
+        answer = b"".join(self._kept) if call.keeps_text else None
+        ending = Ending(
+            outcome="answered" if complete and not error else "aborted" if error == "client_gone" else "failed",
+            status=self._http.status,
+            error=error,
+            latency_ms=call.elapsed_ms(),
+            ttft_ms=attempt.ttft_ms,
+            answer=answer,
+        )
+        await call.book(attempt, usage, ending, error=error, gone=self._reply.gone)
+
+    def _with_estimate(self, usage: Usage, *, complete: bool) -> Usage:
+        """Fills in what a stream without final usage consumed: counted prompt, counted text so far."""
+        seen, said = tokens_of(usage)
+        part = usage.parts[0] if usage.parts else UsagePart(lines=())
+        lines = list(part.lines)
+        if not seen:
+            lines.extend(self._call.likely_lines(self._attempt, b""))
+        output = self._call.tokens_for(self._text_bytes())
+        if output > said:
+            lines = [line for line in lines if not is_output(line[0])]
+            lines.append(("output", output))
+        basis = sum(quantity for unit, quantity in lines if is_input(unit))
+        part = msgspec.structs.replace(part, lines=tuple(lines), tier_basis=basis)
+        parts = (part, *usage.parts[1:])
+        return msgspec.structs.replace(usage, parts=parts, source="estimated" if complete else "partial")
+
+    def _text_bytes(self) -> int:
+        """Bytes of answer text that arrived; read again from the start because the tap skips plain events."""
+        again = SseMeter(self._reader.meter())
+        for chunk in self._kept:
+            again.feed(chunk)
+        return again.text_bytes
+
+    async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
+        """Reads what follows the terminal event, so that the connection can be used again."""
+        with suppress(ProviderFailed, TimeoutError):
+            async with asyncio.timeout(_TAIL_WAIT_S):
+                async for _ in chunks:
+                    pass

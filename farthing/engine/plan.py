@@ -1,0 +1,91 @@
+"""What will be asked of whom: targets, the body as it leaves, and the policy's caps."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from farthing.core.budget import Need
+from farthing.core.types import Decision, Request, Target
+from farthing.engine.services import Services, Upstream
+from farthing.wire import anthropic, openai
+from farthing.wire.body import TOKENS_MAX
+
+_CAPPED = ("chat", "completions", "responses", "messages")
+_STREAM_USAGE = ("chat", "completions")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The decisions taken before any upstream is called."""
+
+    targets: tuple[Target, ...]
+    body: bytes
+    output_cap: int | None
+    """The cap per choice that the body states once the policy has had its say; None: the model's own."""
+    decisions: tuple[Decision, ...]
+
+
+def make_plan(services: Services, request: Request) -> Plan:
+    """Targets and body for a request. Raises :class:`UnknownModel`."""
+    view = request.view
+    targets = services.routes.targets(view.model, request.dialect)
+    cap = view.output_tokens_max
+    most, reason = _output_most(services, request, targets[0])
+    if most is None or view.endpoint not in _CAPPED or (cap is not None and cap <= most):
+        return Plan(targets=targets, body=request.body, output_cap=cap, decisions=())
+    if request.dialect == "anthropic":
+        body = anthropic.cap_output(request.body, most)
+    else:
+        body = openai.cap_output(request.body, view, most)
+    evidence = (("asked", "nothing" if cap is None else str(cap)), ("cap", str(most)), ("by", reason))
+    decision = Decision(stage="limits", action="cap", reason="output_capped", evidence=evidence)
+    return Plan(targets=targets, body=body, output_cap=most, decisions=(decision,))
+
+
+def _output_most(services: Services, request: Request, target: Target) -> tuple[int | None, str]:
+    """(the smallest cap that the policy puts on one answer, what says so)."""
+    most = services.policy.limits.output_tokens_max
+    reason = "limits.output_tokens_max"
+    if not services.request_limits:
+        return most, reason
+    need = Need(usd=0, input_tokens=0, output_tokens=TOKENS_MAX)
+    found = services.budgets.violation(request.scope, provider=target.provider, model=target.model, need=need)
+    if found is not None and found.unit == "output_tokens":
+        per_choice = found.limit // max(1, request.view.choices)
+        if per_choice and (most is None or per_choice < most):
+            return per_choice, found.budget.name
+    return most, reason
+
+
+def body_for(plan: Plan, request: Request, target: Target, upstream: Upstream) -> tuple[bytes, bool]:
+    """(the bytes to send to one target, whether usage was asked for on the gateway's own account)."""
+    body = plan.body
+    view = request.view
+    if target.model != view.model:
+        set_model = anthropic.set_model if request.dialect == "anthropic" else openai.set_model
+        body = set_model(body, target.model)
+    asks = view.stream and view.endpoint in _STREAM_USAGE and not view.include_usage and upstream.include_usage
+    return (openai.ask_for_usage(body), True) if asks else (body, False)
+
+
+def strings_of(body: bytes) -> list[str]:
+    """Every string of a body, keys included, without embedded media; what a tight token bound counts."""
+    found: list[str] = []
+    pending: list[object] = [msgspec.json.decode(body)]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, dict):
+            found.extend(item)
+            pending.extend(value for key, value in item.items() if not _is_media(item, key, value))
+        elif isinstance(item, list):
+            pending.extend(item)
+    return found
+
+
+def _is_media(holder: dict[str, object], key: str, value: object) -> bool:
+    """Base64 media of either dialect: billed as media (counted by ``images``), not as text."""
+    if key in ("url", "image_url"):
+        return isinstance(value, str) and value.startswith("data:")
+    return key == "data" and holder.get("type") == "base64"

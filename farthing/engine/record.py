@@ -1,0 +1,103 @@
+"""Records of a finished call: ledger entries from usage, and the exchange for the traffic log."""
+
+from typing import Literal
+
+import msgspec
+
+from farthing.core.money import Nusd
+from farthing.core.redaction import Redactor
+from farthing.core.types import (
+    AttemptFact,
+    Decision,
+    Exchange,
+    LedgerEntry,
+    Request,
+    Usage,
+)
+from farthing.core.units import INPUT_UNITS, OUTPUT_UNITS
+from farthing.wire import prefix
+
+
+def tokens_of(usage: Usage) -> tuple[int, int]:
+    """(billed input tokens, billed output tokens) over every part and cache state."""
+    taken = given = 0
+    for part in usage.parts:
+        for unit, quantity in part.lines:
+            if unit in INPUT_UNITS:
+                taken += quantity
+            elif unit in OUTPUT_UNITS:
+                given += quantity
+    return taken, given
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a request ended."""
+
+    outcome: Literal["answered", "refused", "failed", "aborted"]
+    status: int
+    error: str = ""
+    latency_ms: int = 0
+    ttft_ms: int | None = None
+    answer: bytes | None = None
+    """The answer's text as received; kept only when the policy says so."""
+
+
+class Recorder:
+    """Makes exchanges under one policy: which text is kept, how it is redacted, how prompts are hashed."""
+
+    def __init__(self, *, text: str, redact: tuple[str, ...], salt: bytes, policy_ref: str) -> None:
+        self._text = text
+        self._redactor = Redactor(redact)
+        self._salt = salt
+        self._policy_ref = policy_ref
+
+    @property
+    def keeps_text(self) -> bool:
+        """Prompts and answers are kept."""
+        return self._text != "none"
+
+    def exchange(
+        self,
+        request: Request,
+        ending: Ending,
+        *,
+        sent_body: bytes | None,
+        attempts: tuple[AttemptFact, ...],
+        entries: tuple[LedgerEntry, ...],
+        decisions: tuple[Decision, ...],
+    ) -> Exchange:
+        """The exchange of one request, refused ones included."""
+        sections, blocks = prefix.sections(request.body, self._salt)
+        received = prefix.digest(request.body, self._salt)
+        untouched = sent_body is None or sent_body is request.body
+        totals = [entry.charge.total for entry in entries]
+        priced = [total for total in totals if total is not None]
+        return Exchange(
+            request_id=request.id,
+            received_at_ms=request.received_at_ms,
+            scope=request.scope,
+            dialect=request.dialect,
+            view=request.view,
+            outcome=ending.outcome,
+            status=ending.status,
+            error=ending.error,
+            received_digest=received,
+            sent_digest=received if untouched else prefix.digest(sent_body or b"", self._salt),
+            blocks=blocks,
+            block_bytes=prefix.BLOCK_BYTES,
+            sections=sections,
+            attempts=attempts,
+            usage=entries[-1].usage if entries else None,
+            amount=Nusd(sum(priced)) if len(priced) == len(totals) else None,
+            decisions=decisions,
+            policy_ref=self._policy_ref,
+            latency_ms=ending.latency_ms,
+            ttft_ms=ending.ttft_ms,
+            prompt=self._kept(request.body),
+            answer=self._kept(ending.answer),
+        )
+
+    def _kept(self, text: bytes | None) -> bytes | None:
+        if text is None or self._text == "none":
+            return None
+        return self._redactor.redact(text) if self._text == "redacted" else text

@@ -1,0 +1,110 @@
+"""Everything beside the metered paths: health, metrics, models, receipts, the API's description, the front page."""
+
+from collections.abc import Callable
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpAsk
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from farthing import __version__
+from farthing.core.errors import FarthingError, NotFound
+from farthing.core.types import Dialect
+from farthing.server.auth import Doorman, secret_of
+from farthing.server.dialects import error_answer
+from farthing.server.metrics import Metrics
+from farthing.server.models import Models
+from farthing.server.openapi import document
+
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Farthing</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"></head>
+<body><main><h1>Farthing {version}</h1><p>This gateway is running. Point your client at it:</p>
+<pre>OpenAI(base_url="{base}/v1")
+Anthropic(base_url="{base}")</pre>
+<p>Then run <code>farthing report --by team,model</code>, or look at <a href="/metrics">/metrics</a> and
+<a href="/openapi.json">/openapi.json</a>.</p></main></body></html>"""
+
+
+class Admin:
+    """The slow paths of one gateway."""
+
+    def __init__(self, *, doorman: Doorman, metrics: Metrics, models: Models, ready: Callable[[], list[str]]) -> None:
+        """``ready`` lists why the gateway should get no traffic now; empty: it is ready."""
+        self._doorman = doorman
+        self._metrics = metrics
+        self._models = models
+        self._ready = ready
+
+    def app(self) -> Starlette:
+        """The Starlette application."""
+        routes = [
+            Route("/", self.front),
+            Route("/healthz", self.healthz),
+            Route("/readyz", self.readyz),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+            Route("/v1/models", self.models),
+            Route("/v1/models/{model:path}", self.model),
+        ]
+        return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found, FarthingError: _failed})
+
+    async def front(self, ask: HttpAsk) -> Response:
+        base = f"{ask.url.scheme}://{ask.url.netloc}"
+        page = _PAGE.format(version=__version__, base=base.replace("<", "&lt;").replace('"', "&quot;"))
+        return HTMLResponse(page, headers={"content-security-policy": "default-src 'none'"})
+
+    async def healthz(self, ask: HttpAsk) -> Response:
+        """The process is alive."""
+        return _json({"status": "ok", "version": __version__})
+
+    async def readyz(self, ask: HttpAsk) -> Response:
+        """The process can serve: its ledger takes entries and it is not stopping."""
+        problems = self._ready()
+        return _json({"status": "not ready" if problems else "ready", "problems": problems}, 503 if problems else 200)
+
+    async def metrics(self, ask: HttpAsk) -> Response:
+        return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, ask: HttpAsk) -> Response:
+        return _json(document())
+
+    async def models(self, ask: HttpAsk) -> Response:
+        """The models that the configured providers offer, in the caller's dialect."""
+        record = self._doorman.key(secret_of(ask.headers.raw))
+        status, body = await self._models.listing(_dialect(ask), ask.headers.raw, record)
+        return Response(body, status, media_type="application/json")
+
+    async def model(self, ask: HttpAsk) -> Response:
+        record = self._doorman.key(secret_of(ask.headers.raw))
+        name = ask.path_params["model"]
+        status, body = await self._models.one(name, _dialect(ask), ask.headers.raw, record)
+        return Response(body, status, media_type="application/json")
+
+
+def _dialect(ask: HttpAsk) -> Dialect:
+    return "anthropic" if "anthropic-version" in ask.headers else "openai"
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _failed(ask: HttpAsk, error: Exception) -> Response:
+    known = error if isinstance(error, FarthingError) else FarthingError("Farthing failed on this request.")
+    status, headers, body = error_answer(known, _dialect(ask), "")
+    answer = Response(body, status)
+    for name, value in headers:
+        answer.headers[name.decode()] = value.decode("latin-1")
+    return answer
+
+
+async def _not_found(ask: HttpAsk, error: Exception) -> Response:
+    path = ask.url.path[:200]
+    return await _failed(
+        ask,
+        NotFound(
+            f"Farthing serves nothing at {ask.method} {path}.",
+            hint="OpenAI clients use base_url '…/v1', Anthropic clients the address without '/v1'.",
+        ),
+    )

@@ -1,0 +1,181 @@
+"""Metrics in Prometheus' text format under OpenTelemetry's GenAI names where those exist.
+
+Requests add to plain dictionaries; names, labels and text are made only when somebody scrapes. Label sets are
+bounded: what comes after the bound counts under ``other``.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+
+from farthing.core.types import Exchange, LedgerEntry
+from farthing.core.units import TOKEN_UNITS, is_cache_read, is_cache_write, is_output
+
+SERIES_MAX: Final = 5_000
+_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_TOKEN_FAMILIES: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
+_Labels = tuple[str, ...]
+
+
+def _families(unit: str) -> tuple[str, ...]:
+    if is_output(unit):
+        return ("output", "reasoning") if unit == "output_reasoning" else ("output",)
+    if is_cache_read(unit):
+        return ("input", "cache_read")
+    return ("input", "cache_write") if is_cache_write(unit) else ("input",)
+
+
+_FAMILIES_OF: Final = {unit: _families(unit) for unit in TOKEN_UNITS}
+
+
+class _Histogram:
+    __slots__ = ("buckets", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(_SECONDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.buckets[bisect_left(_SECONDS, seconds)] += 1
+        self.total += seconds
+
+
+class Metrics:
+    """Implements ``farthing.ports.reply.Telemetry`` and renders ``/metrics``."""
+
+    def __init__(self, gauges: Callable[[], dict[str, float]] | None = None) -> None:
+        """``gauges`` answers the present state (requests in flight, settlements that wait, …) at scrape time."""
+        self._gauges = gauges or dict
+        self._requests: dict[_Labels, int] = {}
+        self._tokens: dict[_Labels, int] = {}
+        self._nusd: dict[_Labels, int] = {}
+        self._unpriced: dict[_Labels, int] = {}
+        self._refusals: dict[_Labels, int] = {}
+        self._failures: dict[_Labels, int] = {}
+        self._store: dict[_Labels, int] = {}
+        self._durations: dict[_Labels, _Histogram] = {}
+        self._first_tokens: dict[_Labels, _Histogram] = {}
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def exchange(self, exchange: Exchange, entries: tuple[LedgerEntry, ...]) -> None:
+        view = exchange.view
+        last = exchange.attempts[-1] if exchange.attempts else None
+        provider = last.provider if last else ""
+        labels = (view.endpoint, provider, view.model, exchange.outcome, str(exchange.status))
+        _add(self._requests, labels, 1)
+        if exchange.outcome == "refused":
+            _add(self._refusals, (exchange.error.partition(":")[0], exchange.error.partition(":")[2]), 1)
+        if last is not None:
+            _observe(self._durations, (view.endpoint, provider, view.model), exchange.latency_ms / 1000)
+            if exchange.ttft_ms is not None and view.stream:
+                _observe(self._first_tokens, (view.endpoint, provider, view.model), exchange.ttft_ms / 1000)
+        for entry in entries:
+            self._entry(entry)
+
+    def attempt_failed(self, provider: str, code: str) -> None:
+        _add(self._failures, (provider, code), 1)
+
+    def store_failed(self, code: str) -> None:
+        _add(self._store, (code,), 1)
+
+    def _entry(self, entry: LedgerEntry) -> None:
+        who = (entry.provider, entry.model_requested, entry.model, entry.usage.source)
+        for part in entry.usage.parts:
+            for unit, quantity in part.lines:
+                for family in _FAMILIES_OF.get(unit, ()):
+                    _add(self._tokens, (family, *who), quantity)
+        team = entry.scope.team
+        if entry.charge.total is None:
+            _add(self._unpriced, (entry.provider, entry.model, entry.charge.reason), 1)
+        else:
+            _add(self._nusd, (entry.provider, entry.model, team, entry.usage.source), entry.charge.total)
+
+    def render(self) -> bytes:
+        """The scrape."""
+        return bytes(generate_latest(self._registry))
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry at scrape time."""
+        yield _counter(
+            "farthing_requests",
+            "Requests by outcome", ("endpoint", "gen_ai_provider_name", "gen_ai_request_model",
+            "outcome", "http_response_status_code"), self._requests)  # fmt: skip
+        yield from self._token_counters()
+        cost = CounterMetricFamily(
+            "farthing_cost_usd", "Booked cost in USD", labels=("gen_ai_provider_name", "gen_ai_response_model", "team",
+            "usage_source"))  # fmt: skip
+        for labels, nusd in self._nusd.items():
+            cost.add_metric(labels, nusd / 1e9)
+        yield cost
+        yield _counter("farthing_unpriced_entries", "Entries whose price is unknown",
+                       ("gen_ai_provider_name", "gen_ai_response_model", "reason"), self._unpriced)  # fmt: skip
+        yield _counter("farthing_refusals", "Requests refused", ("code", "budget"), self._refusals)
+        yield _counter("farthing_upstream_failures", "Failed attempts",
+                       ("gen_ai_provider_name", "code"), self._failures)  # fmt: skip
+        yield _counter("farthing_store_failures", "Failed writes to the ledger", ("code",), self._store)
+        names = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+        yield _histogram("gen_ai_client_operation_duration_seconds", "Request duration", names, self._durations)
+        yield _histogram("gen_ai_server_time_to_first_token_seconds", "First token", names, self._first_tokens)
+        for name, value in self._gauges().items():
+            yield GaugeMetricFamily(f"farthing_{name}", name.replace("_", " "), value=value)
+
+    def _token_counters(self) -> Iterable[Metric]:
+        names = {
+            "input": "input_tokens", "output": "output_tokens", "cache_read": "cache_read_input_tokens",
+            "cache_write": "cache_write_input_tokens", "reasoning": "reasoning_output_tokens",
+        }  # fmt: skip
+        labels = ("gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model", "usage_source")
+        for family in _TOKEN_FAMILIES:
+            metric = CounterMetricFamily(
+                f"gen_ai_client_inference_usage_{names[family]}", f"Billable {names[family]}", labels=labels
+            )
+            for key, value in self._tokens.items():
+                if key[0] == family:
+                    metric.add_metric(key[1:], value)
+            yield metric
+
+
+def _add(series: dict[_Labels, int], labels: _Labels, value: int) -> None:
+    if labels in series:
+        series[labels] += value
+    elif len(series) < SERIES_MAX:
+        series[labels] = value
+    else:
+        other = tuple("other" for _ in labels)
+        series[other] = series.get(other, 0) + value
+
+
+def _observe(series: dict[_Labels, _Histogram], labels: _Labels, seconds: float) -> None:
+    found = series.get(labels)
+    if found is None:
+        if len(series) >= SERIES_MAX:
+            labels = tuple("other" for _ in labels)
+        found = series.setdefault(labels, _Histogram())
+    found.add(seconds)
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], series: dict[_Labels, int]) -> Metric:
+    metric = CounterMetricFamily(name, text, labels=labels)
+    for key, value in series.items():
+        metric.add_metric(key, value)
+    return metric
+
+
+def _histogram(name: str, text: str, labels: tuple[str, ...], series: dict[_Labels, _Histogram]) -> Metric:
+    metric = HistogramMetricFamily(name, text, labels=labels)
+    for key, histogram in series.items():
+        count = 0
+        buckets: list[tuple[str, float]] = []
+        for bound, size in zip((*_SECONDS, "+Inf"), histogram.buckets, strict=True):
+            count += size
+            buckets.append((str(bound), count))
+        metric.add_metric(key, buckets, histogram.total)
+    return metric

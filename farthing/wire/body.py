@@ -1,0 +1,94 @@
+"""Reading and editing JSON request bodies without re-modelling them.
+
+A body stays the bytes that came; what Farthing must know is read beside it, and an edit replaces one top-level
+value while every other value keeps its exact bytes.
+"""
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from farthing.core.errors import BadRequest
+
+_Shape = TypeVar("_Shape")
+_RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_PATH = re.compile(r" - at `\$\.?([^`]*)`")
+TOKENS_MAX = 10_000_000
+"""No model answers more; a larger ``max_tokens`` is a mistake in the caller's arithmetic."""
+
+
+def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
+    """The decoded view of a body. Raises :class:`BadRequest` that says what is wrong and where."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        found = _PATH.search(text)
+        param = found.group(1) if found else None
+        missing = re.search(r"missing required field `([^`]*)`", text)
+        if missing:
+            param = missing.group(1)
+            raise BadRequest(f"The request body has no '{param}'.", hint="Add it.", param=param) from None
+        plain = _PATH.sub("", text)
+        where = f"'{param}'" if param else "The request body"
+        raise BadRequest(f"{where} has the wrong type: {plain}.", param=param) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+        raise BadRequest(
+            f"The request body is not valid JSON: {reason}.", hint="Send one JSON object encoded as UTF-8."
+        ) from None
+    except RecursionError:
+        raise BadRequest("The request body is nested too deeply.", hint="Flatten it.") from None
+
+
+def set_value(body: bytes, key: str, value: bytes) -> bytes:
+    """The body with one top-level key set to ``value`` (JSON); all other values keep their bytes and order."""
+    fields = _RAW_OBJECT.decode(body)
+    fields[key] = msgspec.Raw(value)
+    pairs = (msgspec.json.encode(name) + b":" + bytes(raw) for name, raw in fields.items())
+    return b"{" + b",".join(pairs) + b"}"
+
+
+def insert_value(body: bytes, key: bytes, value: bytes) -> bytes:
+    """The body with a top-level key that it does not have yet, put first; everything else is untouched."""
+    start = body.index(b"{") + 1
+    rest = body[start:]
+    comma = b"" if rest.lstrip().startswith(b"}") else b","
+    return body[:start] + b'"' + key + b'":' + value + comma + rest
+
+
+def output_cap(value: int | None, param: str) -> int | None:
+    """A caller's cap on output tokens, checked. Raises :class:`BadRequest` outside 0 to 10,000,000."""
+    if value is None:
+        return None
+    if not 0 <= value <= TOKENS_MAX:
+        raise BadRequest(
+            f"'{param}' is {value}; it must be between 0 and {TOKENS_MAX}.",
+            hint="Use the number of tokens the answer may have.",
+            param=param,
+        )
+    return value
+
+
+def choices(value: int | None, param: str) -> int:
+    """The number of answers asked for, checked. Raises :class:`BadRequest` outside 1 to 128."""
+    if value is None:
+        return 1
+    if not 1 <= value <= 128:
+        raise BadRequest(f"'{param}' is {value}; it must be between 1 and 128.", param=param)
+    return value
+
+
+def text_pairs(raw: msgspec.Raw | None) -> tuple[tuple[str, str], ...]:
+    """The string values of a JSON object such as ``metadata``, sorted by name; anything else is left out."""
+    if raw is None:
+        return ()
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ()
+    if not isinstance(value, dict):
+        return ()
+    pairs = ((str(name)[:64], text[:256]) for name, text in value.items() if isinstance(text, str))
+    return tuple(sorted(pairs))[:32]

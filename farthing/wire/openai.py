@@ -1,0 +1,266 @@
+"""The OpenAI dialect: what a request body asks for, its edits, and the shape of errors."""
+
+from typing import Any, Final
+
+import msgspec
+
+from farthing.core.errors import BadRequest
+from farthing.core.types import Endpoint, PromptView
+from farthing.wire import body as bodies
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _ChatBody(msgspec.Struct):
+    model: str
+    messages: msgspec.Raw
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    n: int | None = None
+    temperature: float | None = None
+    service_tier: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: msgspec.Raw | None = None
+    tools: msgspec.Raw | None = None
+    functions: msgspec.Raw | None = None
+    web_search_options: msgspec.Raw | None = None
+
+
+class _CompletionBody(msgspec.Struct):
+    model: str
+    prompt: msgspec.Raw | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    best_of: int | None = None
+    temperature: float | None = None
+    user: str | None = None
+
+
+class _EmbeddingBody(msgspec.Struct):
+    model: str
+    input: msgspec.Raw
+    user: str | None = None
+
+
+class _ResponsesBody(msgspec.Struct):
+    model: str
+    input: msgspec.Raw | None = None
+    instructions: msgspec.Raw | None = None
+    stream: bool | None = None
+    max_output_tokens: int | None = None
+    max_tool_calls: int | None = None
+    temperature: float | None = None
+    service_tier: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: msgspec.Raw | None = None
+    tools: msgspec.Raw | None = None
+    previous_response_id: str | None = None
+    conversation: msgspec.Raw | None = None
+    background: bool | None = None
+
+
+_CHAT = msgspec.json.Decoder(_ChatBody)
+_COMPLETION = msgspec.json.Decoder(_CompletionBody)
+_EMBEDDING = msgspec.json.Decoder(_EmbeddingBody)
+_RESPONSES = msgspec.json.Decoder(_ResponsesBody)
+_TOOL_TYPES = msgspec.json.Decoder(list[dict[str, Any]])
+_COMPLETION_CAP = 16
+"""The legacy completions endpoint answers 16 tokens unless told otherwise."""
+
+
+def _count(raw: msgspec.Raw | None, mark: bytes) -> int:
+    return bytes(raw).count(mark) if raw is not None else 0
+
+
+def _given(raw: msgspec.Raw | None) -> bool:
+    return raw is not None and bytes(raw) != b"null"
+
+
+def view_chat(body: bytes) -> PromptView:
+    """Reads ``POST /v1/chat/completions``. Raises :class:`BadRequest`."""
+    read = bodies.decode(_CHAT, body)
+    messages = bytes(read.messages)
+    if not messages.startswith(b"["):
+        raise BadRequest("'messages' must be a list.", param="messages")
+    cap = bodies.output_cap(read.max_completion_tokens, "max_completion_tokens")
+    if cap is None:
+        cap = bodies.output_cap(read.max_tokens, "max_tokens")
+    images = messages.count(b'"image_url"')
+    return PromptView(
+        endpoint="chat",
+        model=read.model,
+        stream=bool(read.stream),
+        include_usage=bool(read.stream_options and read.stream_options.include_usage),
+        output_tokens_max=cap,
+        choices=bodies.choices(read.n, "n"),
+        body_bytes=len(body),
+        images=images,
+        unbounded=b'"file_id"' in messages or b'"file_data"' in messages or b'"input_audio"' in messages,
+        tools=_count(read.tools, b'"type"') + _count(read.functions, b'"name"'),
+        hosted_tools=(("web_search", 0),) if _given(read.web_search_options) else (),
+        service_tier=read.service_tier or "",
+        temperature=read.temperature,
+        user=(read.user or read.safety_identifier or "")[:256],
+        metadata=bodies.text_pairs(read.metadata),
+    )
+
+
+def view_completion(body: bytes) -> PromptView:
+    """Reads ``POST /v1/completions``. Raises :class:`BadRequest`."""
+    read = bodies.decode(_COMPLETION, body)
+    cap = bodies.output_cap(read.max_tokens, "max_tokens")
+    best_of = bodies.choices(read.best_of, "best_of")
+    prompts = _prompts(read.prompt)
+    return PromptView(
+        endpoint="completions",
+        model=read.model,
+        stream=bool(read.stream),
+        include_usage=bool(read.stream_options and read.stream_options.include_usage),
+        output_tokens_max=_COMPLETION_CAP if cap is None else cap,
+        choices=max(bodies.choices(read.n, "n"), best_of) * prompts,
+        body_bytes=len(body),
+        temperature=read.temperature,
+        user=(read.user or "")[:256],
+    )
+
+
+def _prompts(raw: msgspec.Raw | None) -> int:
+    """How many prompts a legacy body carries: a list of strings or of token lists is a batch."""
+    if raw is None or not bytes(raw).startswith(b"["):
+        return 1
+    items = msgspec.json.decode(raw)
+    batch = [item for item in items if isinstance(item, str | list)]
+    return max(1, len(batch))
+
+
+def view_embedding(body: bytes) -> PromptView:
+    """Reads ``POST /v1/embeddings``. Raises :class:`BadRequest`."""
+    read = bodies.decode(_EMBEDDING, body)
+    return PromptView(
+        endpoint="embeddings",
+        model=read.model,
+        output_tokens_max=0,
+        body_bytes=len(body),
+        user=(read.user or "")[:256],
+    )
+
+
+def view_responses(body: bytes) -> PromptView:
+    """Reads ``POST /v1/responses``. Raises :class:`BadRequest`."""
+    read = bodies.decode(_RESPONSES, body)
+    prompt = bytes(read.input) if read.input is not None else b""
+    if read.background:
+        raise BadRequest(
+            "'background' responses finish outside this connection and cannot be metered here yet.",
+            hint="Send the request without 'background'.",
+            param="background",
+        )
+    hosted = _hosted_tools(read.tools, read.max_tool_calls or 0)
+    outside = b'"file_id"' in prompt or b'"file_url"' in prompt or b'"file_data"' in prompt
+    return PromptView(
+        endpoint="responses",
+        model=read.model,
+        stream=bool(read.stream),
+        include_usage=True,
+        output_tokens_max=bodies.output_cap(read.max_output_tokens, "max_output_tokens"),
+        body_bytes=len(body),
+        images=prompt.count(b'"input_image"'),
+        unbounded=bool(read.previous_response_id or _given(read.conversation) or hosted or outside),
+        tools=_count(read.tools, b'"type"'),
+        hosted_tools=hosted,
+        service_tier=read.service_tier or "",
+        temperature=read.temperature,
+        user=(read.user or read.safety_identifier or "")[:256],
+        metadata=bodies.text_pairs(read.metadata),
+    )
+
+
+_HOSTED_UNITS = {
+    "web_search": "web_search",
+    "web_search_preview": "web_search",
+    "file_search": "file_search",
+    "code_interpreter": "code_session",
+}
+
+
+def _hosted_tools(raw: msgspec.Raw | None, calls_max: int) -> tuple[tuple[str, int], ...]:
+    """Provider-run tools by billable unit; every type that is not a plain function counts."""
+    if not _given(raw) or raw is None:
+        return ()
+    try:
+        tools = _TOOL_TYPES.decode(raw)
+    except msgspec.DecodeError:
+        raise BadRequest("'tools' must be a list of objects.", param="tools") from None
+    found: dict[str, int] = {}
+    for tool in tools:
+        kind = str(tool.get("type", "function"))
+        if kind in ("function", "custom"):
+            continue
+        base = kind.split("_20", 1)[0]
+        found[_HOSTED_UNITS.get(base, "tool_call")] = calls_max
+    return tuple(sorted(found.items()))
+
+
+VIEWS = {
+    "chat": view_chat,
+    "completions": view_completion,
+    "embeddings": view_embedding,
+    "responses": view_responses,
+}
+
+
+def ask_for_usage(body: bytes) -> bytes:
+    """The same streamed request with ``stream_options.include_usage`` switched on."""
+    if b'"stream_options"' not in body:
+        return bodies.insert_value(body, b"stream_options", b'{"include_usage":true}')
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    given = fields.get("stream_options")
+    options: dict[str, msgspec.Raw] = {}
+    if given is not None and bytes(given) != b"null":
+        options = msgspec.json.decode(given, type=dict[str, msgspec.Raw])
+    options["include_usage"] = msgspec.Raw(b"true")
+    return bodies.set_value(body, "stream_options", msgspec.json.encode(options))
+
+
+def cap_output(body: bytes, view: PromptView, cap: int) -> bytes:
+    """The same request with its output cap set to ``cap`` under the name the caller or the endpoint uses."""
+    value = str(cap).encode()
+    if view.endpoint == "responses":
+        return bodies.set_value(body, "max_output_tokens", value)
+    if view.endpoint == "chat" and b'"max_tokens"' not in body:
+        return bodies.set_value(body, "max_completion_tokens", value)
+    if view.endpoint == "chat" and b'"max_completion_tokens"' in body:
+        body = bodies.set_value(body, "max_completion_tokens", value)
+    return bodies.set_value(body, "max_tokens", value)
+
+
+def set_model(body: bytes, model: str) -> bytes:
+    """The same request for another model."""
+    return bodies.set_value(body, "model", msgspec.json.encode(model))
+
+
+def error_body(*, message: str, code: str, status: int, param: str | None = None) -> bytes:
+    """An error as OpenAI's clients expect it."""
+    kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
+             404: "invalid_request_error", 413: "invalid_request_error", 429: "insufficient_quota"}  # fmt: skip
+    kind = kinds.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    if status == 429 and code != "budget_exceeded":
+        kind = "rate_limit_error"
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+PATHS: Final[dict[str, Endpoint]] = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "completions",
+    "/v1/embeddings": "embeddings",
+    "/v1/responses": "responses",
+}
+"""The paths of this dialect that Farthing meters."""

@@ -1,0 +1,83 @@
+"""What the traffic log keeps of a prompt: salted hashes of its prefix, never its text."""
+
+import hashlib
+
+import msgspec
+
+from farthing.core.types import PromptSection
+
+BLOCK_BYTES = 1024
+BLOCKS_MAX = 4096
+SECTIONS_MAX = 256
+
+
+class _Prompt(msgspec.Struct):
+    """The prompt's parts in the order in which providers build their prefix, over both dialects."""
+
+    tools: msgspec.Raw | None = None
+    functions: msgspec.Raw | None = None
+    system: msgspec.Raw | None = None
+    instructions: msgspec.Raw | None = None
+    messages: msgspec.Raw | None = None
+    input: msgspec.Raw | None = None
+    prompt: msgspec.Raw | None = None
+
+
+class _Message(msgspec.Struct):
+    role: str = "item"
+
+
+_DECODER = msgspec.json.Decoder(_Prompt)
+_LIST = msgspec.json.Decoder(list[msgspec.Raw])
+_MESSAGE = msgspec.json.Decoder(_Message)
+
+
+def digest(data: bytes, salt: bytes) -> str:
+    """16 hex digits that tell equal content within one installation and nothing else."""
+    return hashlib.blake2b(data, digest_size=8, key=salt).hexdigest()
+
+
+def sections(body: bytes, salt: bytes) -> tuple[tuple[PromptSection, ...], tuple[str, ...]]:
+    """(sections in prefix order, chained hashes of the prefix's blocks) of a request body.
+
+    A block's hash covers all that came before it, so two prompts share exactly their common leading blocks.
+    """
+    try:
+        read = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return (), ()
+    parts: list[tuple[str, bytes]] = []
+    for role, raw in (("tools", read.tools), ("functions", read.functions), ("system", read.system),
+                      ("instructions", read.instructions)):  # fmt: skip
+        if raw is not None:
+            parts.append((role, bytes(raw)))
+    turns = read.messages or read.input or read.prompt
+    if turns is not None:
+        parts.extend(_turns(turns))
+    found = tuple(
+        PromptSection(role=role, size=len(data), digest=digest(data, salt)) for role, data in parts[:SECTIONS_MAX]
+    )
+    return found, _blocks(b"\x00".join(data for _, data in parts), salt)
+
+
+def _turns(raw: msgspec.Raw) -> list[tuple[str, bytes]]:
+    data = bytes(raw)
+    if not data.startswith(b"["):
+        return [("user", data)]
+    found: list[tuple[str, bytes]] = []
+    for item in _LIST.decode(raw):
+        try:
+            role = _MESSAGE.decode(item).role
+        except msgspec.DecodeError:
+            role = "item"
+        found.append((role[:16], bytes(item)))
+    return found
+
+
+def _blocks(prefix: bytes, salt: bytes) -> tuple[str, ...]:
+    chain = hashlib.blake2b(digest_size=8, key=salt)
+    found: list[str] = []
+    for start in range(0, min(len(prefix), BLOCK_BYTES * BLOCKS_MAX) - BLOCK_BYTES + 1, BLOCK_BYTES):
+        chain.update(prefix[start : start + BLOCK_BYTES])
+        found.append(chain.copy().hexdigest())
+    return tuple(found)
