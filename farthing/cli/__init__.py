@@ -1,0 +1,85 @@
+"""The command line: ``farthing COMMAND``. Every command is a thin shell around ports and reports.
+
+Exit codes: 0 done, 1 the command found a problem (an invalid file, nothing under that id), 2 wrong usage or an error.
+Commands are imported when they run, so that one command does not pay for the others.
+"""
+
+import importlib
+from types import MappingProxyType
+from typing import Any, Final
+
+import click
+
+from farthing.cli.context import App, Broken, Failed
+from farthing.core.errors import FarthingError
+
+COMMANDS: Final = MappingProxyType(
+    {
+        "check": ("farthing.cli.check:check", "Check the configuration and say what will run."),
+        "serve": ("farthing.cli.serve:serve", "Run the gateway."),
+        "demo": ("farthing.demo:command", "Run a complete example, without keys or network."),
+        "status": ("farthing.cli.status:status", "Show what this installation holds."),
+        "key": ("farthing.cli.key:key", "Create, list and revoke the keys of callers."),
+        "budget": ("farthing.cli.budget:budget", "Show budgets and what is left of them."),
+        "report": ("farthing.cli.report:report", "Spend by any dimensions."),
+        "top": ("farthing.cli.top:top", "Spend as it happens."),
+        "requests": ("farthing.cli.requests:requests", "The last requests, refused ones included."),
+        "receipt": ("farthing.cli.receipt:receipt", "Open one request or entry: every line of its price."),
+        "sql": ("farthing.cli.sql:sql", "Ask the ledger in SQL, read-only."),
+        "import": ("farthing.cli.importing:import_", "Book a trace of elsewhere."),
+        "price": ("farthing.cli.price:price", "Look at the price book."),
+        "sim": ("farthing.cli.sim:sim", "Run a simulated provider."),
+        "version": ("farthing.cli.status:version", "Print the version."),
+    }
+)
+"""Name → (module:attribute, one line of help)."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for, and turns expected errors into one message."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of use, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, or None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module_name, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), attribute, None)
+        except ModuleNotFoundError as error:
+            if error.name != module_name:
+                raise
+            found = None
+        if not isinstance(found, click.Command):
+            raise Failed(f'"{cmd_name}" is not part of this installation.')
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in ``--help``, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; what goes wrong on purpose is one message and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except FarthingError as error:
+            raise Broken(str(error)) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Broken(f"{error.strerror or error}: {error.filename or 'the system refused'}") from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--home", metavar="DIR", help="Everything this installation writes [env: FARTHING_HOME].")
+@click.option("--config", metavar="FILE", help="The configuration file [env: FARTHING_CONFIG].")
+@click.version_option(package_name="farthing", message="%(prog)s %(version)s")
+@click.pass_context
+def main(ctx: click.Context, home: str | None, config: str | None) -> None:
+    """Every LLM call metered, priced, budgeted and booked."""
+    app = ctx.ensure_object(App)
+    app.home, app.config_path = home, config

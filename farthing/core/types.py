@@ -31,7 +31,7 @@ LimitUnit = Literal["usd", "tokens", "input_tokens", "output_tokens", "requests"
 """What a budget counts: nano-USD, tokens of every class, billed input or output tokens, or requests."""
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True):
+class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whose call it is. Empty strings mean "not said"; reports show them as their own row."""
 
     org: str = ""
@@ -47,7 +47,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     """Free labels, sorted by name, each name once."""
 
 
-class PromptView(msgspec.Struct, frozen=True, kw_only=True):
+class PromptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What Farthing reads from a request body; the body itself is kept as bytes and never re-modelled."""
 
     endpoint: Endpoint
@@ -108,7 +108,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str = ""
 
 
-class UsagePart(msgspec.Struct, frozen=True, kw_only=True):
+class UsagePart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Disjoint quantities that are rated together: one model, one context-tier test."""
 
     lines: tuple[tuple[str, int], ...]
@@ -119,7 +119,7 @@ class UsagePart(msgspec.Struct, frozen=True, kw_only=True):
     """The model of this part when it is not the answer's own (fallback, advisor); empty: the same."""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one attempt consumed, normalised to disjoint lines whose sums equal what the provider reported."""
 
     parts: tuple[UsagePart, ...] = ()
@@ -159,7 +159,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     facets: tuple[tuple[str, str], ...] = ()
 
 
-class ChargeLine(msgspec.Struct, frozen=True, kw_only=True):
+class ChargeLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a charge: ``quantity × price × multipliers``, rounded once, half-even."""
 
     unit: str
@@ -175,7 +175,7 @@ class ChargeLine(msgspec.Struct, frozen=True, kw_only=True):
     """The model whose price this is when it is not the answer's own."""
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True):
+class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an attempt costs. ``total`` is the sum of the lines, or None when any billed line is unpriced."""
 
     lines: tuple[ChargeLine, ...] = ()
@@ -189,7 +189,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True):
     """The amount computed from the book when ``total`` is the provider's own stated cost."""
 
 
-class Hold(msgspec.Struct, frozen=True, kw_only=True):
+class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An amount set aside on one counter in one window, under that counter's limit at that moment."""
 
     counter: str
@@ -228,7 +228,7 @@ class Denied(msgspec.Struct, frozen=True, kw_only=True):
     """What was left on that counter, in its unit, after open holds."""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a stage of the pipeline did and why; ``reason`` is a stable, documented slug."""
 
     stage: str
@@ -276,7 +276,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: int = 0
 
 
-class AttemptFact(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One upstream try as the exchange log keeps it, billed or not."""
 
     attempt: int
@@ -301,7 +301,7 @@ class PromptSection(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Salted hash; equal digests mean equal content within one installation."""
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The traffic log: what replay reads. One per request, refused ones included."""
 
     request_id: str

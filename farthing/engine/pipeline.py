@@ -46,7 +46,8 @@ async def _ended_badly(call: Call, error: FarthingError) -> None:
     if call.ended:
         return
     refused = not isinstance(error, ProviderFailed)
-    status = error.status if isinstance(error, ProviderFailed) and error.status else error.http_status
+    answered = error.status if isinstance(error, ProviderFailed) else None
+    status = answered if answered is not None and answered >= 400 else error.http_status
     reason = error.budget if isinstance(error, BudgetExceeded) else ""
     await call.finish(
         Ending(

@@ -30,6 +30,11 @@ def tokens_of(usage: Usage) -> tuple[int, int]:
     return taken, given
 
 
+def _without_raw(usage: Usage) -> Usage:
+    """The entry keeps the provider's own words; the traffic log need not repeat them."""
+    return msgspec.structs.replace(usage, raw=b"")
+
+
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """How a request ended."""
 
@@ -87,7 +92,7 @@ class Recorder:
             block_bytes=prefix.BLOCK_BYTES,
             sections=sections,
             attempts=attempts,
-            usage=entries[-1].usage if entries else None,
+            usage=_without_raw(entries[-1].usage) if entries else None,
             amount=Nusd(sum(priced)) if len(priced) == len(totals) else None,
             decisions=decisions,
             policy_ref=self._policy_ref,

@@ -13,7 +13,7 @@ _JSON = (b"content-type", b"application/json")
 def error_answer(error: FarthingError, dialect: Dialect, request_id: str) -> tuple[int, Headers, bytes]:
     """(status, headers, body) for a failed request. A provider's own error passes on as it came."""
     own: Headers = [(b"x-farthing-request-id", request_id.encode()), (b"x-farthing-error", error.code.encode())]
-    if isinstance(error, ProviderFailed) and error.status is not None:
+    if isinstance(error, ProviderFailed) and error.status is not None and error.status >= 400:
         kept = [
             pair
             for pair in error.headers

@@ -17,6 +17,7 @@ from farthing.core.units import TOKEN_UNITS, is_cache_read, is_cache_write, is_o
 
 SERIES_MAX: Final = 5_000
 _SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_PROVIDER: Final = "gen_ai_provider_name"
 _TOKEN_FAMILIES: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
 _Labels = tuple[str, ...]
 
@@ -104,26 +105,22 @@ class Metrics:
 
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at scrape time."""
-        yield _counter(
-            "farthing_requests",
-            "Requests by outcome", ("endpoint", "gen_ai_provider_name", "gen_ai_request_model",
-            "outcome", "http_response_status_code"), self._requests)  # fmt: skip
+        labels = ("endpoint", _PROVIDER, "gen_ai_request_model", "outcome", "http_response_status_code")
+        yield _counter("farthing_requests", "Requests by outcome", labels, self._requests)
         yield from self._token_counters()
-        cost = CounterMetricFamily(
-            "farthing_cost_usd", "Booked cost in USD", labels=("gen_ai_provider_name", "gen_ai_response_model", "team",
-            "usage_source"))  # fmt: skip
-        for labels, nusd in self._nusd.items():
-            cost.add_metric(labels, nusd / 1e9)
+        names = (_PROVIDER, "gen_ai_response_model", "team", "usage_source")
+        cost = CounterMetricFamily("farthing_cost_usd", "Booked cost in USD", labels=names)
+        for key, nusd in self._nusd.items():
+            cost.add_metric(key, nusd / 1e9)
         yield cost
-        yield _counter("farthing_unpriced_entries", "Entries whose price is unknown",
-                       ("gen_ai_provider_name", "gen_ai_response_model", "reason"), self._unpriced)  # fmt: skip
+        unpriced = (_PROVIDER, "gen_ai_response_model", "reason")
+        yield _counter("farthing_unpriced_entries", "Entries whose price is unknown", unpriced, self._unpriced)
         yield _counter("farthing_refusals", "Requests refused", ("code", "budget"), self._refusals)
-        yield _counter("farthing_upstream_failures", "Failed attempts",
-                       ("gen_ai_provider_name", "code"), self._failures)  # fmt: skip
+        yield _counter("farthing_upstream_failures", "Failed attempts", (_PROVIDER, "code"), self._failures)
         yield _counter("farthing_store_failures", "Failed writes to the ledger", ("code",), self._store)
-        names = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
-        yield _histogram("gen_ai_client_operation_duration_seconds", "Request duration", names, self._durations)
-        yield _histogram("gen_ai_server_time_to_first_token_seconds", "First token", names, self._first_tokens)
+        operations = ("gen_ai_operation_name", _PROVIDER, "gen_ai_request_model")
+        yield _histogram("gen_ai_client_operation_duration_seconds", "Request duration", operations, self._durations)
+        yield _histogram("gen_ai_server_time_to_first_token_seconds", "First token", operations, self._first_tokens)
         for name, value in self._gauges().items():
             yield GaugeMetricFamily(f"farthing_{name}", name.replace("_", " "), value=value)
 

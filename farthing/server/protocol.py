@@ -1,11 +1,16 @@
 """The HTTP protocol of the gateway: uvicorn's, with a bound on request heads and a way to drop a broken answer."""
 
+import re
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from farthing.ports.reply import Headers
 
 HEAD_BYTES_MAX = 64 * 1024
 HEADERS_MAX = 128
+_FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""Bytes that would end a header early; a provider's header that carries one is left out."""
 
 
 class HeadTooLarge(ValueError):
@@ -37,6 +42,35 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES_MAX:
             raise HeadTooLarge
+
+    def send_whole(self, status: int, headers: Headers, body: bytes) -> bool:
+        """Writes head and body of a complete answer in one go; False when the slower way must be taken.
+
+        The same bytes and the same end of the cycle as uvicorn's ``send`` twice, at half its system calls.
+        """
+        cycle = self.cycle
+        if cycle.response_started or self.flow.write_paused:
+            return False
+        if cycle.disconnected:
+            return True
+        parts = [STATUS_LINE[status]]
+        for name, value in headers:
+            if _FORBIDDEN.search(name) or _FORBIDDEN.search(value):
+                continue
+            parts += (name, b": ", value, b"\r\n")
+            if name == b"connection":
+                cycle.keep_alive = False
+        if not cycle.keep_alive:
+            parts.append(b"connection: close\r\n")
+        parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
+        self.transport.write(b"".join(parts))
+        cycle.response_started = True
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def abort(self) -> None:
         """Ends the connection where the answer stands, so that the caller sees it cut and not complete."""

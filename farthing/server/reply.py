@@ -35,6 +35,8 @@ class AsgiReply:
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         self.started = True
+        if self._connection is not None and self._connection.send_whole(status, headers, body):
+            return
         headers = [*headers, (b"content-length", str(len(body)).encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})

@@ -1,8 +1,4 @@
-"""Settings: what ``farthing.toml`` and the environment say, parsed purely, every problem reported at once.
-
-Only this module knows the grammar of the file; only ``bootstrap`` and the CLI call it. Secrets are named here
-(``api_key_env``, ``api_key_file``) and read by ``bootstrap``; they are never part of ``Settings``.
-"""
+"""What an installation is told: plain records, already checked. Secrets are named here, never held."""
 
 from typing import Literal
 

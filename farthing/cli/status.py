@@ -1,0 +1,57 @@
+"""``farthing status`` and ``farthing version``."""
+
+from importlib import metadata
+
+import click
+
+from farthing.cli.context import App, closed, format_option, pass_app, show
+from farthing.core.types import LedgerQuery
+from farthing.insight.honesty import cost, cost_notes
+from farthing.insight.render import Format
+from farthing.insight.table import Column, Money, Row, Table
+
+_DAY_MS = 86_400_000
+
+
+@click.command()
+@format_option()
+@pass_app
+def status(app: App, form: Format) -> None:
+    """Show what this installation holds."""
+    settings, now_ms = app.settings, app.now_ms()
+    with closed(app.stores.open_keys(settings)) as keys:
+        records = keys.all()
+    with app.ledger() as ledger:
+        everything = ledger.totals(LedgerQuery())
+        today = ledger.totals(LedgerQuery(since_ms=now_ms - now_ms % _DAY_MS))
+    live = sum(
+        one.revoked_at_ms is None and (one.expires_at_ms is None or one.expires_at_ms > now_ms) for one in records
+    )
+    rows: list[Row] = [
+        ("home", settings.home),
+        ("configuration", settings.source or "defaults"),
+        ("policy", settings.policy.ref),
+        ("price book", app.stores.price_book(settings).ref),
+        ("keys", f"{live} live, {len(records) - live} ended"),
+        ("providers", ", ".join(provider.name for provider in settings.providers)),
+        ("budgets", str(len(settings.policy.budgets))),
+    ]
+    for label, totals in (("today", today), ("ever", everything)):
+        first = totals[0] if totals else None
+        known = cost(first) if first else 0
+        rows += [
+            (f"requests {label}", first.requests if first else 0),
+            (f"cost {label}", None if known is None else Money(known)),
+        ]
+    columns = (Column(name="what", title="what"), Column(name="value", title="value", unknown="unpriced"))
+    show(Table(title=f"Farthing {_version()}", columns=columns, rows=tuple(rows), notes=cost_notes(everything)), form)
+
+
+@click.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"farthing {_version()}")
+
+
+def _version() -> str:
+    return metadata.version("farthing")

@@ -1,0 +1,87 @@
+"""Checks across sections, and notes: what is allowed but worth knowing before it runs."""
+
+import ipaddress
+from collections import Counter
+from fnmatch import fnmatchcase
+
+from farthing.config.settings import ProviderSettings, Settings
+from farthing.core.policy import Fallback
+
+
+def problems(settings: Settings) -> list[str]:
+    """What is wrong between settings that are each fine by themselves."""
+    found = [
+        *_twice("providers", [provider.name for provider in settings.providers]),
+        *_twice("budgets", [budget.name for budget in settings.policy.budgets]),
+    ]
+    for dialect in ("openai", "anthropic"):
+        rest = [one.name for one in settings.providers if not one.models and dialect_of(one) == dialect]
+        if len(rest) > 1:
+            listed = ", ".join(f'"{name}"' for name in rest)
+            found.append(
+                f"providers: {listed} name no models, and only one provider can take whatever no other claims; "
+                'add models = ["…"] to the others'
+            )
+    for place, fallback in enumerate(settings.policy.fallbacks):
+        found.extend(f"fallbacks[{place}].to: {problem}" for problem in _unreachable(settings, fallback))
+    retries = settings.policy.retries
+    if retries.backoff_ms > retries.backoff_ms_max:
+        found.append("retries.backoff: is longer than retries.backoff_max")
+    return found
+
+
+def notes(settings: Settings) -> tuple[str, ...]:
+    """Settings that are allowed but deserve a second look, for ``farthing check``."""
+    found = []
+    if not is_loopback(settings.server.host):
+        who = "anyone who reaches the port can spend" if settings.server.allow_open else "every caller needs a key"
+        found.append(f"server.host: {settings.server.host} is reachable from other machines; {who}")
+    if settings.server.durability == "relaxed":
+        found.append("server.durability: relaxed; a crash can lose the entries of its last 100 ms")
+    if not any(budget.hard for budget in settings.policy.budgets):
+        found.append("budgets: none is hard; nothing limits spending")
+    if settings.policy.unpriced.action == "allow":
+        found.append("unpriced.action: allow; calls with unknown prices pass USD budgets unseen")
+    if settings.policy.log.text == "full":
+        found.append("exchange_log.text: full; prompts and answers are kept as they are")
+    return tuple(found)
+
+
+def serving(providers: tuple[ProviderSettings, ...], model: str) -> tuple[ProviderSettings, ...]:
+    """The providers that ``model`` (or ``provider/model``) is meant for: named, claiming it, or taking the rest."""
+    head, slash, rest = model.partition("/")
+    named = tuple(one for one in providers if slash and rest and one.name == head)
+    claiming = tuple(one for one in providers if any(fnmatchcase(model, pattern) for pattern in one.models))
+    return named or claiming or tuple(one for one in providers if not one.models)
+
+
+def dialect_of(provider: ProviderSettings) -> str:
+    """The API this provider speaks."""
+    return "anthropic" if provider.kind == "anthropic" else "openai"
+
+
+def _unreachable(settings: Settings, fallback: Fallback) -> list[str]:
+    """Why the fallback's models cannot be reached; a request keeps its API, so all must speak the same one."""
+    names = ", ".join(provider.name for provider in settings.providers)
+    lost = [model for model in fallback.to if not serving(settings.providers, model)]
+    if lost:
+        return [f'no provider serves "{model}"; configured providers: {names}' for model in lost]
+    literal = () if set("*?[") & set(fallback.model) else (fallback.model,)
+    spoken = [{dialect_of(one) for one in serving(settings.providers, model)} for model in (*literal, *fallback.to)]
+    if not spoken or set.intersection(*[dialects or {"openai", "anthropic"} for dialects in spoken]):
+        return []
+    chain = " → ".join((*literal, *fallback.to))
+    return [f"{chain} would change the API; a request stays with the API it came in (openai or anthropic)"]
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine can reach."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _twice(section: str, names: list[str]) -> list[str]:
+    counted = Counter(names)
+    return [f'{section}: the name "{name}" is used {times} times' for name, times in counted.items() if times > 1]

@@ -1,0 +1,177 @@
+"""The grammar of ``farthing.toml``: every section, every setting, how its value is read and where it goes.
+
+Declared as data so that the parser, the "did you mean" hints and the documentation test share one list.
+"""
+
+from types import MappingProxyType
+from typing import Final, NamedTuple, get_args
+
+from farthing.config import values
+from farthing.config.settings import ProviderKind
+from farthing.config.values import Reader, Wrong, did_you_mean, shown
+from farthing.core.budget import is_budget_dimension
+from farthing.core.dimensions import SCOPE_DIMENSIONS
+from farthing.core.policy import ErrorClass, Period
+from farthing.core.types import LimitUnit
+
+BUDGET_DIMENSIONS: Final = (*SCOPE_DIMENSIONS, "provider", "model")
+"""What is known of a request before it is sent; budgets can match and split by these, and by ``tag:<name>``."""
+
+
+class Setting(NamedTuple):
+    """One key of a section."""
+
+    read: Reader
+    into: str = ""
+    """The record's field when it is not the key itself."""
+
+
+def _dimension(value: object) -> object:
+    name = str(values.text(value))
+    if is_budget_dimension(name):
+        return name
+    allowed = ", ".join(BUDGET_DIMENSIONS)
+    raise Wrong(
+        f"is {shown(value)}, not a dimension of a request; allowed: {allowed}, "
+        f"tag:<name>{did_you_mean(name, BUDGET_DIMENSIONS)}"
+    )
+
+
+_NAME: Final = values.matching(
+    r"[^\W_][\w .,:/()+-]{0,63}",
+    "a name that begins with a letter or digit, of letters, digits, spaces and .,:/()_+- (at most 64)",
+)
+_PROVIDER_NAME: Final = values.matching(
+    r"[a-z0-9][a-z0-9_.-]{0,63}", "a name of small letters, digits, '.', '_' and '-'"
+)
+_ENV_NAME: Final = values.matching(
+    r"[A-Za-z_][A-Za-z0-9_]*", 'the name of an environment variable, such as "OPENAI_API_KEY",'
+)
+_HEADER: Final = values.matching(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", "a header name")
+_HEADER_VALUE: Final = values.matching(r"[\t\x20-\x7e]+", "a header value of printable ASCII characters")
+_HOST: Final = values.matching(r"[A-Za-z0-9._:-]+", "an IP address or host name")
+_ERRORS: Final = values.listed(values.choice(*get_args(ErrorClass)))
+
+SERVER: Final = MappingProxyType(
+    {
+        "host": Setting(_HOST),
+        "port": Setting(values.whole(1, 65_535)),
+        "workers": Setting(values.whole(1, 64)),
+        "durability": Setting(values.choice("strict", "relaxed")),
+        "shutdown_timeout": Setting(values.duration_ms, "shutdown_timeout_ms"),
+        "allow_open": Setting(values.flag),
+    }
+)
+
+PROVIDER: Final = MappingProxyType(
+    {
+        "name": Setting(_PROVIDER_NAME),
+        "kind": Setting(values.choice(*get_args(ProviderKind))),
+        "base_url": Setting(values.url),
+        "api_key_env": Setting(_ENV_NAME),
+        "api_key_file": Setting(values.text),
+        "models": Setting(values.listed(values.text)),
+        "price_as": Setting(_PROVIDER_NAME),
+        "price_models": Setting(values.pairs(values.text, values.text)),
+        "headers": Setting(values.pairs(_HEADER, _HEADER_VALUE)),
+        "region": Setting(values.text),
+        "api_version": Setting(values.text),
+        "include_usage": Setting(values.flag),
+        "http": Setting(values.choice("1.1", "2")),
+        "proxy": Setting(values.url),
+    }
+)
+
+LIMIT_UNITS: Final[tuple[str, ...]] = get_args(LimitUnit)
+
+BUDGET: Final = MappingProxyType(
+    {
+        "name": Setting(_NAME),
+        "per": Setting(values.choice(*get_args(Period))),
+        "usd": Setting(values.usd),
+        **{unit: Setting(values.whole(0)) for unit in LIMIT_UNITS if unit != "usd"},
+        "each": Setting(values.listed(_dimension)),
+        "match": Setting(values.pairs(_dimension, values.text)),
+        "timezone": Setting(values.timezone),
+        "hard": Setting(values.flag),
+    }
+)
+
+LIMITS: Final = MappingProxyType(
+    {
+        "body_bytes_max": Setting(values.whole(1, 2**31)),
+        "output_tokens_max": Setting(values.whole(1)),
+        "output_tokens_assumed": Setting(values.whole(1)),
+        "timeout": Setting(values.duration_ms, "timeout_ms"),
+        "first_byte_timeout": Setting(values.duration_ms, "first_byte_timeout_ms"),
+        "idle_timeout": Setting(values.duration_ms, "idle_timeout_ms"),
+        "connect_timeout": Setting(values.duration_ms, "connect_timeout_ms"),
+    }
+)
+
+RETRIES: Final = MappingProxyType(
+    {
+        "attempts_max": Setting(values.whole(1, 20)),
+        "backoff": Setting(values.duration_ms, "backoff_ms"),
+        "backoff_max": Setting(values.duration_ms, "backoff_ms_max"),
+        "on": Setting(_ERRORS),
+    }
+)
+
+FALLBACK: Final = MappingProxyType(
+    {
+        "model": Setting(values.text),
+        "to": Setting(values.listed(values.text, low=1)),
+        "on": Setting(_ERRORS),
+    }
+)
+
+UNPRICED: Final = MappingProxyType(
+    {
+        "action": Setting(values.choice("refuse", "ceiling", "allow")),
+        "input_usd_per_million": Setting(values.rate),
+        "output_usd_per_million": Setting(values.rate),
+    }
+)
+
+EXCHANGE_LOG: Final = MappingProxyType(
+    {
+        "text": Setting(values.choice("none", "redacted", "full")),
+        "retention_days": Setting(values.whole(0, 36_500)),
+        "redact": Setting(values.listed(values.regex)),
+    }
+)
+
+TOP: Final = MappingProxyType(
+    {
+        "on_disconnect": Setting(values.choice("drain", "cancel")),
+        "on_store_failure": Setting(values.choice("refuse", "allow")),
+        "reservation_ttl": Setting(values.duration_ms, "reservation_ttl_ms"),
+    }
+)
+"""Settings that stand above the first section."""
+
+SECTIONS: Final = MappingProxyType(
+    {
+        "server": SERVER,
+        "limits": LIMITS,
+        "retries": RETRIES,
+        "unpriced": UNPRICED,
+        "exchange_log": EXCHANGE_LOG,
+    }
+)
+"""``[section]``: at most once each."""
+
+LISTS: Final = MappingProxyType({"providers": PROVIDER, "budgets": BUDGET, "fallbacks": FALLBACK})
+"""``[[section]]``: any number of times."""
+
+REQUIRED: Final = MappingProxyType({"providers": ("name",), "budgets": ("name", "per"), "fallbacks": ("model", "to")})
+
+ENVIRONMENT: Final = MappingProxyType(
+    {
+        "FARTHING_HOME": "the folder that holds everything this installation writes",
+        "FARTHING_CONFIG": "the configuration file",
+        "FARTHING_HOST": "overrides server.host",
+        "FARTHING_PORT": "overrides server.port",
+    }
+)

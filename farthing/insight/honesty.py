@@ -1,0 +1,32 @@
+"""What a reader must be told beside a cost: what it leaves out and what it rests on."""
+
+from farthing.core.types import Totals
+from farthing.insight.render import usd
+
+
+def cost(totals: Totals) -> int | None:
+    """The known cost in nano-USD; None when no entry of the group has a known price."""
+    return None if totals.unpriced and totals.unpriced == totals.entries else totals.amount
+
+
+def cost_notes(rows: tuple[Totals, ...]) -> tuple[str, ...]:
+    """Sentences on unpriced and estimated entries; nothing when every cost is exact."""
+    unpriced = sum(row.unpriced for row in rows)
+    estimated = sum(row.estimated for row in rows)
+    notes = []
+    if unpriced:
+        notes.append(
+            f"Not in any cost: {unpriced:,} {_entries(unpriced)} without a known price "
+            "(see: farthing report --by model,state)."
+        )
+    if estimated:
+        amount = usd(sum(row.estimated_amount for row in rows))
+        notes.append(
+            f"Estimated: {amount} of the cost rests on {estimated:,} {_entries(estimated)} whose quantities "
+            "are not the provider's final report (see: farthing report --by source)."
+        )
+    return tuple(notes)
+
+
+def _entries(count: int) -> str:
+    return "entry" if count == 1 else "entries"

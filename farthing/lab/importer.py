@@ -1,0 +1,203 @@
+"""Importing a trace into the books: rows to entries and exchanges, priced at a chosen instant, booked all or none."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+
+from farthing.core.money import Nusd
+from farthing.core.types import (
+    AttemptFact,
+    Charge,
+    Decision,
+    Exchange,
+    LedgerEntry,
+    PromptView,
+    Scope,
+    Target,
+    Usage,
+    UsagePart,
+)
+from farthing.core.units import INPUT, INPUT_CACHE_READ, OUTPUT
+from farthing.lab.traces import BadRow, Source, TraceRow
+from farthing.ports.books import Importer
+from farthing.ports.prices import Prices
+
+BYTES_PER_TOKEN = 4
+"""Traces know tokens, exchanges count bytes: the assumed ratio gives both the body's size and the block's."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """How rows become entries."""
+
+    source: Source
+    model: str
+    """The model for rows that name none."""
+    provider: str
+    price_as: str
+    scope: Scope
+    priced_at_ms: int | None
+    """The instant whose prices apply; None: each row's own time."""
+    now_ms: int
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What an import did, or would do."""
+
+    rows: int
+    bad: tuple[BadRow, ...]
+    new: int = 0
+    already_there: int = 0
+    amount: Nusd = Nusd(0)
+    """Of the rows with a price, whether they were already there or not."""
+    unpriced: int = 0
+    unpriced_reasons: tuple[str, ...] = ()
+    input_tokens: int = 0
+    output_tokens: int = 0
+    first_ms: int | None = None
+    last_ms: int | None = None
+
+
+class Batch:
+    """The understood rows of one file under one plan. Entries and exchanges are made as they are asked for."""
+
+    def __init__(self, rows: Sequence[TraceRow], bad: Sequence[BadRow], plan: Plan, prices: Prices) -> None:
+        self._rows = rows
+        self._bad = tuple(bad)
+        self._plan = plan
+        self._prices = prices
+        self._looked: Summary | None = None
+
+    def entries(self) -> Iterator[LedgerEntry]:
+        """One entry per row, in file order."""
+        return (self._entry(row, self._charge(row)) for row in self._rows)
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """One exchange per row, in file order: what replay reads."""
+        return (self._exchange(row, self._charge(row)) for row in self._rows)
+
+    def look(self) -> Summary:
+        """What would be booked; books nothing."""
+        if self._looked is None:
+            self._looked = self._sum()
+        return self._looked
+
+    def book(self, importer: Importer) -> Summary:
+        """Books everything in one transaction; rows that are already there stay as they are."""
+        new, already_there = importer.import_batch(self.entries(), self.exchanges())
+        return msgspec.structs.replace(self.look(), new=new, already_there=already_there)
+
+    def _sum(self) -> Summary:
+        amount, unpriced, reasons = 0, 0, set()
+        for row in self._rows:
+            charge = self._charge(row)
+            if charge.total is None:
+                unpriced += 1
+                reasons.add(charge.reason or "no price")
+            else:
+                amount += charge.total
+        times = [row.at_ms for row in self._rows]
+        return Summary(
+            rows=len(self._rows),
+            bad=self._bad,
+            amount=Nusd(amount),
+            unpriced=unpriced,
+            unpriced_reasons=tuple(sorted(reasons)),
+            input_tokens=sum(row.input_tokens for row in self._rows),
+            output_tokens=sum(row.output_tokens for row in self._rows),
+            first_ms=min(times, default=None),
+            last_ms=max(times, default=None),
+        )
+
+    def _charge(self, row: TraceRow) -> Charge:
+        at_ms = row.at_ms if self._plan.priced_at_ms is None else self._plan.priced_at_ms
+        return self._prices.charge(_usage(row), self._target(row), at_ms=at_ms)
+
+    def _target(self, row: TraceRow) -> Target:
+        model = row.model or self._plan.model
+        return Target(provider=self._plan.provider, price_as=self._plan.price_as, model=model)
+
+    def _entry(self, row: TraceRow, charge: Charge) -> LedgerEntry:
+        model = row.model or self._plan.model
+        return LedgerEntry(
+            id=row.id,
+            request_id=row.id,
+            attempt=1,
+            received_at_ms=row.at_ms,
+            booked_at_ms=self._plan.now_ms,
+            scope=scope_of(row, self._plan.scope),
+            dialect="openai",
+            endpoint="chat",
+            provider=self._plan.provider,
+            price_as=self._plan.price_as,
+            model_requested=model,
+            model=model,
+            usage=_usage(row),
+            charge=charge,
+            baseline=charge.total,
+            decisions=self._decisions(row),
+        )
+
+    def _exchange(self, row: TraceRow, charge: Charge) -> Exchange:
+        model = row.model or self._plan.model
+        body_bytes = row.input_tokens * BYTES_PER_TOKEN
+        return Exchange(
+            request_id=row.id,
+            received_at_ms=row.at_ms,
+            scope=scope_of(row, self._plan.scope),
+            dialect="openai",
+            view=PromptView(endpoint="chat", model=model, body_bytes=body_bytes),
+            outcome="answered",
+            status=200,
+            blocks=row.blocks,
+            block_bytes=(self._plan.source.block_tokens or 256) * BYTES_PER_TOKEN,
+            attempts=(
+                AttemptFact(
+                    attempt=1,
+                    provider=self._plan.provider,
+                    model=model,
+                    status=200,
+                    started_at_ms=row.at_ms,
+                    latency_ms=0,
+                    entry_id=row.id,
+                ),
+            ),
+            usage=_usage(row),
+            amount=charge.total,
+            decisions=self._decisions(row),
+        )
+
+    def _decisions(self, row: TraceRow) -> tuple[Decision, ...]:
+        priced = "row" if self._plan.priced_at_ms is None else str(self._plan.priced_at_ms)
+        evidence = (("source", self._plan.source.name), ("line", str(row.line)), ("priced_at_ms", priced))
+        return (Decision(stage="import", action="book", reason="imported", evidence=evidence),)
+
+
+def gather(found: Iterable[TraceRow | BadRow]) -> tuple[list[TraceRow], list[BadRow]]:
+    """Rows and bad rows apart, in file order."""
+    rows: list[TraceRow] = []
+    bad: list[BadRow] = []
+    for one in found:
+        if isinstance(one, TraceRow):
+            rows.append(one)
+        else:
+            bad.append(one)
+    return rows, bad
+
+
+def scope_of(row: TraceRow, base: Scope) -> Scope:
+    """The scope given for the whole file, with what the row itself says on top."""
+    if not row.labels:
+        return base
+    tags = dict(base.tags) | {name[4:]: value for name, value in row.labels if name.startswith("tag:")}
+    said = {name: value for name, value in row.labels if not name.startswith("tag:")}
+    return msgspec.structs.replace(base, **said, tags=tuple(sorted(tags.items())))
+
+
+def _usage(row: TraceRow) -> Usage:
+    lines = (
+        (INPUT, row.input_tokens - row.cached_tokens),
+        (INPUT_CACHE_READ, row.cached_tokens),
+        (OUTPUT, row.output_tokens),
+    )
+    part = UsagePart(lines=tuple(line for line in lines if line[1]), tier_basis=row.input_tokens)
+    return Usage(parts=(part,), source="reported", finish_reason="stop")

@@ -1,0 +1,211 @@
+"""Reading traces of elsewhere: CSV and JSON lines to rows of tokens and time, every bad row named, none guessed."""
+
+import csv
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final, Literal
+
+import msgspec
+
+from farthing.core.dimensions import SCOPE_DIMENSIONS
+
+Shape = Literal["csv", "jsonl"]
+
+FIELDS: Final = ("time", "input", "cached", "output", "model", "blocks", *SCOPE_DIMENSIONS[:-1])
+"""What a column can be mapped to; ``tag:<name>`` too. ``input`` counts all input tokens, cached ones included."""
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
+_COUNT = re.compile(r"[0-9]{1,12}")
+_EPOCH = re.compile(r"[0-9]{1,14}")
+_TOKENS_MAX: Final = 10**12
+_EPOCH_MS_FROM: Final = 10**11
+"""Whole numbers from here on are milliseconds since 1970 (1973 onwards), below it seconds (until 5138)."""
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of file and what its columns mean."""
+
+    name: str
+    shape: Shape
+    columns: tuple[tuple[str, str], ...]
+    """(column, field of ``FIELDS``)."""
+    relative: bool = False
+    """Times are milliseconds from a start that the reader must be told."""
+    block_tokens: int = 0
+    """Tokens per prefix block, when the source has blocks."""
+
+
+SOURCES: Final = MappingProxyType(
+    {
+        "azure-llm-trace": Source(
+            name="azure-llm-trace",
+            shape="csv",
+            columns=(("TIMESTAMP", "time"), ("ContextTokens", "input"), ("GeneratedTokens", "output")),
+        ),
+        "mooncake-trace": Source(
+            name="mooncake-trace",
+            shape="jsonl",
+            columns=(
+                ("timestamp", "time"),
+                ("input_length", "input"),
+                ("output_length", "output"),
+                ("hash_ids", "blocks"),
+            ),
+            relative=True,
+            block_tokens=512,
+        ),
+        "csv": Source(name="csv", shape="csv", columns=tuple((field, field) for field in FIELDS)),
+        "jsonl": Source(name="jsonl", shape="jsonl", columns=tuple((field, field) for field in FIELDS)),
+    }
+)
+"""Known sources; ``csv`` and ``jsonl`` take columns by their field names or by a map."""
+
+
+class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a trace."""
+
+    id: str
+    """``imp-`` and a hash of source, content and occurrence: the same row of the same file always gets it."""
+    line: int
+    at_ms: int
+    input_tokens: int
+    cached_tokens: int = 0
+    output_tokens: int
+    model: str = ""
+    blocks: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    """Scope dimensions and ``tag:<name>`` from columns."""
+
+
+class BadRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that was not understood, and why."""
+
+    line: int
+    reason: str
+    content: str = ""
+
+
+def read_rows(lines: Iterable[str], source: Source, *, start_ms: int | None = None) -> Iterator[TraceRow | BadRow]:
+    """Rows in file order; empty lines are passed over. ``start_ms`` is the origin of relative times."""
+    seen: Counter[bytes] = Counter()
+    raw = _csv_rows(lines) if source.shape == "csv" else _json_rows(lines)
+    for line, cells in raw:
+        if isinstance(cells, BadRow):
+            yield cells
+            continue
+        content = msgspec.json.encode(cells, order="deterministic")
+        digest = hashlib.sha256(content).digest()[:16]
+        seen[digest] += 1
+        try:
+            yield _row(cells, source, line, start_ms, _row_id(source, content, seen[digest]))
+        except ValueError as error:
+            yield BadRow(line=line, reason=str(error), content=content.decode()[:500])
+
+
+def _row_id(source: Source, content: bytes, occurrence: int) -> str:
+    name = b"\0".join((source.name.encode(), content, str(occurrence).encode()))
+    return "imp-" + hashlib.sha256(name).hexdigest()[:32]
+
+
+def _csv_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+    reader = csv.reader(lines, strict=True)
+    header: list[str] | None = None
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield reader.line_num, BadRow(line=reader.line_num, reason=f"not CSV: {error}")
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        if header is None:
+            header = [cell.strip().lstrip("\N{ZERO WIDTH NO-BREAK SPACE}") for cell in cells]
+        elif len(cells) != len(header):
+            reason = f"has {len(cells)} columns; the header has {len(header)}"
+            yield reader.line_num, BadRow(line=reader.line_num, reason=reason, content=",".join(cells)[:500])
+        else:
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+    for number, line in enumerate(lines, 1):
+        text = line.strip().lstrip("\N{ZERO WIDTH NO-BREAK SPACE}")
+        if not text:
+            continue
+        try:
+            yield number, msgspec.json.decode(text, type=dict[str, object])
+        except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
+            yield number, BadRow(line=number, reason=f"not a JSON object: {error}", content=text[:500])
+
+
+def _row(cells: Mapping[str, object], source: Source, line: int, start_ms: int | None, row_id: str) -> TraceRow:
+    """The row, or ``ValueError`` with the reason."""
+    found = {field: cells[column] for column, field in source.columns if cells.get(column) not in (None, "")}
+    missing = [field for field in ("time", "input", "output") if field not in found]
+    if missing:
+        columns = ", ".join(column for column, field in source.columns if field in missing)
+        raise ValueError(f"no value for {', '.join(missing)} (column {columns or 'not mapped'})")
+    tokens, cached = _count(found["input"], "input"), _count(found.get("cached", 0), "cached")
+    if cached > tokens:
+        raise ValueError(f"cached tokens ({cached}) are more than input tokens ({tokens}), which include them")
+    return TraceRow(
+        id=row_id,
+        line=line,
+        at_ms=_time(found["time"], start_ms if source.relative else None, relative=source.relative),
+        input_tokens=tokens,
+        cached_tokens=cached,
+        output_tokens=_count(found["output"], "output"),
+        model=str(found.get("model", "")),
+        blocks=_blocks(found.get("blocks", [])),
+        labels=tuple(
+            (field, str(value)) for field, value in found.items() if field in SCOPE_DIMENSIONS or field[:4] == "tag:"
+        ),
+    )
+
+
+def _count(value: object, field: str) -> int:
+    if isinstance(value, str) and _COUNT.fullmatch(value.strip()):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _TOKENS_MAX:
+        return value
+    raise ValueError(f"{field} is {str(value)[:40]!r}; a whole number of tokens, 0 or more, is expected")
+
+
+def _blocks(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, int | str) for item in value):
+        raise ValueError("blocks is not a list of ids")
+    return tuple(str(item) for item in value)
+
+
+def _time(value: object, start_ms: int | None, *, relative: bool) -> int:
+    """UTC milliseconds; digits finer than a millisecond are cut off."""
+    if relative:
+        if start_ms is None:
+            raise ValueError("times are relative and no start was given")
+        return start_ms + _count(value, "time")
+    if isinstance(value, str) and not _EPOCH.fullmatch(value.strip()):
+        return parse_time(value)
+    number = int(value.strip()) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 10**14:
+        raise ValueError(f"time is {str(value)[:40]!r}; ISO 8601 or whole seconds or milliseconds since 1970")
+    return number if number >= _EPOCH_MS_FROM else number * 1000
+
+
+def parse_time(text: str) -> int:
+    """ISO 8601 date and time with up to nine decimals to UTC milliseconds; UTC when no zone is written."""
+    found = _TIME.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"time is {text[:40]!r}; a time such as 2026-11-21T10:30:00.123Z is expected")
+    date, clock, fraction, zone = found.groups()
+    try:
+        moment = datetime.fromisoformat(f"{date}T{clock}{'+00:00' if zone in (None, 'Z') else zone}")
+        seconds = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"time is {text[:40]!r}: {error}") from error
+    return (seconds.days * 86_400 + seconds.seconds) * 1000 + int((fraction or "0").ljust(3, "0")[:3])
