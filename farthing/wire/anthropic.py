@@ -17,14 +17,14 @@ class _MessagesBody(msgspec.Struct):
     model: str
     messages: msgspec.Raw
     max_tokens: int | None = None
-    system: msgspec.Raw | None = None
+    system: msgspec.Raw = bodies.NULL
     stream: bool | None = None
     temperature: float | None = None
     service_tier: str | None = None
     metadata: _Metadata | None = None
-    tools: msgspec.Raw | None = None
-    mcp_servers: msgspec.Raw | None = None
-    container: msgspec.Raw | None = None
+    tools: msgspec.Raw = bodies.NULL
+    mcp_servers: msgspec.Raw = bodies.NULL
+    container: msgspec.Raw = bodies.NULL
     speed: str | None = None
     inference_geo: str | None = None
 
@@ -43,7 +43,7 @@ def _view(body: bytes, endpoint: Endpoint) -> PromptView:
         raise BadRequest("The request body has no 'max_tokens'.", hint="Add it.", param="max_tokens")
     hosted = _hosted_tools(read.tools)
     outside = b'"file_id"' in messages or b'"type":"url"' in messages or b'"type": "url"' in messages
-    has_servers = read.mcp_servers is not None and bytes(read.mcp_servers) not in (b"null", b"[]")
+    has_servers = bytes(read.mcp_servers) not in (b"null", b"[]")
     return PromptView(
         endpoint=endpoint,
         model=read.model,
@@ -52,8 +52,8 @@ def _view(body: bytes, endpoint: Endpoint) -> PromptView:
         output_tokens_max=bodies.output_cap(read.max_tokens, "max_tokens"),
         body_bytes=len(body),
         images=messages.count(b'"image"'),
-        unbounded=bool(hosted or outside or has_servers or read.container is not None),
-        tools=bytes(read.tools).count(b'"input_schema"') if read.tools is not None else 0,
+        unbounded=bool(hosted or outside or has_servers or bodies.given(read.container)),
+        tools=bytes(read.tools).count(b'"input_schema"'),
         hosted_tools=hosted,
         cache_marks=body.count(b'"cache_control"'),
         cache_ttl_long=b'"1h"' in body,
@@ -66,9 +66,9 @@ def _view(body: bytes, endpoint: Endpoint) -> PromptView:
     )
 
 
-def _hosted_tools(raw: msgspec.Raw | None) -> tuple[tuple[str, int], ...]:
+def _hosted_tools(raw: msgspec.Raw) -> tuple[tuple[str, int], ...]:
     """Tools that Anthropic runs itself, by billable unit, with the caller's ``max_uses``."""
-    if raw is None or bytes(raw) == b"null":
+    if not bodies.given(raw):
         return ()
     try:
         tools = _TOOLS.decode(raw)

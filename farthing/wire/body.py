@@ -16,6 +16,13 @@ _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
 TOKENS_MAX = 10_000_000
 """No model answers more; a larger ``max_tokens`` is a mistake in the caller's arithmetic."""
+NULL = msgspec.Raw(b"null")
+"""Default of optional raw values; msgspec cannot tell ``Raw | None`` apart and would refuse every value."""
+
+
+def given(raw: msgspec.Raw) -> bool:
+    """The body has this value, and it is not null."""
+    return bytes(raw) != b"null"
 
 
 def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
@@ -80,13 +87,13 @@ def choices(value: int | None, param: str) -> int:
     return value
 
 
-def text_pairs(raw: msgspec.Raw | None) -> tuple[tuple[str, str], ...]:
+def text_pairs(raw: msgspec.Raw) -> tuple[tuple[str, str], ...]:
     """The string values of a JSON object such as ``metadata``, sorted by name; anything else is left out."""
-    if raw is None:
+    if not given(raw):
         return ()
     try:
         value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ()
     if not isinstance(value, dict):
         return ()

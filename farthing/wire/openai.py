@@ -25,15 +25,15 @@ class _ChatBody(msgspec.Struct):
     service_tier: str | None = None
     user: str | None = None
     safety_identifier: str | None = None
-    metadata: msgspec.Raw | None = None
-    tools: msgspec.Raw | None = None
-    functions: msgspec.Raw | None = None
-    web_search_options: msgspec.Raw | None = None
+    metadata: msgspec.Raw = bodies.NULL
+    tools: msgspec.Raw = bodies.NULL
+    functions: msgspec.Raw = bodies.NULL
+    web_search_options: msgspec.Raw = bodies.NULL
 
 
 class _CompletionBody(msgspec.Struct):
     model: str
-    prompt: msgspec.Raw | None = None
+    prompt: msgspec.Raw = bodies.NULL
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_tokens: int | None = None
@@ -51,8 +51,8 @@ class _EmbeddingBody(msgspec.Struct):
 
 class _ResponsesBody(msgspec.Struct):
     model: str
-    input: msgspec.Raw | None = None
-    instructions: msgspec.Raw | None = None
+    input: msgspec.Raw = bodies.NULL
+    instructions: msgspec.Raw = bodies.NULL
     stream: bool | None = None
     max_output_tokens: int | None = None
     max_tool_calls: int | None = None
@@ -60,10 +60,10 @@ class _ResponsesBody(msgspec.Struct):
     service_tier: str | None = None
     user: str | None = None
     safety_identifier: str | None = None
-    metadata: msgspec.Raw | None = None
-    tools: msgspec.Raw | None = None
+    metadata: msgspec.Raw = bodies.NULL
+    tools: msgspec.Raw = bodies.NULL
     previous_response_id: str | None = None
-    conversation: msgspec.Raw | None = None
+    conversation: msgspec.Raw = bodies.NULL
     background: bool | None = None
 
 
@@ -76,12 +76,8 @@ _COMPLETION_CAP = 16
 """The legacy completions endpoint answers 16 tokens unless told otherwise."""
 
 
-def _count(raw: msgspec.Raw | None, mark: bytes) -> int:
-    return bytes(raw).count(mark) if raw is not None else 0
-
-
-def _given(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bytes(raw) != b"null"
+def _count(raw: msgspec.Raw, mark: bytes) -> int:
+    return bytes(raw).count(mark)
 
 
 def view_chat(body: bytes) -> PromptView:
@@ -105,7 +101,7 @@ def view_chat(body: bytes) -> PromptView:
         images=images,
         unbounded=b'"file_id"' in messages or b'"file_data"' in messages or b'"input_audio"' in messages,
         tools=_count(read.tools, b'"type"') + _count(read.functions, b'"name"'),
-        hosted_tools=(("web_search", 0),) if _given(read.web_search_options) else (),
+        hosted_tools=(("web_search", 0),) if bodies.given(read.web_search_options) else (),
         service_tier=read.service_tier or "",
         temperature=read.temperature,
         user=(read.user or read.safety_identifier or "")[:256],
@@ -132,9 +128,9 @@ def view_completion(body: bytes) -> PromptView:
     )
 
 
-def _prompts(raw: msgspec.Raw | None) -> int:
+def _prompts(raw: msgspec.Raw) -> int:
     """How many prompts a legacy body carries: a list of strings or of token lists is a batch."""
-    if raw is None or not bytes(raw).startswith(b"["):
+    if not bytes(raw).startswith(b"["):
         return 1
     items = msgspec.json.decode(raw)
     batch = [item for item in items if isinstance(item, str | list)]
@@ -156,7 +152,7 @@ def view_embedding(body: bytes) -> PromptView:
 def view_responses(body: bytes) -> PromptView:
     """Reads ``POST /v1/responses``. Raises :class:`BadRequest`."""
     read = bodies.decode(_RESPONSES, body)
-    prompt = bytes(read.input) if read.input is not None else b""
+    prompt = bytes(read.input)
     if read.background:
         raise BadRequest(
             "'background' responses finish outside this connection and cannot be metered here yet.",
@@ -173,7 +169,7 @@ def view_responses(body: bytes) -> PromptView:
         output_tokens_max=bodies.output_cap(read.max_output_tokens, "max_output_tokens"),
         body_bytes=len(body),
         images=prompt.count(b'"input_image"'),
-        unbounded=bool(read.previous_response_id or _given(read.conversation) or hosted or outside),
+        unbounded=bool(read.previous_response_id or bodies.given(read.conversation) or hosted or outside),
         tools=_count(read.tools, b'"type"'),
         hosted_tools=hosted,
         service_tier=read.service_tier or "",
@@ -191,9 +187,9 @@ _HOSTED_UNITS = {
 }
 
 
-def _hosted_tools(raw: msgspec.Raw | None, calls_max: int) -> tuple[tuple[str, int], ...]:
+def _hosted_tools(raw: msgspec.Raw, calls_max: int) -> tuple[tuple[str, int], ...]:
     """Provider-run tools by billable unit; every type that is not a plain function counts."""
-    if not _given(raw) or raw is None:
+    if not bodies.given(raw):
         return ()
     try:
         tools = _TOOL_TYPES.decode(raw)

@@ -5,6 +5,7 @@ import hashlib
 import msgspec
 
 from farthing.core.types import PromptSection
+from farthing.wire.body import NULL, given
 
 BLOCK_BYTES = 1024
 BLOCKS_MAX = 4096
@@ -14,13 +15,13 @@ SECTIONS_MAX = 256
 class _Prompt(msgspec.Struct):
     """The prompt's parts in the order in which providers build their prefix, over both dialects."""
 
-    tools: msgspec.Raw | None = None
-    functions: msgspec.Raw | None = None
-    system: msgspec.Raw | None = None
-    instructions: msgspec.Raw | None = None
-    messages: msgspec.Raw | None = None
-    input: msgspec.Raw | None = None
-    prompt: msgspec.Raw | None = None
+    tools: msgspec.Raw = NULL
+    functions: msgspec.Raw = NULL
+    system: msgspec.Raw = NULL
+    instructions: msgspec.Raw = NULL
+    messages: msgspec.Raw = NULL
+    input: msgspec.Raw = NULL
+    prompt: msgspec.Raw = NULL
 
 
 class _Message(msgspec.Struct):
@@ -49,9 +50,9 @@ def sections(body: bytes, salt: bytes) -> tuple[tuple[PromptSection, ...], tuple
     parts: list[tuple[str, bytes]] = []
     for role, raw in (("tools", read.tools), ("functions", read.functions), ("system", read.system),
                       ("instructions", read.instructions)):  # fmt: skip
-        if raw is not None:
+        if given(raw):
             parts.append((role, bytes(raw)))
-    turns = read.messages or read.input or read.prompt
+    turns = next((raw for raw in (read.messages, read.input, read.prompt) if given(raw)), None)
     if turns is not None:
         parts.extend(_turns(turns))
     found = tuple(
