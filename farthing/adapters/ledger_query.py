@@ -1,0 +1,119 @@
+"""What a ``LedgerQuery`` means, entry by entry: the reference for stores that compile it to their own language."""
+
+import datetime
+from collections.abc import Iterable
+from typing import Final
+
+from farthing.core.dimensions import ENTRY_DIMENSIONS, TIME_DIMENSIONS, entry_value, is_dimension
+from farthing.core.errors import BadRequest
+from farthing.core.types import LedgerEntry, LedgerQuery, Totals
+from farthing.core.units import OUTPUT_REASONING, is_cache_read, is_cache_write, is_input, is_output
+
+MEASURES: Final = (
+    "entries",
+    "amount",
+    "baseline",
+    "unpriced",
+    "estimated",
+    "estimated_amount",
+    "input_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+    "errors",
+    "latency_ms",
+)
+"""The summed fields of ``Totals``; ``requests`` is a count of distinct ids."""
+
+
+def check_query(query: LedgerQuery) -> None:
+    """Raises ``BadRequest`` naming the first dimension that does not exist."""
+    for name in (*query.group_by, *(name for name, _ in query.where)):
+        if not is_dimension(name):
+            known = ", ".join((*ENTRY_DIMENSIONS, *TIME_DIMENSIONS))
+            raise BadRequest(
+                f"Unknown dimension {name!r}.",
+                hint=f"Use a scope dimension (team, user, …), tag:<name>, or one of {known}.",
+                param="group_by",
+            )
+
+
+def entry_totals(entries: Iterable[LedgerEntry], query: LedgerQuery) -> tuple[Totals, ...]:
+    """The answer to ``query`` over these entries, rows sorted by group; without ``group_by`` always one."""
+    check_query(query)
+    sums: dict[tuple[str, ...], list[int]] = {} if query.group_by else {(): [0] * len(MEASURES)}
+    requests: dict[tuple[str, ...], set[str]] = {}
+    for entry in entries:
+        if not _wanted(entry, query):
+            continue
+        group = tuple(query_value(entry, name) for name in query.group_by)
+        row = sums.setdefault(group, [0] * len(MEASURES))
+        requests.setdefault(group, set()).add(entry.request_id)
+        for index, amount in enumerate(entry_measures(entry)):
+            row[index] += amount
+    return tuple(
+        Totals(group=group, requests=len(requests.get(group, ())), **dict(zip(MEASURES, sums[group], strict=True)))
+        for group in sorted(sums)
+    )
+
+
+def query_value(entry: LedgerEntry, dimension: str) -> str:
+    """The entry's value of any dimension, those of time (in UTC, by ``received_at_ms``) included."""
+    if dimension not in TIME_DIMENSIONS:
+        return entry_value(entry, dimension)
+    at = datetime.datetime.fromtimestamp(entry.received_at_ms // 1000, datetime.UTC)
+    match dimension:
+        case "hour":
+            return at.strftime("%Y-%m-%dT%H")
+        case "day":
+            return at.strftime("%Y-%m-%d")
+        case "week":
+            year, week, _ = at.isocalendar()
+            return f"{year}-W{week:02}"
+        case _:
+            return at.strftime("%Y-%m")
+
+
+def entry_measures(entry: LedgerEntry) -> tuple[int, ...]:
+    """The entry's contribution to each of ``MEASURES``."""
+    amount = entry.charge.total
+    guessed = entry.usage.source != "reported"
+    return (
+        1,
+        amount or 0,
+        (entry.baseline or 0) if amount is not None else 0,
+        int(amount is None),
+        int(guessed),
+        (amount or 0) if guessed else 0,
+        *token_sums(entry),
+        int(entry.error != ""),
+        entry.latency_ms,
+    )
+
+
+def token_sums(entry: LedgerEntry) -> tuple[int, int, int, int, int]:
+    """(input, cache read, cache write, output, reasoning) tokens over all parts of the usage."""
+    input_sum = read_sum = write_sum = output_sum = reasoning_sum = 0
+    for part in entry.usage.parts:
+        for unit, quantity in part.lines:
+            if is_input(unit):
+                input_sum += quantity
+                if is_cache_read(unit):
+                    read_sum += quantity
+                elif is_cache_write(unit):
+                    write_sum += quantity
+            elif is_output(unit):
+                output_sum += quantity
+                if unit == OUTPUT_REASONING:
+                    reasoning_sum += quantity
+    return input_sum, read_sum, write_sum, output_sum, reasoning_sum
+
+
+def _wanted(entry: LedgerEntry, query: LedgerQuery) -> bool:
+    at = entry.received_at_ms
+    if query.since_ms is not None and at < query.since_ms:
+        return False
+    if query.until_ms is not None and at >= query.until_ms:
+        return False
+    return all(query_value(entry, name) == value for name, value in query.where)

@@ -1,0 +1,362 @@
+"""The desk: where the writer thread decides each act in memory, against the authority this worker holds durably.
+
+A worker may promise calls only what it has authority for. It takes slices of a counter's free room inside its own
+transactions, so the sum over all workers never passes a hard limit; when the room is used up but other workers hold
+slices they do not need, it recalls those before it refuses anything.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from farthing.adapters.memory import CounterKey, Expiries, amount_deltas, counter_key
+from farthing.adapters.sqlite_group import Account, Group, Reserve, Settle
+from farthing.adapters.sqlite_recovery import FOLD, Recovery
+from farthing.adapters.sqlite_rows import (
+    ENTRY_COLUMNS,
+    RESERVATION_COLUMNS,
+    WORKER_LOST,
+    Row,
+    entry_from_row,
+    entry_to_row,
+    lost_reversal,
+    quoted,
+    reservation_from_row,
+)
+from farthing.core.errors import Conflict
+from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
+
+TOMBSTONES_MAX: Final = 8_192
+"""Ended reservations remembered, so that a repeated act is recognised without asking the file."""
+
+ACCOUNTS_MAX: Final = 50_000
+"""Counters kept in memory; idle ones beyond that give their authority back."""
+
+EVICT: Final = 4_096
+RECALL_WAIT_S: Final = 1.0
+"""How long a call waits for other living workers to give back what they do not need, before it is refused."""
+
+_SELECT_OTHERS: Final = """
+    SELECT worker, posted, authority, tight FROM shares
+    WHERE counter = ? AND "window" = ? AND unit = ? AND worker <> ?
+"""
+_SELECT_ENTRY: Final = f"SELECT {quoted(ENTRY_COLUMNS)} FROM entries WHERE id = ?"
+_SELECT_RESERVATION: Final = f"SELECT {quoted(RESERVATION_COLUMNS)} FROM reservations WHERE id = ?"
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """A reservation that is held no more; ``entry_ids`` is None while it has expired but was never settled."""
+
+    reservation: Reservation
+    amounts: tuple[int, ...]
+    entry_ids: tuple[str, ...] | None
+
+
+class Desk:
+    """All of this worker's open reservations and accounts. Owned by the writer thread."""
+
+    def __init__(self, worker: str, recovery: Recovery) -> None:
+        self.worker = worker
+        self.recalled: set[CounterKey] = set()
+        """Counters on which other workers are short: no slices there, and what is not held goes back."""
+        self.open: dict[str, Reservation] = {}
+        self._accounts: dict[CounterKey, Account] = {}
+        self._tombstones: dict[str, Tombstone] = {}
+        self._expiries = Expiries()
+        self._recovery = recovery
+        self._asked: set[CounterKey] = set()
+        """Counters for which this worker has a row in ``recalls``."""
+
+    # Reserving
+
+    def reserve(self, act: Reserve, group: Group) -> Held | Denied | None:
+        """Hold all or nothing; None: ask again later, other workers were asked to give authority back."""
+        reservation = act.reservation
+        self.expire(act.now_ms, group)
+        if self._known(reservation) is not None:
+            return Held(id=reservation.id)
+        needed: dict[Account, int] = {}
+        for hold in reservation.holds:
+            account = self._account(counter_key(hold))
+            before = needed.get(account, 0)
+            needed[account] = need = before + hold.amount
+            if not hold.hard or act.answered:
+                continue
+            free = account.authority - account.held
+            if hold.limit == account.limit and need <= free and free > 0:
+                continue
+            left = self._acquire(account, hold, need, group)
+            if left is None:
+                continue
+            if self._recall(account.key, act, group):
+                return None
+            return Denied(id=reservation.id, hold=hold, left=max(0, left - before))
+        for account, amount in needed.items():
+            group.touch(account)
+            account.held += amount
+            if act.answered and account.limit is not None:
+                account.authority = max(account.authority, account.held)
+        self._open(reservation, group)
+        group.reservation_rows[reservation.id] = act.row
+        return Held(id=reservation.id)
+
+    def _acquire(self, account: Account, hold: Hold, need: int, group: Group) -> int | None:
+        """Make room for ``need`` on top of what is held; None: done, else what is left of the limit."""
+        group.begin()
+        rows = group.connection.execute(_SELECT_OTHERS, (*account.key, self.worker)).fetchall()
+        others = sum(posted + authority for _, posted, authority, _ in rows)
+        left: int = hold.limit - others - account.posted - account.held
+        if need > left and self._recovery.of_dead({row[0] for row in rows} - {""}, group):
+            return self._acquire(account, hold, need, group)
+        group.touch(account)
+        account.limit = hold.limit
+        account.authority = account.held
+        if need > left:
+            return left
+        extra = 0 if account.key in self.recalled else max(0, min(15 * max(1, need), (left - need) // 8))
+        account.authority += need + extra
+        return None
+
+    def _recall(self, key: CounterKey, act: Reserve, group: Group) -> bool:
+        """True while another worker may still give authority back and this act may still wait for it."""
+        rows = group.connection.execute(_SELECT_OTHERS, (*key, self.worker)).fetchall()
+        if not any(authority > 0 and not tight for _, _, authority, tight in rows):
+            return False
+        now = time.monotonic()
+        if act.deadline == 0.0:
+            act.deadline = now + RECALL_WAIT_S
+        if now >= act.deadline:
+            return False
+        if key not in self._asked:
+            group.connection.execute("INSERT OR IGNORE INTO recalls VALUES (?, ?, ?, ?)", (*key, self.worker))
+            self._asked.add(key)
+            group.after.append(lambda committed: None if committed else self._asked.discard(key))
+        return True
+
+    def stop_asking(self, group: Group) -> None:
+        """Withdraw this worker's recalls; called when nothing waits any more."""
+        if self._asked:
+            group.begin()
+            asked, self._asked = self._asked, set()
+            group.connection.execute("DELETE FROM recalls WHERE worker = ?", (self.worker,))
+            group.after.append(lambda committed: None if committed else self._asked.update(asked))
+
+    def answer_recalls(self, connection: sqlite3.Connection) -> bool:
+        """Read what others ask for; True when this worker has something to give back, or may take slices again."""
+        rows = connection.execute(
+            'SELECT DISTINCT counter, "window", unit FROM recalls WHERE worker <> ?', (self.worker,)
+        ).fetchall()
+        self.recalled = set(rows)
+        return any(self._surplus(key) for key in self.recalled)
+
+    def give_back(self, group: Group) -> None:
+        """Reduce the authority on recalled counters to what is held; the group's shares say so to the others."""
+        for key in self.recalled:
+            if self._surplus(key):
+                account = self._accounts[key]
+                group.begin()
+                group.touch(account)
+                account.authority = account.held
+
+    def _surplus(self, key: CounterKey) -> bool:
+        account = self._accounts.get(key)
+        if account is None or account.limit is None:
+            return False
+        return account.authority != account.held or (account.written is not None and not account.written[2])
+
+    # Settling
+
+    def settle(self, act: Settle, group: Group) -> None:
+        """End the reservation, count its amounts, book its entries. Raises ``Conflict`` before anything changed."""
+        settlement = act.settlement
+        reservation = settlement.reservation
+        self.expire(act.now_ms, group)
+        rows = self._unbooked(act, group) if group.careful else act.entry_rows
+        if reservation is not None:
+            known = self.open.get(reservation.id)
+            if known is None:
+                late = self._settle_late(act, reservation, group)
+                if late is None:
+                    return
+                rows = late
+            elif known is not reservation and known != reservation:
+                raise _conflict(reservation)
+            else:
+                self._close(reservation, group)
+                self._count(reservation.holds, settlement.amounts or (0,) * len(reservation.holds), group)
+            ids = tuple([entry.id for entry in settlement.entries])
+            self._bury(Tombstone(reservation, settlement.amounts, ids), group)
+        group.entry_rows += rows
+        if act.exchange_row is not None:
+            group.exchange_rows.append(act.exchange_row)
+
+    def _settle_late(self, act: Settle, reservation: Reservation, group: Group) -> Sequence[Row] | None:
+        """Settle what is not open here: voided, expired, of a dead worker, never reserved. None: was done before."""
+        settlement = act.settlement
+        self._known(reservation)
+        rows = self._unbooked(act, group)
+        ids = tuple(entry.id for entry in settlement.entries)
+        counted: Sequence[int] = ()
+        before = self._tombstones.get(reservation.id)
+        if before is not None and before.entry_ids is not None:
+            if (before.amounts, before.entry_ids) == (settlement.amounts, ids):
+                return None
+            if before.entry_ids or not ids:
+                raise Conflict(f"Reservation {reservation.id} is already settled with other content.")
+            counted = before.amounts
+        elif before is None:
+            group.begin()
+            row = group.connection.execute(_SELECT_RESERVATION, (reservation.id,)).fetchone()
+            if row is not None and reservation_from_row(row) != reservation:
+                raise _conflict(reservation)
+            lost = _entry(group.connection, reservation.id)
+            if lost is not None and lost.error == WORKER_LOST:
+                reversal = lost_reversal(lost, now_ms=act.now_ms)
+                if _entry(group.connection, reversal.id) is not None:
+                    return None
+                rows = [*rows, entry_to_row(reversal)]
+                counted = tuple(hold.amount for hold in reservation.holds)
+            elif ids and not rows:
+                return None
+        self._count(reservation.holds, amount_deltas(reservation, settlement.amounts, counted), group)
+        return rows
+
+    def _unbooked(self, act: Settle, group: Group) -> Sequence[Row]:
+        """The rows of entries that are not booked yet. Raises ``Conflict`` where other content has the id."""
+        if not act.entry_rows:
+            return ()
+        group.begin()
+        rows = []
+        for entry, row in zip(act.settlement.entries, act.entry_rows, strict=True):
+            booked = _entry(group.connection, entry.id)
+            if booked is None:
+                rows.append(row)
+            elif booked != entry:
+                raise Conflict(f"Entry {entry.id} is already booked with other content.")
+        return rows
+
+    def _count(self, holds: Sequence[Hold], amounts: Iterable[int], group: Group) -> None:
+        for hold, amount in zip(holds, amounts, strict=True):
+            account = self._account(counter_key(hold))
+            group.touch(account)
+            account.posted += amount
+            if account.limit is not None:
+                tight = account.key in self.recalled
+                account.authority = account.held if tight else max(account.authority - amount, account.held)
+
+    # Keeping
+
+    def expire(self, now_ms: int, group: Group) -> None:
+        """Hold no longer what is past its time; a call that still settles is booked all the same."""
+        for reservation_id in self._expiries.due(now_ms, self.open):
+            reservation = self.open.get(reservation_id)
+            if reservation is not None:
+                self._close(reservation, group)
+                self._bury(Tombstone(reservation, (), None), group)
+
+    def account(self, key: CounterKey) -> Account | None:
+        """This worker's account of a counter, if it has one in memory."""
+        return self._accounts.get(key)
+
+    def fold_idle(self, group: Group) -> bool:
+        """Give the oldest idle accounts back when there are too many; True if so. Memory stays bounded this way."""
+        if len(self._accounts) <= ACCOUNTS_MAX:
+            return False
+        idle = []
+        for account in self._accounts.values():
+            if account.held == 0 and account.group is None:
+                idle.append(account)
+                if len(idle) == EVICT:
+                    break
+        self.fold(idle, group)
+        return True
+
+    def close(self, group: Group) -> None:
+        """Give everything back but what open reservations hold."""
+        self.recalled = set()
+        idle = []
+        for account in self._accounts.values():
+            if account.held == 0:
+                idle.append(account)
+            else:
+                group.touch(account)
+                account.authority = account.held if account.limit is not None else 0
+        self.fold(idle, group)
+
+    def fold(self, accounts: Sequence[Account], group: Group) -> None:
+        """Move what these accounts booked to the common share and drop their rows."""
+        group.begin()
+        written = [account for account in accounts if account.written is not None]
+        group.connection.executemany(FOLD, [(*account.key, account.posted) for account in written if account.posted])
+        group.connection.executemany(
+            'DELETE FROM shares WHERE counter = ? AND "window" = ? AND unit = ? AND worker = ?',
+            [(*account.key, self.worker) for account in written],
+        )
+        group.after.append(lambda committed: self._forget(accounts) if committed else None)
+
+    def _forget(self, accounts: Sequence[Account]) -> None:
+        for account in accounts:
+            self._accounts.pop(account.key, None)
+
+    def _account(self, key: CounterKey) -> Account:
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = Account(key)
+        return account
+
+    def _known(self, reservation: Reservation) -> Reservation | None:
+        """The same reservation as it was seen before. Raises ``Conflict`` when it had other content."""
+        known = self.open.get(reservation.id)
+        if known is None:
+            tombstone = self._tombstones.get(reservation.id)
+            known = None if tombstone is None else tombstone.reservation
+        if known is not None and known != reservation:
+            raise _conflict(reservation)
+        return known
+
+    def _open(self, reservation: Reservation, group: Group) -> None:
+        self.open[reservation.id] = reservation
+        self._expiries.add(reservation, self.open)
+        group.undo.append(lambda: self.open.pop(reservation.id, None))
+
+    def _close(self, reservation: Reservation, group: Group) -> None:
+        """Hold it no longer; a row that was never written need not be deleted."""
+        del self.open[reservation.id]
+        group.undo.append(lambda: self._reopen(reservation))
+        for hold in reservation.holds:
+            account = self._account(counter_key(hold))
+            group.touch(account)
+            account.held -= hold.amount
+            if account.limit is not None and account.key in self.recalled:
+                account.authority = account.held
+        if group.reservation_rows.pop(reservation.id, None) is None:
+            group.ended.append(reservation.id)
+
+    def _reopen(self, reservation: Reservation) -> None:
+        self.open[reservation.id] = reservation
+        self._expiries.add(reservation, self.open)
+
+    def _bury(self, tombstone: Tombstone, group: Group) -> None:
+        id = tombstone.reservation.id
+        before = self._tombstones.pop(id, None)
+        self._tombstones[id] = tombstone
+        group.undo.append(lambda: self._dig_up(id, before))
+        if len(self._tombstones) > TOMBSTONES_MAX:
+            del self._tombstones[next(iter(self._tombstones))]
+
+    def _dig_up(self, id: str, before: Tombstone | None) -> None:
+        self._tombstones.pop(id, None)
+        if before is not None:
+            self._tombstones[id] = before
+
+
+def _entry(connection: sqlite3.Connection, entry_id: str) -> LedgerEntry | None:
+    row = connection.execute(_SELECT_ENTRY, (entry_id,)).fetchone()
+    return None if row is None else entry_from_row(row)
+
+
+def _conflict(reservation: Reservation) -> Conflict:
+    return Conflict(f"Reservation {reservation.id} already exists with other content.")

@@ -1,0 +1,153 @@
+"""Reading the books from SQLite: totals, entries, exchanges. Blocking; works while a gateway writes."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from farthing.adapters.ledger_query import MEASURES, check_query
+from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
+from farthing.adapters.sqlite_schema import connect_read, store_error
+from farthing.core.dimensions import TIME_DIMENSIONS
+from farthing.core.errors import NotFound
+from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
+from farthing.ports.books import Balance
+
+PAGE: Final = 500
+
+_AT: Final = "received_at_ms / 1000, 'unixepoch'"
+_TIMES: Final = {
+    "hour": f"strftime('%Y-%m-%dT%H', {_AT})",
+    "day": f"strftime('%Y-%m-%d', {_AT})",
+    # The ISO year and week of a day are those of the Thursday of its week.
+    "week": f"strftime('%Y', {_AT}, '-3 days', 'weekday 4') || printf('-W%02d',"
+    f" (strftime('%j', {_AT}, '-3 days', 'weekday 4') - 1) / 7 + 1)",
+    "month": f"strftime('%Y-%m', {_AT})",
+}
+_SUMMED: Final = {
+    "entries": "1",
+    "amount": "amount_nusd",
+    "baseline": "CASE WHEN amount_nusd IS NOT NULL THEN baseline_nusd END",
+    "unpriced": "amount_nusd IS NULL",
+    "estimated": "source <> 'reported'",
+    "estimated_amount": "CASE WHEN source <> 'reported' THEN amount_nusd END",
+    "errors": "error <> ''",
+}
+
+
+class SqliteLedger:
+    """``Ledger`` over the file; every call opens its own connection, so any thread may use it.
+
+    Raises ``StoreUnavailable`` when the file is missing, is not a ledger or cannot be read.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
+        sql, parameters = compile_totals(query)
+        with self._connection() as connection:
+            rows = connection.execute(sql, parameters).fetchall()
+        width = len(query.group_by)
+        return tuple(_totals(row[:width], row[width], row[width + 1 :]) for row in rows)
+
+    def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]:
+        with self._connection() as connection:
+            seq = _start(connection, "entries", "id", after, since_ms)
+            where = "seq > ? AND received_at_ms >= ?" + (" AND request_id = ?" if request_id else "")
+            sql = f"SELECT seq, {quoted(ENTRY_COLUMNS)} FROM entries WHERE {where} ORDER BY seq LIMIT {PAGE}"
+            while True:
+                rows = connection.execute(sql, (seq, since_ms, *([request_id] if request_id else []))).fetchall()
+                for row in rows:
+                    yield entry_from_row(row[1:])
+                if len(rows) < PAGE:
+                    return
+                seq = rows[-1][0]
+
+    def exchanges(self, *, since_ms: int = 0, after: str = "") -> Iterator[Exchange]:
+        with self._connection() as connection:
+            seq = _start(connection, "exchanges", "request_id", after, since_ms)
+            sql = f"SELECT seq, body FROM exchanges WHERE seq > ? AND received_at_ms >= ? ORDER BY seq LIMIT {PAGE}"
+            while True:
+                rows = connection.execute(sql, (seq, since_ms)).fetchall()
+                for row in rows:
+                    yield exchange_from_body(row[1])
+                if len(rows) < PAGE:
+                    return
+                seq = rows[-1][0]
+
+    def balances(self, counters: Sequence[tuple[str, str]]) -> tuple[Balance, ...]:
+        """Counters as the file has them: what is booked, and what calls in flight hold."""
+        wanted = set(counters)
+        with self._connection() as connection:
+            rows = connection.execute('SELECT counter, "window", unit, posted, held FROM counters_now').fetchall()
+        found = (Balance(counter=row[0], window=row[1], unit=row[2], posted=row[3], held=row[4]) for row in rows)
+        return tuple(balance for balance in found if (balance.counter, balance.window) in wanted)
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        connection = connect_read(self.path)
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            raise store_error(self.path, error) from error
+        finally:
+            connection.close()
+
+
+def open_read(path: Path | str) -> SqliteLedger:
+    """The ledger at ``path``, read-only. Raises ``StoreUnavailable`` when there is none."""
+    connect_read(Path(path)).close()
+    return SqliteLedger(path)
+
+
+def compile_totals(query: LedgerQuery) -> tuple[str, list[object]]:
+    """The SELECT for a query and its parameters: the only place where a ``LedgerQuery`` becomes SQL.
+
+    Sums are split in two halves of 32 bits each: SQLite raises an error where a sum passes int64.
+    """
+    check_query(query)
+    groups = [_expression(name) for name in query.group_by]
+    parameters: list[object] = [value for _, values in groups for value in values]
+    conditions = []
+    for name, value in query.where:
+        sql, values = _expression(name)
+        conditions.append(f"{sql} = ?")
+        parameters += [*values, value]
+    for operator, bound in ((">=", query.since_ms), ("<", query.until_ms)):
+        if bound is not None:
+            conditions.append(f"received_at_ms {operator} ?")
+            parameters.append(bound)
+    summed = [_SUMMED.get(name, name) for name in MEASURES]
+    halves = [f"sum(({sql}) >> 32), sum(({sql}) & 4294967295)" for sql in summed]
+    names = [f"g{number}" for number in range(len(groups))]
+    columns = [f"{sql} AS {name}" for (sql, _), name in zip(groups, names, strict=True)]
+    select = ", ".join([*columns, "count(DISTINCT request_id)", *halves])
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = f" GROUP BY {', '.join(names)} ORDER BY {', '.join(names)}" if names else ""
+    return f"SELECT {select} FROM entries{where}{order}", parameters
+
+
+def _expression(name: str) -> tuple[str, list[object]]:
+    if name.startswith("tag:"):
+        return "coalesce((SELECT value FROM json_each(entries.tags) WHERE key = ?), '')", [name[4:]]
+    if name in TIME_DIMENSIONS:
+        return f"({_TIMES[name]})", []
+    return ("CAST(status AS TEXT)" if name == "status" else f'"{name}"'), []
+
+
+def _totals(group: tuple[str, ...], requests: int, halves: tuple[int | None, ...]) -> Totals:
+    sums = [(high or 0) * 2**32 + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True)]
+    return Totals(group=group, requests=requests, **dict(zip(MEASURES, sums, strict=True)))
+
+
+def _start(connection: sqlite3.Connection, table: str, id_column: str, after: str, since_ms: int) -> int:
+    """The ``seq`` to continue after. Raises ``NotFound`` when ``after`` is unknown."""
+    if after:
+        row = connection.execute(f"SELECT seq FROM {table} WHERE {id_column} = ?", (after,)).fetchone()
+        if row is None:
+            raise NotFound(f"There is no record {after!r} to continue after.", hint="Start again from the beginning.")
+        return int(row[0])
+    row = connection.execute(f"SELECT min(seq) FROM {table} WHERE received_at_ms >= ?", (since_ms,)).fetchone()
+    return int(row[0]) - 1 if row[0] is not None else 0
