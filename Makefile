@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint types imports bench lock clean
+.PHONY: run test check lint types imports bench bench-prices lock clean
 
 run: $(VENV)/.run
 	$(BIN)/farthing demo
@@ -24,6 +24,9 @@ imports: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/run.py
+
+bench-prices: $(VENV)/.dev
+	$(BIN)/python bench/prices.py
 
 lock: $(VENV)/.dev
 	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \

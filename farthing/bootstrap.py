@@ -17,9 +17,11 @@ from pathlib import Path
 import uvicorn
 
 from farthing import config
+from farthing.adapters import price_files as price_store
 from farthing.adapters.http import HttpTransport
 from farthing.adapters.http_library import LibraryTransport
-from farthing.adapters.price_feeds import BookPrices, load_default_book, price_files
+from farthing.adapters.price_feeds import BookPrices, Loaded, load_book, load_default_book, price_files
+from farthing.adapters.provider_reports import ProviderReports
 from farthing.adapters.providers.anthropic import AnthropicCodec
 from farthing.adapters.providers.azure import AzureCodec
 from farthing.adapters.providers.openai import OpenAICodec
@@ -96,6 +98,46 @@ def open_keys(settings: Settings) -> SqliteKeys:
 def price_book(settings: Settings) -> BookPrices:
     """The price book: base, overlay, and this installation's own rows on top."""
     return BookPrices(load_default_book(price_files(settings.home)))
+
+
+def prices_of(settings: Settings, files: tuple[Path, ...]) -> BookPrices:
+    """A price book in which ``files`` stand in place of this installation's own; none: the list prices."""
+    return BookPrices(load_default_book(files))
+
+
+def routes_of(settings: Settings) -> Routes:
+    """Where this configuration sends which model."""
+    return Routes((_routed(provider) for provider in settings.providers), settings.policy.fallbacks)
+
+
+def provider_reports(settings: Settings) -> ProviderReports:
+    """The providers' usage and cost reports."""
+    return ProviderReports()
+
+
+def admin_key(name: str) -> str:
+    """The admin key in an environment variable. Raises ConfigError when there is none."""
+    key = os.environ.get(name, "").strip()
+    if not key:
+        raise ConfigError([f"the environment variable {name} is not set or empty"], source="--admin-key-env")
+    return key
+
+
+def load_prices(settings: Settings, files: tuple[Path, ...] | None = None, *, corrections: bool = True) -> Loaded:
+    """The price book with what loading it had to say; ``files`` instead of this installation's own."""
+    return load_book(price_files(settings.home) if files is None else files, corrections=corrections)
+
+
+def append_prices(settings: Settings, file: str, document: str) -> Path:
+    """Adds dated rows to one of this installation's price files; never changes a row that is there."""
+    _made_home(settings)
+    return price_store.append_document(settings.home, file, document)
+
+
+def take_prices(settings: Settings, source: str, file: str) -> Path:
+    """Takes a price file from a path or URL into this installation, when its owner says so."""
+    _made_home(settings)
+    return price_store.take_file(settings.home, source, file)
 
 
 def secret_of(provider: ProviderSettings, env: Mapping[str, str]) -> str:
@@ -220,7 +262,9 @@ def build(settings: Settings, *, env: Mapping[str, str] | None = None, clock: Cl
         secret = secret_of(provider, env)
         transport: Transport = shared
         if provider.http == "2" or provider.proxy:
-            transport = LibraryTransport(http2=provider.http == "2", proxy=provider.proxy)
+            transport = LibraryTransport(
+                http2=provider.http == "2", proxy=provider.proxy, ca_file=env.get("SSL_CERT_FILE", "")
+            )
         transports[provider.name] = transport
         upstreams[provider.name] = Upstream(
             codec=_codec(provider, secret), transport=transport, include_usage=provider.include_usage

@@ -50,6 +50,10 @@ class Expiries:
             self._heap = [(open.expires_at_ms, open.id) for open in still_open.values()]
             heapq.heapify(self._heap)
 
+    def any_due(self, now_ms: int) -> bool:
+        """True when ``due`` may have something to tell."""
+        return bool(self._heap) and self._heap[0][0] <= now_ms
+
     def due(self, now_ms: int, still_open: Mapping[str, Reservation]) -> list[str]:
         """Ids of open reservations whose time has passed; each is told once."""
         found = []

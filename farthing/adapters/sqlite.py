@@ -15,6 +15,7 @@ from typing import Final, cast, get_args
 from farthing.adapters.memory import check_settlement
 from farthing.adapters.sqlite_desk import Desk
 from farthing.adapters.sqlite_group import Group, Reserve, Settle, Task
+from farthing.adapters.sqlite_journal import HoldJournal, read_journal
 from farthing.adapters.sqlite_keys import SqliteKeys
 from farthing.adapters.sqlite_reader import SqliteLedger, open_read
 from farthing.adapters.sqlite_recovery import OnLost, Recovery
@@ -89,6 +90,8 @@ class SqliteBooks:
     ) -> Held | Denied:
         running = self._require()
         row = reservation_to_row(reservation, worker=self._worker, now_ms=now_ms, stub=stub)
+        if running.writer.hold(reservation, row, now_ms):
+            return Held(id=reservation.id)
         future = running.loop.create_future()
         running.writer.submit(Reserve(reservation, row, now_ms, future))
         try:
@@ -185,9 +188,11 @@ class _Running:
             raise
         try:
             migrate(path, self._connection)
-            recovery = Recovery(locks, on_lost)
+            folder = path.parent / "workers"
+            recovery = Recovery(locks, on_lost, folder)
             self.desk = Desk(worker, recovery)
             self._register(recovery)
+            self._journal = HoldJournal(folder, worker)
             self._reader = connect_read(path)
         except (StoreUnavailable, sqlite3.Error, OSError) as error:
             self._connection.close()
@@ -195,7 +200,7 @@ class _Running:
             if isinstance(error, sqlite3.Error):
                 raise store_error(path, error) from error
             raise
-        self.writer = Writer(path, self._connection, self.desk, durability=durability, name=worker)
+        self.writer = Writer(path, self._connection, self.desk, self._journal, durability=durability, name=worker)
 
     def balances(self, counters: Sequence[tuple[str, str]]) -> Iterator[Balance]:
         """This worker's counters as they are in memory, plus what other workers have written."""
@@ -221,9 +226,13 @@ class _Running:
                     yield balance
 
     def others(self) -> list[Reservation]:
-        """Open reservations of other workers."""
+        """Open reservations of other workers: those in the file, and those that only their journals have yet."""
         sql = f"SELECT {quoted(RESERVATION_COLUMNS)} FROM reservations WHERE worker <> ?"
-        return [reservation_from_row(row) for row in self._reader.execute(sql, (self._worker,))]
+        rows = {str(row[0]): row for row in self._reader.execute(sql, (self._worker,))}
+        names = self._reader.execute("SELECT worker FROM workers WHERE worker <> ?", (self._worker,)).fetchall()
+        for (name,) in names:
+            rows |= {str(row[0]): row for row in read_journal(self._path.parent / "workers", name)}
+        return [reservation_from_row(row) for row in rows.values()]
 
     async def close(self) -> None:
         try:
@@ -241,7 +250,7 @@ class _Running:
             for table in ("workers", "recalls") if clean else ("recalls",):
                 self._connection.execute(f"DELETE FROM {table} WHERE worker = ?", (self._worker,))
             group.write(self._worker, set())
-            group.commit(set())
+            group.commit()
         except sqlite3.Error:
             clean = False
             group.roll_back()  # the next start recovers what could not be given back
@@ -249,6 +258,7 @@ class _Running:
             self._reader.close()
             self._connection.close()
         if clean:
+            self._journal.close()
             self._lock.remove()
         else:
             self._lock.release()
@@ -262,7 +272,7 @@ class _Running:
             self._connection.execute(
                 "INSERT INTO workers VALUES (?, ?, ?)", (self._worker, os.getpid(), time.time_ns() // 1_000_000)
             )
-            group.commit(set())
+            group.commit()
         except (sqlite3.Error, StoreUnavailable):
             group.roll_back()
             raise

@@ -8,6 +8,7 @@ slices they do not need, it recalls those before it refuses anything.
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -36,6 +37,8 @@ ACCOUNTS_MAX: Final = 50_000
 """Counters kept in memory; idle ones beyond that give their authority back."""
 
 EVICT: Final = 4_096
+LASTING_S: Final = 0.2
+"""A call in flight for longer gets a row in the ledger's file; most of an LLM's calls do."""
 RECALL_WAIT_S: Final = 1.0
 """How long a call waits for other living workers to give back what they do not need, before it is refused."""
 
@@ -66,6 +69,8 @@ class Desk:
         self._accounts: dict[CounterKey, Account] = {}
         self._tombstones: dict[str, Tombstone] = {}
         self._expiries = Expiries()
+        self._unwritten: dict[str, tuple[Row, float]] = {}
+        """Holds that stand in the journal only, oldest first: (row for the file, monotonic time of the hold)."""
         self._recovery = recovery
         self._asked: set[CounterKey] = set()
         """Counters for which this worker has a row in ``recalls``."""
@@ -95,13 +100,51 @@ class Desk:
                 return None
             return Denied(id=reservation.id, hold=hold, left=max(0, left - before))
         for account, amount in needed.items():
-            group.touch(account)
-            account.held += amount
+            group.hold(account, amount)
             if act.answered and account.limit is not None:
                 account.authority = max(account.authority, account.held)
         self._open(reservation, group)
         group.reservation_rows[reservation.id] = act.row
         return Held(id=reservation.id)
+
+    def hold_at_once(self, reservation: Reservation, row: Row, now_ms: int) -> bool:
+        """Hold without a transaction where authority that is surely this worker's covers it; False: take the queue.
+
+        Called on the event loop under the writer's lock. The caller writes the hold journal before anything is sent.
+        """
+        if reservation.id in self.open or reservation.id in self._tombstones or self._expiries.any_due(now_ms):
+            return False
+        needed: dict[Account, int] = {}
+        for hold in reservation.holds:
+            account = self._account(counter_key(hold))
+            needed[account] = need = needed.get(account, 0) + hold.amount
+            if hold.hard and (hold.limit != account.limit or need > account.sure() or account.sure() <= 0):
+                return False
+        for account, amount in needed.items():
+            account.held += amount
+        self.open[reservation.id] = reservation
+        self._expiries.add(reservation, self.open)
+        self._unwritten[reservation.id] = (row, time.monotonic())
+        return True
+
+    def take_back(self, reservation: Reservation) -> None:
+        """Undo ``hold_at_once``: its journal could not be written."""
+        del self.open[reservation.id]
+        del self._unwritten[reservation.id]
+        for hold in reservation.holds:
+            self._account(counter_key(hold)).release(hold.amount)
+
+    def write_lasting(self, group: Group) -> None:
+        """Give holds that have lasted a moment their row in the file: it outlives the machine, unlike the journal."""
+        due = time.monotonic() - LASTING_S
+        for reservation_id, waiting in list(self._unwritten.items()):
+            row, since = waiting
+            if since > due:
+                break
+            group.begin()
+            del self._unwritten[reservation_id]
+            group.reservation_rows[reservation_id] = row
+            group.undo.append(partial(self._unwritten.__setitem__, reservation_id, waiting))
 
     def _acquire(self, account: Account, hold: Hold, need: int, group: Group) -> int | None:
         """Make room for ``need`` on top of what is held; None: done, else what is left of the limit."""
@@ -186,6 +229,8 @@ class Desk:
                 raise _conflict(reservation)
             else:
                 self._close(reservation, group)
+                if not settlement.entries:
+                    group.voided.append(reservation.id)
                 self._count(reservation.holds, settlement.amounts or (0,) * len(reservation.holds), group)
             ids = tuple([entry.id for entry in settlement.entries])
             self._bury(Tombstone(reservation, settlement.amounts, ids), group)
@@ -289,6 +334,9 @@ class Desk:
     def fold(self, accounts: Sequence[Account], group: Group) -> None:
         """Move what these accounts booked to the common share and drop their rows."""
         group.begin()
+        for account in accounts:
+            account.folding = True
+        group.undo.append(lambda: self._unfold(accounts))
         written = [account for account in accounts if account.written is not None]
         group.connection.executemany(FOLD, [(*account.key, account.posted) for account in written if account.posted])
         group.connection.executemany(
@@ -296,6 +344,10 @@ class Desk:
             [(*account.key, self.worker) for account in written],
         )
         group.after.append(lambda committed: self._forget(accounts) if committed else None)
+
+    def _unfold(self, accounts: Sequence[Account]) -> None:
+        for account in accounts:
+            account.folding = False
 
     def _forget(self, accounts: Sequence[Account]) -> None:
         for account in accounts:
@@ -328,12 +380,15 @@ class Desk:
         group.undo.append(lambda: self._reopen(reservation))
         for hold in reservation.holds:
             account = self._account(counter_key(hold))
-            group.touch(account)
-            account.held -= hold.amount
+            group.hold(account, -hold.amount)
             if account.limit is not None and account.key in self.recalled:
                 account.authority = account.held
-        if group.reservation_rows.pop(reservation.id, None) is None:
+        waiting = self._unwritten.pop(reservation.id, None)
+        if waiting is not None:
+            group.undo.append(lambda: self._unwritten.__setitem__(reservation.id, waiting))
+        elif group.reservation_rows.pop(reservation.id, None) is None:
             group.ended.append(reservation.id)
+        group.over.append(reservation.id)
 
     def _reopen(self, reservation: Reservation) -> None:
         self.open[reservation.id] = reservation

@@ -72,7 +72,7 @@ class Account:
     ``authority`` is what this worker may spend or has promised to ``held``; 0 while no hard limit is known.
     """
 
-    __slots__ = ("authority", "group", "held", "key", "limit", "posted", "written")
+    __slots__ = ("authority", "folding", "group", "held", "key", "limit", "posted", "written")
 
     def __init__(self, key: CounterKey) -> None:
         self.key = key
@@ -83,6 +83,18 @@ class Account:
         self.written: tuple[int, int, bool] | None = None
         """(posted, authority, tight) as they stand in the file; None: no row."""
         self.group: Group | None = None
+        self.folding = False
+        """On its way to the common share: nothing more may be held on it."""
+
+    def release(self, amount: int) -> None:
+        """Hold less by ``amount``."""
+        self.held -= amount
+
+    def sure(self) -> int:
+        """Authority that stands in the file and is not promised to any call yet: safe to promise at once."""
+        if self.written is None or self.folding:
+            return 0
+        return min(self.authority, self.written[1]) - self.held
 
 
 class Group:
@@ -103,7 +115,12 @@ class Group:
         self.undo: list[Callable[[], object]] = []
         self.after: list[Callable[[bool], object]] = []
         """Called once with True after COMMIT, with False after ROLLBACK."""
-        self._before: list[tuple[Account, int, int, int, int | None]] = []
+        self.over: list[str] = []
+        """Reservations whose end the hold journal learns once this group is on disk."""
+        self.voided: list[str] = []
+        """Reservations that end with nothing booked; the journal learns it first, so that a crash books nothing."""
+        self._states: list[tuple[Account, tuple[int, int, bool]]] = []
+        self._before: list[tuple[Account, int, int, int | None]] = []
 
     def begin(self) -> None:
         """Start the transaction if it has not started: reads from here on see what other workers committed."""
@@ -112,17 +129,24 @@ class Group:
             self.began = True
 
     def touch(self, account: Account) -> None:
-        """Call before changing an account."""
+        """Call before changing an account. ``held`` is undone by difference: calls are held between groups too."""
         if account.group is not self:
             account.group = self
-            self._before.append((account, account.posted, account.held, account.authority, account.limit))
+            self._before.append((account, account.posted, account.authority, account.limit))
             self.accounts.append(account)
+
+    def hold(self, account: Account, amount: int) -> None:
+        """Change what an account holds by ``amount``."""
+        self.touch(account)
+        account.held += amount
+        self.undo.append(lambda: account.release(amount))
 
     def write(self, worker: str, recalled: set[CounterKey]) -> None:
         """All rows, in as few statements as possible."""
         shares = []
         for account in self.accounts:
-            tight = account.key in recalled
+            tight = account.key in recalled and account.authority == account.held
+            self._states.append((account, (account.posted, account.authority, tight)))
             if account.written != (account.posted, account.authority, tight) and _counts(account):
                 shares.append((*account.key, worker, account.posted, account.authority, tight))
         execute = self.connection.execute
@@ -139,14 +163,15 @@ class Group:
             ids = self.ended[start : start + ROWS_MAX]
             execute(_DELETE_RESERVATIONS[len(ids)], ids)
 
-    def commit(self, recalled: set[CounterKey]) -> None:
+    def commit(self) -> None:
         """COMMIT, then remember what the file holds now."""
         if self.began:
             self.connection.execute("COMMIT")
         for account in self.accounts:
             account.group = None
+        for account, state in self._states:
             if account.written is not None or _counts(account):
-                account.written = (account.posted, account.authority, account.key in recalled)
+                account.written = state
         for call in self.after:
             call(True)
 
@@ -159,8 +184,8 @@ class Group:
             self._undo_in_memory()
 
     def _undo_in_memory(self) -> None:
-        for account, posted, held, authority, limit in self._before:
-            account.posted, account.held, account.authority, account.limit = posted, held, authority, limit
+        for account, posted, authority, limit in self._before:
+            account.posted, account.authority, account.limit = posted, authority, limit
             account.group = None
         for revert in reversed(self.undo):
             revert()

@@ -1,10 +1,11 @@
 """The hold journal: evidence of every call in flight, written before the call is sent and without waiting for a disk.
 
-A record reaches the operating system with one ``write``, so it survives the death of this process; holds that last
-longer than a moment also get a row in the ledger's own file, which survives the death of the machine. A worker has
-one journal of small segments; a segment is removed when nothing in it is in flight any more.
+A record is copied into a shared mapping of a file, so it survives the death of this process at the cost of a copy;
+holds that last longer than a moment also get a row in the ledger's own file, which survives the death of the machine.
+A worker has one journal of small segments; a segment is removed when nothing in it is in flight any more.
 """
 
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ import msgspec
 from farthing.adapters.sqlite_rows import Row
 
 SEGMENT_BYTES: Final = 1024 * 1024
-"""A segment that has grown to this is closed and a new one begun."""
+"""Size of a segment; its blocks are allocated when it is begun, so that a full disk is told there and then."""
 
 _encode = msgspec.json.Encoder().encode
 _HELD: Final = msgspec.json.Decoder(list[object])
@@ -32,13 +33,11 @@ class HoldJournal:
         self._live: dict[int, int] = {}
         """Holds in flight by segment."""
         self._of: dict[str, int] = {}
-        self._file = self._open()
+        self._map = self._open(SEGMENT_BYTES)
         self._size = 0
 
     def hold(self, reservation_id: str, row: Row) -> None:
         """Writes one hold. Raises ``OSError`` (disk full): then nothing may be sent."""
-        if self._size > SEGMENT_BYTES:
-            self._turn()
         self._write(b"+" + _encode(row) + b"\n")
         self._of[reservation_id] = self._segment
         self._live[self._segment] = self._live.get(self._segment, 0) + 1
@@ -58,30 +57,42 @@ class HoldJournal:
 
     def close(self) -> None:
         """Removes the journal; call only when nothing it holds is in flight or everything is in the ledger's file."""
-        os.close(self._file)
+        self._map.close()
         remove_journal(self._folder, self._worker)
 
-    def _turn(self) -> None:
-        fresh = self._segment + 1
-        os.close(self._file)
-        if not self._live.get(self._segment):
-            self._live.pop(self._segment, None)
-            _path(self._folder, self._worker, self._segment).unlink(missing_ok=True)
-        self._segment = fresh
-        self._file = self._open()
+    def _turn(self, need: int) -> None:
+        before = self._segment
+        self._segment += 1
+        try:
+            fresh = self._open(max(need, SEGMENT_BYTES))
+        except OSError:
+            self._segment = before
+            raise
+        self._map.close()
+        if not self._live.get(before):
+            self._live.pop(before, None)
+            _path(self._folder, self._worker, before).unlink(missing_ok=True)
+        self._map = fresh
         self._size = 0
 
-    def _open(self) -> int:
-        flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-        return os.open(_path(self._folder, self._worker, self._segment), flags, 0o600)
+    def _open(self, size: int) -> mmap.mmap:
+        path = _path(self._folder, self._worker, self._segment)
+        file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(file, 0, size)
+            return mmap.mmap(file, size)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(file)
 
     def _write(self, data: bytes) -> None:
-        written = os.write(self._file, data)
-        if written != len(data):
-            # A torn record is no record: it ends here and is skipped when read, as if it had never been begun.
-            os.write(self._file, b"\n")
-            raise OSError(28, "No space left on device")
-        self._size += written
+        if self._size + len(data) > len(self._map):
+            self._turn(len(data))
+        end = self._size + len(data)
+        self._map[self._size : end] = data
+        self._size = end
 
 
 def read_journal(folder: Path, worker: str) -> list[Row]:
@@ -89,7 +100,7 @@ def read_journal(folder: Path, worker: str) -> list[Row]:
     held: dict[str, Row] = {}
     ended: set[str] = set()
     for path in sorted(folder.glob(f"{worker}.holds.*")):
-        for line in path.read_bytes().split(b"\n"):
+        for line in path.read_bytes().rstrip(b"\x00").split(b"\n"):
             if line.startswith(b"-"):
                 ended.add(line[1:].decode("utf-8", "replace"))
             elif line.startswith(b"+"):

@@ -2,13 +2,16 @@
 
 import time
 from functools import partial
+from pathlib import Path
 from typing import Final, Literal
 
 from farthing.adapters.memory import counter_key
 from farthing.adapters.sqlite_group import Group
+from farthing.adapters.sqlite_journal import read_journal, remove_journal
 from farthing.adapters.sqlite_rows import (
     ENTRY_COLUMNS,
     RESERVATION_COLUMNS,
+    Row,
     entry_to_row,
     lost_entry,
     quoted,
@@ -29,9 +32,11 @@ FOLD: Final = (
 class Recovery:
     """Takes over from workers that are gone."""
 
-    def __init__(self, locks: WorkerLocks, on_lost: OnLost) -> None:
+    def __init__(self, locks: WorkerLocks, on_lost: OnLost, folder: Path) -> None:
+        """``folder`` holds the workers' hold journals."""
         self._locks = locks
         self._on_lost = on_lost
+        self._folder = folder
 
     def of_dead(self, workers: set[str], group: Group) -> bool:
         """Recover those of ``workers`` that live no more, inside the group's transaction; True if there were any."""
@@ -67,12 +72,24 @@ class Recovery:
         rows = connection.execute(
             f"SELECT {quoted(RESERVATION_COLUMNS)} FROM reservations WHERE worker = ?", (worker,)
         ).fetchall()
+        rows += self._journaled(worker, {str(row[0]) for row in rows}, group)
         if self._on_lost == "ceiling":
             self._book(rows, group)
+        group.after.append(lambda committed: remove_journal(self._folder, worker) if committed else None)
         for table in ("reservations", "recalls", "workers"):
             connection.execute(f"DELETE FROM {table} WHERE worker = ?", (worker,))
 
-    def _book(self, rows: list[tuple[object, ...]], group: Group) -> None:
+    def _journaled(self, worker: str, known: set[str], group: Group) -> list[Row]:
+        """Calls in flight that stand in the dead worker's journal only, and were not booked just before it died."""
+        found = []
+        for row in read_journal(self._folder, worker):
+            id = str(row[0])
+            booked = group.connection.execute("SELECT 1 FROM entries WHERE id = ?", (id,)).fetchone()
+            if id not in known and booked is None:
+                found.append(row)
+        return found
+
+    def _book(self, rows: list[Row], group: Group) -> None:
         """The ceilings of calls in flight become entries that a reconciliation can correct."""
         now_ms = time.time_ns() // 1_000_000
         marks = ", ".join("?" * len(ENTRY_COLUMNS))

@@ -18,8 +18,11 @@ from typing import Final
 
 from farthing.adapters.sqlite_desk import Desk
 from farthing.adapters.sqlite_group import Act, Group, Reserve, Settle, Task
+from farthing.adapters.sqlite_journal import HoldJournal
+from farthing.adapters.sqlite_rows import Row
 from farthing.adapters.sqlite_schema import Durability, store_error
 from farthing.core.errors import FarthingError, StoreUnavailable
+from farthing.core.types import Reservation
 
 POLL_S: Final = 0.02
 """How often the writer looks for recalls by other workers, busy or idle."""
@@ -49,15 +52,25 @@ class Writer:
     """Takes acts from the event loop, answers them after their commit."""
 
     def __init__(
-        self, path: Path, connection: sqlite3.Connection, desk: Desk, *, durability: Durability, name: str
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        desk: Desk,
+        journal: HoldJournal,
+        *,
+        durability: Durability,
+        name: str,
     ) -> None:
         self.lock = threading.Lock()
         """Held while accounts change in memory; never during a commit."""
         self.unwritten = 0
         """Acts that are answered but not yet on disk."""
+        self.healthy = True
+        """The last group could be written; while it could not, nothing is held without asking the file."""
         self._path = path
         self._connection = connection
         self._desk = desk
+        self._journal = journal
         self._relaxed = durability == "relaxed"
         self._loop = asyncio.get_running_loop()
         self._queue: collections.deque[Act] = collections.deque()
@@ -89,6 +102,20 @@ class Writer:
         if not self._kicked:
             self._kicked = True
             self._loop.call_soon(self._kick)
+
+    def hold(self, reservation: Reservation, row: Row, now_ms: int) -> bool:
+        """Hold at once if that is surely right, with its evidence in the journal; False: submit it instead."""
+        if not self.healthy or self._failure is not None or self._stopping:
+            return False
+        with self.lock:
+            if not self._desk.hold_at_once(reservation, row, now_ms):
+                return False
+            try:
+                self._journal.hold(reservation.id, row)
+            except OSError as error:
+                self._desk.take_back(reservation)
+                raise self._unavailable(error) from error
+        return True
 
     async def stop(self) -> None:
         """Write what is queued, then end the thread. Raises ``StoreUnavailable`` when answered acts are lost."""
@@ -152,6 +179,7 @@ class Writer:
                 group.begin()
             with self.lock:
                 self._desk.give_back(group)
+                self._desk.write_lasting(group)
                 for act in acts:
                     self._decide(act, group)
             if not self._waiting:
@@ -169,13 +197,26 @@ class Writer:
         """Write and commit the group, answer its callers, start the next one."""
         if group.acts or group.began:
             group.begin()
+            self._journal_over(group.voided)
             group.write(self._desk.worker, self._desk.recalled)
+            with self.lock:
+                folds = self._desk.fold_idle(group)
             # Folding moves amounts from memory to the file: who reads both must see them in one place.
-            with self.lock if self._desk.fold_idle(group) else contextlib.nullcontext():
-                group.commit(self._desk.recalled)
+            with self.lock if folds else contextlib.nullcontext():
+                group.commit()
+            self._journal_over(group.over)
+            self.healthy = True
         self._group = Group(self._connection)
         self._answer(group.answers)
         self.unwritten = 0
+
+    def _journal_over(self, reservation_ids: list[str]) -> None:
+        """Failing to write that a hold is over costs nothing but a look at the ledger when this worker has died."""
+        try:
+            with self.lock:
+                self._journal.ended(reservation_ids)
+        except OSError as error:
+            _log.error("The hold journal beside %s cannot be written: %s", self._path, error)
 
     def _decide(self, act: Act, group: Group) -> None:
         """What the act comes to, as an answer; acts that must wait for other workers are kept for the next turn."""
@@ -229,6 +270,7 @@ class Writer:
             for act in acts:
                 self._serve_alone(act)
             return
+        self.healthy = False
         told = error if isinstance(error, StoreUnavailable) else self._unavailable(error)
         self._retry += [act for act in acts if act.answered]
         if self._retry:
@@ -244,8 +286,10 @@ class Writer:
             group.begin()
             with self.lock:
                 self._decide(act, group)
+            self._journal_over(group.voided)
             group.write(self._desk.worker, self._desk.recalled)
-            group.commit(self._desk.recalled)
+            group.commit()
+            self._journal_over(group.over)
         except _CONTENT as error:
             with self.lock:
                 group.roll_back()

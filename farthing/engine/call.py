@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from farthing.core.budget import spent
-from farthing.core.errors import ProviderFailed, StoreFailed
+from farthing.core.errors import BudgetExceeded, ProviderFailed, StoreFailed, Unpriced
 from farthing.core.money import Nusd
 from farthing.core.types import (
     AttemptFact,
@@ -99,7 +99,8 @@ class Call:
     async def obtain(self) -> tuple[Attempt, HttpReply]:
         """The first upstream answer that may be given to the caller.
 
-        Raises the last failure when every target and try has failed, :class:`BudgetExceeded` when nothing fits.
+        Raises the last failure when every target and try has failed, :class:`BudgetExceeded` when nothing fits. A
+        fallback that a budget refuses is passed over: it does not hide what went wrong before it.
         """
         self.decisions.extend(self.plan.decisions)
         failure: ProviderFailed | None = None
@@ -112,6 +113,10 @@ class Call:
                 return await self._try_target(target)
             except ProviderFailed as error:
                 failure = error
+            except (BudgetExceeded, Unpriced) as refusal:
+                if failure is None:
+                    raise
+                self._note("fallback", "skip", refusal.code, (("model", f"{target.provider}/{target.model}"),))
         if failure is None:
             raise ProviderFailed("No upstream was tried.", sent=False)
         raise failure
@@ -137,7 +142,10 @@ class Call:
         upstream = services.upstreams[target.provider]
         body, strips = body_for(self.plan, request, target, upstream)
         bounds = bounds_of(services, request, target, upstream, self.plan)
-        ceiling, bounds = within_request_limits(services, request, target, bounds)
+        if request.view.endpoint in FREE_ENDPOINTS:
+            ceiling = Ceiling(amount=Nusd(0), input_tokens=0, output_tokens=0, holds=())
+        else:
+            ceiling, bounds = within_request_limits(services, request, target, bounds)
         now_ms = services.clock.now_ms()
         number = len(self.facts) + 1
         attempt = Attempt(
@@ -287,6 +295,8 @@ class Call:
         tight = tight_bounds(self.services, self.request, attempt.target, attempt.bounds)
         most = tight.input_tokens
         prompt = self.services.tokens.count(self.request.body, model=attempt.target.model).tokens
+        if self.request.view.endpoint == "embeddings":
+            answer = b""  # vectors are not billed output
         output = self.services.tokens.count(answer, model=attempt.target.model).tokens if answer else 0
         lines = (("input", min(prompt, most)), ("output", output))
         return tuple(line for line in lines if line[1])

@@ -47,7 +47,10 @@ def tight_bounds(services: Services, request: Request, target: Target, bounds: B
     """The same bounds with the prompt really counted; only worth its time when the quick ones do not fit."""
     if bounds.unbounded:
         return bounds
-    strings = strings_of(request.body)
+    try:
+        strings = strings_of(request.body)
+    except (msgspec.DecodeError, RecursionError):  # such as a number no float holds: the provider may take it
+        return bounds
     counted = services.tokens.count("\n".join(strings).encode("utf-8", "replace"), model=target.model)
     size = counted.bound + _STRING_OVERHEAD * len(strings) + request.view.images * _image_tokens(target.model)
     if size >= bounds.input_tokens:

@@ -14,6 +14,7 @@ from farthing.engine.call import FREE_ENDPOINTS, Attempt, Call
 from farthing.engine.record import Ending, tokens_of
 from farthing.ports.provider import HttpReply
 from farthing.ports.reply import Headers, Reply
+from farthing.wire.body import answer_text
 from farthing.wire.tap import MESSAGES_TERMINALS, OPENAI_TERMINALS, RESPONSES_TERMINALS, StreamTap
 from farthing.wire.usage import SseMeter
 
@@ -47,6 +48,12 @@ def _streams(http: HttpReply) -> bool:
         if name == b"content-type":
             return value.startswith(b"text/event-stream")
     return False
+
+
+def _upstream_id(http: HttpReply) -> str:
+    """The provider's own name for the call where its body has none (embeddings)."""
+    found = next((value for name, value in http.headers if name in (b"x-request-id", b"request-id")), b"")
+    return found[:128].decode("ascii", "replace")
 
 
 def answer_headers(call: Call, attempt: Attempt, http: HttpReply, *, cost: bool) -> Headers:
@@ -94,6 +101,8 @@ async def _deliver_whole(call: Call, attempt: Attempt, http: HttpReply, reply: R
         usage = attempt.upstream.codec.reader(call.request).from_body(body)
         if usage.source == "missing":
             usage = _estimated(call, attempt, usage, body)
+        if not usage.upstream_id:
+            usage = msgspec.structs.replace(usage, upstream_id=_upstream_id(http))
         await call.book(attempt, usage, ending, gone=reply.gone)
     await reply.whole(http.status, answer_headers(call, attempt, http, cost=True), body)
 
@@ -123,7 +132,7 @@ async def _book_lost(call: Call, attempt: Attempt, error: str, *, gone: bool) ->
 
 def _estimated(call: Call, attempt: Attempt, usage: Usage, answer: bytes) -> Usage:
     """A complete answer that named no usage: counted by Farthing and marked so."""
-    lines = call.likely_lines(attempt, answer)
+    lines = call.likely_lines(attempt, answer_text(answer))
     return msgspec.structs.replace(
         usage, source="estimated", parts=(UsagePart(lines=lines, tier_basis=dict(lines).get("input", 0)),)
     )
@@ -199,6 +208,8 @@ class _Stream:
         usage = self._meter.usage(complete=complete)
         if usage.source in ("missing", "partial"):
             usage = self._with_estimate(usage, complete=complete)
+        if not usage.upstream_id:
+            usage = msgspec.structs.replace(usage, upstream_id=_upstream_id(self._http))
         answer = b"".join(self._kept) if call.keeps_text else None
         ending = Ending(
             outcome="answered" if complete and not error else "aborted" if error == "client_gone" else "failed",

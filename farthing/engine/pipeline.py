@@ -38,6 +38,15 @@ async def handle(services: Services, recorder: Recorder, request: Request, reply
     finally:
         if task is not None:
             services.background.forget(task)
+        if not call.ended:  # a defect: the caller gets an internal error, the books must not keep a hold
+            await asyncio.shield(_defect(call))
+
+
+async def _defect(call: Call) -> None:
+    await _release(call, "internal_error")
+    await call.finish(
+        Ending(outcome="failed", status=500, error="internal_error", latency_ms=call.elapsed_ms())
+    )
 
 
 async def _ended_badly(call: Call, error: FarthingError) -> None:

@@ -16,6 +16,7 @@ from farthing.server.dialects import error_answer
 from farthing.server.metrics import Metrics
 from farthing.server.models import Models
 from farthing.server.openapi import document
+from farthing.wire import anthropic, openai
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Farthing</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"></head>
@@ -72,7 +73,7 @@ class Admin:
     async def models(self, ask: HttpAsk) -> Response:
         """The models that the configured providers offer, in the caller's dialect."""
         record = self._doorman.key(secret_of(ask.headers.raw))
-        status, body = await self._models.listing(_dialect(ask), ask.headers.raw, record)
+        status, body = await self._models.listing(_dialect(ask), ask.headers.raw, record, ask.url.query)
         return Response(body, status, media_type="application/json")
 
     async def model(self, ask: HttpAsk) -> Response:
@@ -100,11 +101,8 @@ async def _failed(ask: HttpAsk, error: Exception) -> Response:
 
 
 async def _not_found(ask: HttpAsk, error: Exception) -> Response:
-    path = ask.url.path[:200]
-    return await _failed(
-        ask,
-        NotFound(
-            f"Farthing serves nothing at {ask.method} {path}.",
-            hint="OpenAI clients use base_url '…/v1', Anthropic clients the address without '/v1'.",
-        ),
-    )
+    path = ask.url.path
+    hint = "OpenAI clients use base_url '…/v1', Anthropic clients the address without '/v1'."
+    if path in openai.PATHS or path in anthropic.PATHS:
+        hint = "Use POST."
+    return await _failed(ask, NotFound(f"Farthing serves nothing at {ask.method} {path[:200]}.", hint=hint))

@@ -133,7 +133,9 @@ def _from_header(record: KeyRecord, name: bytes, raw: bytes, changes: dict[str, 
     dimension = name.decode("ascii", "replace")
     if dimension == "tags":
         _may(record, "tags", "")
-        tags.update(_tags(raw))
+        given = _tags(raw)
+        _keeps_own_tags(record, given)
+        tags.update(given)
     elif dimension in _DIMENSIONS:
         value = _text(raw, dimension)
         if value != getattr(record.scope, dimension):
@@ -147,6 +149,16 @@ def _may(record: KeyRecord, dimension: str, value: str) -> None:
             f"The key '{record.name}' may not set x-farthing-{dimension}" + (f" to '{value}'." if value else "."),
             hint=f"Leave the header out, or create a key with '--refine {dimension}'.",
         )
+
+
+def _keeps_own_tags(record: KeyRecord, given: dict[str, str]) -> None:
+    """The key's own tags may decide a budget: callers add others, they do not change these."""
+    for name, value in record.scope.tags:
+        if given.get(name, value) != value:
+            raise Forbidden(
+                f"The key '{record.name}' may not set the tag '{name}' to '{given[name]}': for it, it is '{value}'.",
+                hint="Leave the tag out of x-farthing-tags.",
+            )
 
 
 def _text(raw: bytes, dimension: str) -> str:

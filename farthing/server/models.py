@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -13,6 +14,7 @@ from farthing.ports.clock import Clock
 from farthing.ports.provider import HttpRequest, Timeouts, Transport
 
 _FRESH_MS = 60_000
+_PAGES_MAX = 256
 _TIMEOUTS = Timeouts(connect_ms=5_000, first_byte_ms=15_000, idle_ms=15_000)
 
 
@@ -36,16 +38,20 @@ class Models:
         self._transports = transports
         self._routes = routes
         self._clock = clock
-        self._fresh: dict[str, tuple[int, int, bytes]] = {}
+        self._fresh: dict[tuple[str, str], tuple[int, int, bytes]] = {}
 
     async def listing(
-        self, dialect: Dialect, headers: list[tuple[bytes, bytes]], record: KeyRecord
+        self, dialect: Dialect, headers: list[tuple[bytes, bytes]], record: KeyRecord, query: str = ""
     ) -> tuple[int, bytes]:
-        """(status, body): one provider's own listing as it came, or several merged; limited to the key's models."""
+        """(status, body): one provider's own listing as it came, or several merged; limited to the key's models.
+
+        ``query`` pages through one provider's listing; a merged one is always whole.
+        """
         able = [catalogue for catalogue in self._catalogues if catalogue.dialect == dialect]
-        answers = [await self._ask(catalogue, headers) for catalogue in able]
-        if len(answers) == 1 and not record.models:
-            return answers[0]
+        if len(able) == 1 and not record.models:
+            return await self._list(able[0], headers, record, query)
+        whole = "limit=1000" if dialect == "anthropic" else ""
+        answers = [await self._list(catalogue, headers, record, whole) for catalogue in able]
         rows: dict[str, Any] = {}
         for status, body in answers:
             if status < 400:
@@ -66,20 +72,33 @@ class Models:
         catalogue = next((one for one in self._catalogues if one.name == target.provider), None)
         if catalogue is None or not _allowed(record, model):
             raise UnknownModel(f"The model '{model[:200]}' is not offered here.", param="model")
-        status, body = await self._ask(catalogue, headers)
-        row = next((row for row in _rows(body) if row.get("id") == target.model), None) if status < 400 else None
-        if row is None:
-            raise UnknownModel(f"'{catalogue.name}' does not list the model '{target.model[:200]}'.", param="model")
-        return 200, msgspec.json.encode(row)
+        address, _, own_query = catalogue.url.partition("?")
+        url = f"{address}/{quote(target.model, safe='')}" + (f"?{own_query}" if own_query else "")
+        return await self._get(catalogue, url, headers, record)
 
-    async def _ask(self, catalogue: Catalogue, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+    async def _list(
+        self, catalogue: Catalogue, headers: list[tuple[bytes, bytes]], record: KeyRecord, query: str
+    ) -> tuple[int, bytes]:
         now_ms = self._clock.now_ms()
-        known = self._fresh.get(catalogue.name)
+        known = self._fresh.get((catalogue.name, query))
         if known and now_ms - known[0] < _FRESH_MS:
             return known[1], known[2]
-        credentials = (b"authorization", b"x-api-key", b"api-key") if catalogue.passes_credentials else ()
+        url = f"{catalogue.url}{'&' if '?' in catalogue.url else '?'}{query}" if query else catalogue.url
+        status, body = await self._get(catalogue, url, headers, record)
+        if status < 400 and not catalogue.passes_credentials:
+            if len(self._fresh) >= _PAGES_MAX:
+                self._fresh.clear()
+            self._fresh[catalogue.name, query] = (now_ms, status, body)
+        return status, body
+
+    async def _get(
+        self, catalogue: Catalogue, url: str, headers: list[tuple[bytes, bytes]], record: KeyRecord
+    ) -> tuple[int, bytes]:
+        """A caller's own credentials pass on only when they are the provider's, never a Farthing key."""
+        passes = catalogue.passes_credentials and not record.id
+        credentials = (b"authorization", b"x-api-key", b"api-key") if passes else ()
         sent = [pair for pair in headers if pair[0] in (*credentials, b"anthropic-version", b"anthropic-beta")]
-        request = HttpRequest(method="GET", url=catalogue.url, headers=(*sent, *catalogue.headers))
+        request = HttpRequest(method="GET", url=url, headers=(*sent, *catalogue.headers))
         try:
             reply = await self._transports[catalogue.name].send(request, timeouts=_TIMEOUTS)
             try:
@@ -89,8 +108,6 @@ class Models:
         except ProviderFailed as error:
             text = {"error": {"message": str(error), "type": "api_error", "param": None, "code": error.code}}
             return error.http_status, msgspec.json.encode(text)
-        if reply.status < 400 and not catalogue.passes_credentials:
-            self._fresh[catalogue.name] = (now_ms, reply.status, body)
         return reply.status, body
 
 

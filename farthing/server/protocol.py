@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from farthing.ports.reply import Headers
 
@@ -18,7 +18,11 @@ class HeadTooLarge(ValueError):
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """Adds what the gateway needs to know of its connection, under one key of the ASGI scope."""
+    """Adds what the gateway needs to know of its connection to the ASGI scope.
+
+    ``farthing.connection`` is this protocol, ``farthing.cycle`` the exchange of this request: with pipelining the
+    protocol's own ``cycle`` is that of the newest request, not of the one being answered.
+    """
 
     _head_bytes = 0
 
@@ -27,6 +31,11 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         scope: Any = self.scope
         scope["farthing.connection"] = self
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        scope: Any = self.scope
+        scope["farthing.cycle"] = self.cycle
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -43,23 +52,24 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._head_bytes > HEAD_BYTES_MAX:
             raise HeadTooLarge
 
-    def send_whole(self, status: int, headers: Headers, body: bytes) -> bool:
+    def send_whole(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:
         """Writes head and body of a complete answer in one go; False when the slower way must be taken.
 
         The same bytes and the same end of the cycle as uvicorn's ``send`` twice, at half its system calls.
         """
-        cycle = self.cycle
         if cycle.response_started or self.flow.write_paused:
             return False
-        if cycle.disconnected:
+        if cycle.disconnected or self.transport.is_closing():
+            cycle.disconnected = True
             return True
         parts = [STATUS_LINE[status]]
         for name, value in headers:
             if _FORBIDDEN.search(name) or _FORBIDDEN.search(value):
                 continue
-            parts += (name, b": ", value, b"\r\n")
             if name == b"connection":
                 cycle.keep_alive = False
+                continue
+            parts += (name, b": ", value, b"\r\n")
         if not cycle.keep_alive:
             parts.append(b"connection: close\r\n")
         parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
@@ -72,7 +82,7 @@ class GatewayProtocol(HttpToolsProtocol):
         cycle.on_response()
         return True
 
-    def abort(self) -> None:
+    def abort(self, cycle: RequestResponseCycle) -> None:
         """Ends the connection where the answer stands, so that the caller sees it cut and not complete."""
-        self.cycle.disconnected = True
+        cycle.disconnected = True
         self.transport.close()

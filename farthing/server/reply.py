@@ -21,21 +21,22 @@ class AsgiReply:
         self.started = False
         self._receive = receive
         self._send = send
-        connection = scope.get("farthing.connection")
-        self._connection = connection if isinstance(connection, GatewayProtocol) else None
-        self._cycle: RequestResponseCycle | None = None
+        self._connection: GatewayProtocol | None = scope.get("farthing.connection")
+        self._cycle: RequestResponseCycle | None = scope.get("farthing.cycle")
 
     @property
     def gone(self) -> bool:
-        if self._connection is None:
+        connection, cycle = self._connection, self._cycle
+        if connection is None or cycle is None:
             return False
-        if self._cycle is None:
-            self._cycle = self._connection.cycle
-        return bool(self._cycle.disconnected)
+        if connection.transport.is_closing():  # uvicorn tells only the newest of several pipelined requests
+            cycle.disconnected = True
+        return bool(cycle.disconnected)
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         self.started = True
-        if self._connection is not None and self._connection.send_whole(status, headers, body):
+        connection, cycle = self._connection, self._cycle
+        if connection is not None and cycle is not None and connection.send_whole(cycle, status, headers, body):
             return
         headers = [*headers, (b"content-length", str(len(body)).encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
@@ -43,13 +44,15 @@ class AsgiReply:
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        if not self.gone:
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data})
+        if not self.gone:
+            await self._send({"type": "http.response.body", "body": data})
 
     async def wait_gone(self) -> None:
         while True:
@@ -60,5 +63,5 @@ class AsgiReply:
 
     def abort(self) -> None:
         """Drops the connection in mid-answer."""
-        if self._connection is not None:
-            self._connection.abort()
+        if self._connection is not None and self._cycle is not None:
+            self._connection.abort(self._cycle)

@@ -77,6 +77,7 @@ class Call:
             complete=raw is None or raw == self.raw,
             delivered=delivered,
             fault=ticket.fault.text if ticket.fault else "",
+            request=ticket.directives.get("request", ""),
             long_context=bool(ticket.card.long_from) and tokens.prompt > ticket.card.long_from,
         )
         self._account.invoice.add(self.line)

@@ -28,6 +28,7 @@ async def _pause(milliseconds: float) -> None:
 async def _lost(account: Account, wire: Wire, ticket: Ticket, call: Call) -> bool:
     """Faults that answer nothing: True when the exchange is over. The work was done, so it is billed in full."""
     if ticket.fault_is("reset"):
+        await _pause(ticket.fault.value if ticket.fault else 0)
         call.bill(delivered=False)
         await wire.reset()
         return True

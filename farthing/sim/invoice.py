@@ -75,6 +75,8 @@ class InvoiceLine(msgspec.Struct, frozen=True, kw_only=True):
     delivered: bool
     """Every byte of the answer was handed to a connection that was still open."""
     fault: str = ""
+    request: str = ""
+    """The caller's own id of the call, from the ``request`` directive; attempts of one call share it."""
     long_context: bool = False
 
 

@@ -273,6 +273,39 @@ class DurableBooksContract(BooksContract):
             more = await first.reserve(a_reservation("r4", a_hold("team", 90)), now_ms=AT_MS)
             assert isinstance(more, Held)
 
+    @pytest.mark.parametrize("seed", range(6))
+    async def test_several_workers_answer_as_one_reference_would(self, tmp_path: Path, seed: int) -> None:
+        randomness = random.Random(seed)
+        reference = MemoryBooks()
+        async with (
+            self.books(tmp_path, "w0") as w0,
+            self.books(tmp_path, "w1") as w1,
+            self.books(tmp_path, "w2") as w2,
+        ):
+            open_ones: list[tuple[BooksUnderTest, Reservation]] = []
+            for number in range(60):
+                books = randomness.choice((w0, w1, w2))
+                if open_ones and randomness.random() < 0.4:
+                    books, reservation = open_ones.pop(randomness.randrange(len(open_ones)))
+                    amounts = tuple(randomness.randint(0, hold.amount) for hold in reservation.holds)
+                    settlement = Settlement(
+                        reservation=reservation, amounts=amounts, entries=(an_entry(f"e{number}"),)
+                    )
+                    for store in (reference, books):
+                        await store.settle(settlement, now_ms=AT_MS)
+                else:
+                    pair = randomness.sample(COUNTERS[:3], 2)
+                    holds = [a_hold(counter, randomness.randint(0, 30), limit=150) for counter in pair]
+                    reservation = a_reservation(f"r{number}", *holds)
+                    answers = [await store.reserve(reservation, now_ms=AT_MS) for store in (reference, books)]
+                    assert answers[0] == answers[1], number
+                    if isinstance(answers[0], Held):
+                        open_ones.append((books, reservation))
+                counters = [(counter, "all") for counter in COUNTERS]
+                for store in (w0, w1, w2):
+                    assert store.balances(counters) == reference.balances(counters), number
+                    assert store.open_reservations() == reference.open_reservations(), number
+
     async def test_a_closed_worker_leaves_no_authority_behind(self, tmp_path: Path) -> None:
         async with self.books(tmp_path, "w1") as first:
             async with self.books(tmp_path, "w2") as second:

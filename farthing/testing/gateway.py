@@ -84,7 +84,9 @@ class GatewayServer:
     ) -> None:
         """``env`` is all that the gateway sees of the environment. Raises ``ConfigError`` for a wrong ``toml``."""
         self.env = {"SIM_KEY": SIM_KEY, **(env or {})}
-        self.settings = config.parse(toml, env={"HOME": str(home), "FARTHING_HOME": str(home)}, source="farthing.toml")
+        self.settings = config.parse(
+            toml, env={"HOME": str(home), "FARTHING_HOME": str(home)}, source="farthing.toml"
+        )
         self.books = Books(self.settings)
         self.url = ""
         self.port = 0
@@ -126,6 +128,12 @@ class GatewayServer:
             self._thread.join(60)
         self._server = self._thread = None
 
+    @property
+    def installation(self) -> bootstrap.Installation:
+        """What is running; change it only before the first request."""
+        assert self._installation is not None
+        return self._installation
+
     def run(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
         """Runs a coroutine on the gateway's loop."""
         assert self._loop is not None
@@ -135,8 +143,7 @@ class GatewayServer:
         """What is held at the moment."""
 
         async def ask() -> tuple[Reservation, ...]:
-            assert self._installation is not None
-            return self._installation.books.open_reservations()
+            return self.installation.books.open_reservations()
 
         return self.run(ask())
 
@@ -185,7 +192,9 @@ class GatewayProcess:
         self.home = home
         (home / "farthing.toml").write_text(toml, encoding="utf-8")
         self._env = {**os.environ, "SIM_KEY": SIM_KEY, "FARTHING_CONFIG": str(home / "farthing.toml"), **(env or {})}
-        self.settings = config.parse(toml, env={"HOME": str(home), "FARTHING_HOME": str(home)}, source="farthing.toml")
+        self.settings = config.parse(
+            toml, env={"HOME": str(home), "FARTHING_HOME": str(home)}, source="farthing.toml"
+        )
         self.books = Books(self.settings)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"

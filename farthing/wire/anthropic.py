@@ -72,7 +72,7 @@ def _hosted_tools(raw: msgspec.Raw) -> tuple[tuple[str, int], ...]:
         return ()
     try:
         tools = _TOOLS.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise BadRequest("'tools' must be a list of objects.", param="tools") from None
     found: dict[str, int] = {}
     for tool in tools:

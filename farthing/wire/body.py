@@ -28,6 +28,8 @@ def given(raw: msgspec.Raw) -> bool:
 def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
     """The decoded view of a body. Raises :class:`BadRequest` that says what is wrong and where."""
     try:
+        if not body.isascii():
+            body.decode()  # values that are kept raw are not looked into by the decoder
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         text = str(error)
@@ -85,6 +87,33 @@ def choices(value: int | None, param: str) -> int:
     if not 1 <= value <= 128:
         raise BadRequest(f"'{param}' is {value}; it must be between 1 and 128.", param=param)
     return value
+
+
+_TEXT_KEYS = frozenset(
+    {"text", "thinking", "content", "reasoning", "reasoning_content", "refusal", "arguments", "name", "input"}
+)
+
+
+def answer_text(body: bytes) -> bytes:
+    """What a complete JSON answer says, without its frame; the body itself when it cannot be read."""
+    try:
+        pending: list[object] = [msgspec.json.decode(body)]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body
+    found: list[bytes] = []
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list):
+            pending.extend(item)
+        elif isinstance(item, dict):
+            for key, value in item.items():
+                if isinstance(value, str) and key in _TEXT_KEYS:
+                    found.append(value.encode("utf-8", "replace"))
+                elif key == "input":
+                    found.append(msgspec.json.encode(value))
+                elif isinstance(value, dict | list):
+                    pending.append(value)
+    return b"\n".join(found)
 
 
 def text_pairs(raw: msgspec.Raw) -> tuple[tuple[str, str], ...]:

@@ -72,6 +72,7 @@ _COMPLETION = msgspec.json.Decoder(_CompletionBody)
 _EMBEDDING = msgspec.json.Decoder(_EmbeddingBody)
 _RESPONSES = msgspec.json.Decoder(_ResponsesBody)
 _TOOL_TYPES = msgspec.json.Decoder(list[dict[str, Any]])
+_ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _COMPLETION_CAP = 16
 """The legacy completions endpoint answers 16 tokens unless told otherwise."""
 
@@ -132,9 +133,7 @@ def _prompts(raw: msgspec.Raw) -> int:
     """How many prompts a legacy body carries: a list of strings or of token lists is a batch."""
     if not bytes(raw).startswith(b"["):
         return 1
-    items = msgspec.json.decode(raw)
-    batch = [item for item in items if isinstance(item, str | list)]
-    return max(1, len(batch))
+    return max(1, sum(bytes(item)[:1] in (b'"', b"[") for item in _ITEMS.decode(raw)))
 
 
 def view_embedding(body: bytes) -> PromptView:
@@ -193,7 +192,7 @@ def _hosted_tools(raw: msgspec.Raw, calls_max: int) -> tuple[tuple[str, int], ..
         return ()
     try:
         tools = _TOOL_TYPES.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise BadRequest("'tools' must be a list of objects.", param="tools") from None
     found: dict[str, int] = {}
     for tool in tools:

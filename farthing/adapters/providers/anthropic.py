@@ -32,7 +32,7 @@ class AnthropicCodec:
 
     def encode(self, request: Request, target: Target, body: bytes) -> HttpRequest:
         headers = travelling(request.headers)
-        if self._passes_credentials:
+        if self._passes_credentials and not request.scope.key:  # a Farthing key is nobody else's business
             headers.extend(pair for pair in request.headers if pair[0] in (b"authorization", b"x-api-key"))
         headers.extend(self._extra)
         if not any(name == b"anthropic-version" for name, _ in headers):

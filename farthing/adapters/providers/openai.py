@@ -45,7 +45,7 @@ class OpenAICodec:
 
     def encode(self, request: Request, target: Target, body: bytes) -> HttpRequest:
         headers = travelling(request.headers)
-        if self._passes_credentials:
+        if self._passes_credentials and not request.scope.key:  # a Farthing key is nobody else's business
             headers.extend(pair for pair in request.headers if pair[0] in (b"authorization", b"api-key"))
         headers.extend(self._extra)
         return HttpRequest(method="POST", url=self._urls[request.view.endpoint], headers=tuple(headers), body=body)
@@ -61,7 +61,7 @@ class OpenAICodec:
             choices=view.choices,
             images=view.images,
             unbounded=view.unbounded,
-            service_tier=view.service_tier,
+            service_tier=view.service_tier or "default",
             hosted_tools=view.hosted_tools,
         )
 

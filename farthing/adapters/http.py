@@ -1,0 +1,151 @@
+"""The transport: every socket to an upstream.
+
+``HttpTransport`` is a small HTTP/1.1 keep-alive client on httptools, because the client is what a gateway's
+CPU time is spent on (``docs/decisions/0002-http-stack.md``). Upstreams that need HTTP/2 or a proxy get
+``LibraryTransport``.
+
+Bodies are passed on as they come: no encoding is asked for, none is undone, no redirect is followed.
+
+Retries. A connection that was kept alive can be closed by the server while a request is on its way. When a *reused*
+connection ends before the first byte of an answer and within ``STALE_MS`` of the write, the request is sent once
+more on a new connection; later than that the server had it and may have worked on it, so it is ``Overloaded`` with
+``sent=True`` and the caller decides. Nothing else is ever sent twice.
+"""
+
+import asyncio
+import ssl
+
+from farthing.adapters.http_connection import Connection, Ticker
+from farthing.adapters.http_library import LibraryTransport
+from farthing.adapters.http_pool import Pool
+from farthing.adapters.http_reply import Reply
+from farthing.adapters.http_request import HeadWriter, Origin
+from farthing.adapters.http_tls import client_tls
+from farthing.core.errors import Overloaded
+from farthing.ports.provider import HttpReply, HttpRequest, Timeouts, Transport
+
+__all__ = ["HttpTransport", "LibraryTransport", "open_transport"]
+
+STALE_MS = 1_000
+"""A keep-alive race shows within a round trip; an ending later than this is the server's doing."""
+TICK_S = 0.1
+"""How often time-outs are looked at: they fire up to two ticks late, never early."""
+
+
+class HttpTransport:
+    """Keep-alive HTTP/1.1 to any number of origins, on one event loop. Implements ``ports.provider.Transport``."""
+
+    def __init__(
+        self,
+        *,
+        ca_file: str = "",
+        max_connections: int = 1024,
+        max_idle: int = 128,
+        idle_timeout_ms: int = 50_000,
+    ) -> None:
+        """``max_connections`` and ``max_idle`` are per origin; ``ca_file`` replaces the system's authorities.
+
+        Raises ``ConfigError`` when ``ca_file`` cannot be read.
+        """
+        self.ticker = Ticker(TICK_S)
+        self.closed = False
+        self._tls: ssl.SSLContext | None = client_tls(ca_file) if ca_file else None
+        self._max_connections = max_connections
+        self._max_idle = max_idle
+        self._idle_timeout = idle_timeout_ms / 1000
+        self._writer = HeadWriter()
+        self._pools: dict[Origin, Pool] = {}
+        self._connections: set[Connection] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._emptied: asyncio.Future[None] | None = None
+
+    async def send(self, request: HttpRequest, *, timeouts: Timeouts) -> HttpReply:
+        origin, start = self._writer.start(request.method, request.url)
+        head = self._writer.head(start, request)
+        if self.closed:
+            raise Overloaded(f"no connection to {origin}: the transport is closed", sent=False)
+        pool = self._pools.get(origin) or self._open_pool(origin)
+        connection = pool.take() or await pool.acquire(timeouts.connect_ms)
+        began = self.ticker.now
+        reply = await _exchange(connection, request, head, timeouts)
+        if reply.error is None or reply.status:
+            return reply
+        if reply.unanswered and connection.used and self.ticker.now - began <= STALE_MS / 1000:
+            return await self._again(pool, request, head, timeouts)
+        raise reply.error
+
+    async def close(self) -> None:
+        """Drops every connection; exchanges under way fail. May be called more than once."""
+        self.closed = True
+        for connection in tuple(self._connections):
+            connection.drop()
+        if self._connections:
+            if self._emptied is None:
+                self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._emptied)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- Sweeper
+
+    def watch(self, connection: Connection) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self.ticker.now = loop.time()
+            self._timer = loop.call_later(TICK_S, self._sweep)
+        self._connections.add(connection)
+
+    def forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def tls(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = client_tls()
+        return self._tls
+
+    # -- inside
+
+    def _sweep(self) -> None:
+        """The one timer: all long limits are checked here, so that a read costs no timer of its own."""
+        loop = asyncio.get_running_loop()
+        now = self.ticker.now = loop.time()
+        for connection in tuple(self._connections):
+            connection.check(now, self._idle_timeout)
+        self._timer = loop.call_later(TICK_S, self._sweep) if self._connections else None
+
+    def _open_pool(self, origin: Origin) -> Pool:
+        loop = asyncio.get_running_loop()
+        pool = Pool(origin, self, loop, limit=self._max_connections, max_idle=self._max_idle)
+        self._pools[origin] = pool
+        return pool
+
+    async def _again(self, pool: Pool, request: HttpRequest, head: bytes, timeouts: Timeouts) -> Reply:
+        try:
+            connection = await pool.acquire(timeouts.connect_ms, fresh=True)
+        except Overloaded as error:
+            error.sent = True  # the first attempt was
+            raise
+        reply = await _exchange(connection, request, head, timeouts)
+        if reply.error is not None and not reply.status:
+            raise reply.error
+        return reply
+
+
+async def _exchange(connection: Connection, request: HttpRequest, head: bytes, timeouts: Timeouts) -> Reply:
+    reply = connection.exchange(request.method, head, request.body, timeouts)
+    try:
+        await reply.head()
+    except asyncio.CancelledError:
+        reply.close()
+        raise
+    return reply
+
+
+def open_transport(*, http: str = "1.1", proxy: str = "", ca_file: str = "") -> Transport:
+    """The transport for one provider's settings (``http``, ``proxy``). Raises ``ConfigError`` for a bad proxy."""
+    if http == "1.1" and not proxy:
+        return HttpTransport(ca_file=ca_file)
+    return LibraryTransport(http2=http == "2", proxy=proxy, ca_file=ca_file)

@@ -1,0 +1,138 @@
+"""An answer on its way from a connection to its consumer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from farthing.adapters.http_request import Origin
+from farthing.core.errors import ProviderFailed, StreamBroken
+from farthing.ports.provider import Timeouts
+
+READ_LIMIT = 256 * 1024 * 1024
+"""Bytes that ``read`` collects before the answer is given up."""
+
+
+class Line(Protocol):
+    """What a reply needs of its connection."""
+
+    @property
+    def origin(self) -> Origin: ...
+    def resume(self, reply: "Reply") -> None: ...
+    def drop(self) -> None: ...
+
+
+class Reply:
+    """An answer whose body is still arriving, or complete in memory. Implements ``ports.provider.HttpReply``."""
+
+    __slots__ = (
+        "_line",
+        "_loop",
+        "_timeouts",
+        "_waiter",
+        "collecting",
+        "complete",
+        "error",
+        "headers",
+        "method",
+        "parts",
+        "size",
+        "status",
+        "unanswered",
+    )
+
+    def __init__(self, line: Line, method: str, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
+        self._line = line
+        self._loop = loop
+        self._timeouts = timeouts
+        self._waiter: asyncio.Future[None] | None = None
+        self.method = method
+        self.status = 0
+        """0 until the head is complete."""
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        self.parts: list[bytes] = []
+        """Body that the consumer has not taken yet."""
+        self.size = 0
+        """Bytes read from the socket since the consumer last took something (framing included)."""
+        self.collecting = False
+        """The consumer wants the whole body and need not be woken before its end."""
+        self.complete = False
+        self.error: ProviderFailed | None = None
+        self.unanswered = False
+        """The connection ended before the first byte of an answer."""
+
+    # -- for the consumer
+
+    async def head(self) -> None:
+        """Waits until the head is complete or the exchange has failed (then ``error`` is set and ``status`` 0)."""
+        while not self.status and self.error is None:
+            await self._wait()
+
+    async def read(self) -> bytes:
+        self.collecting = True
+        self._line.resume(self)
+        while not self.complete and self.error is None:
+            try:
+                await self._wait()
+            except asyncio.CancelledError:
+                self.close()
+                raise
+        if self.error is not None:
+            raise self.error
+        return self._take()
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        # What arrived before a failure is still delivered; then the failure is raised.
+        while not self.parts:
+            if self.error is not None:
+                raise self.error
+            if self.complete:
+                raise StopAsyncIteration
+            await self._wait()
+        data = self._take()
+        self._line.resume(self)
+        return data
+
+    def close(self) -> None:
+        if self.complete or self.error is not None:
+            return
+        origin = self._line.origin
+        self.fail(StreamBroken(f"the answer from {origin} was closed before its end"))
+        self.parts.clear()
+        self._line.drop()
+
+    # -- for the connection
+
+    @property
+    def limit_s(self) -> float:
+        """The silence that is now allowed, in seconds."""
+        return (self._timeouts.idle_ms if self.status else self._timeouts.first_byte_ms) / 1000
+
+    def fail(self, error: ProviderFailed) -> None:
+        if not self.complete and self.error is None:
+            self.error = error
+            self.wake()
+
+    def wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _take(self) -> bytes:
+        parts = self.parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self.size = 0
+        return data
+
+    async def _wait(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
