@@ -361,6 +361,11 @@ class _Asgi:
         self._settings = settings
         self._installation: Installation | None = None
 
+    @property
+    def direct(self) -> App | None:
+        """Where the protocol brings metered calls; None before start-up is complete."""
+        return self._installation.app if self._installation is not None else None
+
     async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)

@@ -1,7 +1,9 @@
 """The gateway as an ASGI application: the providers' paths at full speed, everything else through Starlette."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import ASGIApp
 
@@ -13,13 +15,12 @@ from farthing.engine.services import Services
 from farthing.ports.clock import Ids
 from farthing.server.auth import Doorman, check_model, scope_of, secret_of
 from farthing.server.dialects import error_answer
+from farthing.server.direct import DRAIN_FACTOR, Caller, Route
 from farthing.server.reply import AsgiReply, Message, Receive, Send
 from farthing.wire import anthropic, openai
 
 _LOG = logging.getLogger("farthing.server")
 _VIEWS = {**openai.VIEWS, **anthropic.VIEWS}
-_DRAIN_FACTOR = 4
-"""How much of a body that is too large is read and thrown away, so that its sender gets to see the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,33 +36,39 @@ class Gateway:
 
 
 class App:
-    """The ASGI callable. One instance per process."""
+    """The ASGI callable, and what direct calls are served by. One instance per process."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self._paths: dict[str, tuple[Dialect, Endpoint]] = {}
-        for path in openai.PATHS:
-            self._paths[path] = ("openai", openai.PATHS[path])
-        for path in anthropic.PATHS:
-            self._paths[path] = ("anthropic", anthropic.PATHS[path])
+        self.body_bytes_max = gateway.services.policy.limits.body_bytes_max
+        self.routes: dict[bytes, Route] = {path.encode(): ("openai", openai.PATHS[path]) for path in openai.PATHS}
+        self.routes |= {path.encode(): ("anthropic", anthropic.PATHS[path]) for path in anthropic.PATHS}
+
+    @property
+    def direct(self) -> "App":
+        """Where connections bring metered calls without ASGI in between."""
+        return self
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
-            found = self._paths.get(scope["path"])
-            if found is not None:
-                await self._serve(found[0], found[1], scope, receive, send)
+            route = self.routes.get(scope["path"].encode("utf-8", "replace"))
+            if route is not None:
+                headers = scope["headers"]
+                body = partial(read_body, receive, self.body_bytes_max)
+                await self.serve(route, headers, body, AsgiReply(scope, receive, send))
                 return
         await self.gateway.admin(scope, receive, send)
 
-    async def _serve(
-        self, dialect: Dialect, endpoint: Endpoint, scope: Message, receive: Receive, send: Send
+    async def serve(
+        self, route: Route, headers: list[tuple[bytes, bytes]], body: Callable[[], Awaitable[bytes]], reply: Caller
     ) -> None:
+        """Serves one metered call. ``body`` is asked for once the key is known; OverflowError: it is too large."""
         gateway = self.gateway
+        dialect = route[0]
         now_ms = gateway.services.clock.now_ms()
         request_id = gateway.ids.new(now_ms)
-        reply = AsgiReply(scope, receive, send)
         try:
-            request = await self._request(request_id, now_ms, dialect, endpoint, scope, receive)
+            request = await self._request(request_id, now_ms, route, headers, body)
             await handle(gateway.services, gateway.recorder, request, reply)
         except FarthingError as error:
             await self._fail(reply, error, dialect, request_id)
@@ -73,27 +80,33 @@ class App:
         self,
         request_id: str,
         now_ms: int,
-        dialect: Dialect,
-        endpoint: Endpoint,
-        scope: Message,
-        receive: Receive,
+        route: Route,
+        headers: list[tuple[bytes, bytes]],
+        body: Callable[[], Awaitable[bytes]],
     ) -> Request:
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        dialect, endpoint = route
         record = self.gateway.doorman.key(secret_of(headers))
-        body = await read_body(headers, receive, self.gateway.services.policy.limits.body_bytes_max)
-        view = read_view(endpoint, body)
+        check_encoding(headers)
+        try:
+            data = await body()
+        except OverflowError:
+            raise TooLong(
+                f"The request body is larger than {self.body_bytes_max:,} bytes.",
+                hint="Send less, or raise [limits] body_bytes_max in farthing.toml.",
+            ) from None
+        view = read_view(endpoint, data)
         check_model(record, view.model)
         return Request(
             id=request_id,
             received_at_ms=now_ms,
             dialect=dialect,
-            body=body,
+            body=data,
             headers=tuple(headers),
             view=view,
             scope=scope_of(record, headers, view),
         )
 
-    async def _fail(self, reply: AsgiReply, error: FarthingError, dialect: Dialect, request_id: str) -> None:
+    async def _fail(self, reply: Caller, error: FarthingError, dialect: Dialect, request_id: str) -> None:
         if reply.started:
             reply.abort()
             return
@@ -111,34 +124,30 @@ def read_view(endpoint: Endpoint, body: bytes) -> PromptView:
     return view
 
 
-async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive, most: int) -> bytes:
-    """The request's whole body. Raises :class:`TooLong` past ``most`` bytes, :class:`BadRequest` when cut short."""
+def check_encoding(headers: list[tuple[bytes, bytes]]) -> None:
+    """Raises :class:`BadRequest` for a compressed body, which nobody could meter."""
     for name, value in headers:
         if name == b"content-encoding" and value.lower() != b"identity":
             raise BadRequest(
                 f"The request body is compressed ({value[:20].decode('ascii', 'replace')}).",
                 hint="Send it without Content-Encoding.",
             )
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False) and len(body) <= most:
-        if message["type"] == "http.disconnect":
-            raise BadRequest("The connection closed before the request body was complete.")
-        return body
-    chunks = [body]
-    size = len(body)
-    while message.get("more_body", False):
+
+
+async def read_body(receive: Receive, most: int) -> bytes:
+    """The request's whole body. Raises ``OverflowError`` past ``most`` bytes, :class:`BadRequest` when cut short."""
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more and size <= most * DRAIN_FACTOR:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise BadRequest("The connection closed before the request body was complete.")
-        size += len(message.get("body", b""))
+        part: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        size += len(part)
         if size <= most:
-            chunks.append(message.get("body", b""))
-        elif size > most * _DRAIN_FACTOR:
-            break
+            chunks.append(part)
     if size > most:
-        raise TooLong(
-            f"The request body is larger than {most:,} bytes.",
-            hint="Send less, or raise [limits] body_bytes_max in farthing.toml.",
-        )
-    return b"".join(chunks)
+        raise OverflowError
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

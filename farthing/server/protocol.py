@@ -1,16 +1,13 @@
 """The HTTP protocol of the gateway: uvicorn's, with a bound on request heads and a way to drop a broken answer."""
 
-import re
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from farthing.ports.reply import Headers
+from farthing.server.direct import DirectApp, DirectExchange
 
 HEAD_BYTES_MAX = 64 * 1024
 HEADERS_MAX = 128
-_FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""Bytes that would end a header early; a provider's header that carries one is left out."""
 
 
 class HeadTooLarge(ValueError):
@@ -25,6 +22,7 @@ class GatewayProtocol(HttpToolsProtocol):
     """
 
     _head_bytes = 0
+    _direct: DirectExchange | None = None
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -33,9 +31,43 @@ class GatewayProtocol(HttpToolsProtocol):
         scope["farthing.connection"] = self
 
     def on_headers_complete(self) -> None:
+        self._direct = None
+        app: DirectApp | None = getattr(self.app, "direct", None)
+        route = app.routes.get(self.url) if app is not None else None
+        if app is not None and route is not None and self._is_plain():
+            cycle: Any = DirectExchange(self, app, route, self.headers, keep_alive=self.parser.should_keep_alive())
+            self.cycle = self._direct = cycle
+            return
         super().on_headers_complete()
         scope: Any = self.scope
         scope["farthing.cycle"] = self.cycle
+
+    def _is_plain(self) -> bool:
+        """A POST by HTTP/1.1 that nothing else on this connection is in front of."""
+        parser = self.parser
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and not self.pipeline
+            and not self.expect_100_continue
+            and parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and not parser.should_upgrade()
+        )
+
+    def on_body(self, body: bytes) -> None:
+        if self._direct is not None:
+            self._direct.add(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._direct is None:
+            super().on_message_complete()
+            return
+        task = self.loop.create_task(self._direct.run())
+        self._direct = None
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def on_url(self, url: bytes) -> None:
         self._count(len(url))
@@ -51,36 +83,6 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_bytes += size
         if self._head_bytes > HEAD_BYTES_MAX:
             raise HeadTooLarge
-
-    def send_whole(self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:
-        """Writes head and body of a complete answer in one go; False when the slower way must be taken.
-
-        The same bytes and the same end of the cycle as uvicorn's ``send`` twice, at half its system calls.
-        """
-        if cycle.response_started or self.flow.write_paused:
-            return False
-        if cycle.disconnected or self.transport.is_closing():
-            cycle.disconnected = True
-            return True
-        parts = [STATUS_LINE[status]]
-        for name, value in headers:
-            if _FORBIDDEN.search(name) or _FORBIDDEN.search(value):
-                continue
-            if name == b"connection":
-                cycle.keep_alive = False
-                continue
-            parts += (name, b": ", value, b"\r\n")
-        if not cycle.keep_alive:
-            parts.append(b"connection: close\r\n")
-        parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
-        self.transport.write(b"".join(parts))
-        cycle.response_started = True
-        cycle.response_complete = True
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
-        return True
 
     def abort(self, cycle: RequestResponseCycle) -> None:
         """Ends the connection where the answer stands, so that the caller sees it cut and not complete."""

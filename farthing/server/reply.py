@@ -35,8 +35,7 @@ class AsgiReply:
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         self.started = True
-        connection, cycle = self._connection, self._cycle
-        if connection is not None and cycle is not None and connection.send_whole(cycle, status, headers, body):
+        if self.gone:
             return
         headers = [*headers, (b"content-length", str(len(body)).encode())]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

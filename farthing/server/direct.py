@@ -1,0 +1,161 @@
+"""A metered call straight on its connection: uvicorn parses and keeps the connection, no ASGI messages in between.
+
+``docs/decisions/0002-http-stack.md`` has what this saves. Anything unusual (HTTP/1.0, pipelining, ``Expect``) takes
+the ASGI way, which answers the same bytes.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from farthing.core.types import Dialect, Endpoint
+from farthing.ports.reply import Headers, Reply
+
+if TYPE_CHECKING:
+    from farthing.server.protocol import GatewayProtocol
+
+Route = tuple[Dialect, Endpoint]
+_FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""Bytes that would end a header early; a provider's header that carries one is left out."""
+DRAIN_FACTOR: Final = 4
+"""How much of a body that is too large is read and thrown away, so that its sender gets to see the answer."""
+
+
+class Caller(Reply, Protocol):
+    """A reply that can also be dropped in mid-answer."""
+
+    started: bool
+
+    def abort(self) -> None: ...
+
+
+class DirectApp(Protocol):
+    """What serves direct calls."""
+
+    body_bytes_max: int
+    routes: dict[bytes, Route]
+
+    async def serve(
+        self, route: Route, headers: list[tuple[bytes, bytes]], body: Callable[[], Awaitable[bytes]], reply: Caller
+    ) -> None: ...
+
+
+def head_of(status: int, headers: Headers, *, keep_alive: bool) -> tuple[list[bytes], bool]:
+    """(the status line and headers as pieces, whether the connection stays open)."""
+    parts = [STATUS_LINE[status]]
+    for name, value in headers:
+        if name == b"connection":
+            keep_alive = False
+        elif not (_FORBIDDEN.search(name) or _FORBIDDEN.search(value)):
+            parts += (name, b": ", value, b"\r\n")
+    if not keep_alive:
+        parts.append(b"connection: close\r\n")
+    return parts, keep_alive
+
+
+class DirectExchange:
+    """One request and its answer. To uvicorn it is the connection's present cycle, to the engine a ``Reply``."""
+
+    def __init__(
+        self, protocol: "GatewayProtocol", app: DirectApp, route: Route, headers: Headers, *, keep_alive: bool
+    ) -> None:
+        self.response_started = False
+        self.response_complete = False
+        self.disconnected = False
+        self.keep_alive = keep_alive
+        self.message_event = self
+        self.started = False
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self._app = app
+        self._route = route
+        self._headers = headers
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._watcher: asyncio.Future[None] | None = None
+
+    # -- uvicorn's side
+
+    def set(self) -> None:
+        """The connection's way of saying that something happened to it."""
+        if self.disconnected and self._watcher is not None and not self._watcher.done():
+            self._watcher.set_result(None)
+
+    def add(self, data: bytes) -> None:
+        """A piece of the request's body; what is past the limit is counted and thrown away."""
+        self._size += len(data)
+        if self._size <= self._app.body_bytes_max:
+            self._parts.append(data)
+        elif self._size > self._app.body_bytes_max * DRAIN_FACTOR:
+            self._transport.close()
+
+    async def run(self) -> None:
+        """Serves the call; the connection is dropped if that ends without an answer."""
+        try:
+            await self._app.serve(self._route, self._headers, self._body, self)
+        finally:
+            if not self.response_complete:
+                self.abort()
+
+    async def _body(self) -> bytes:
+        if self._size > self._app.body_bytes_max:
+            raise OverflowError
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # -- the engine's side
+
+    @property
+    def gone(self) -> bool:
+        if self._transport.is_closing():  # uvicorn tells only the newest of several pipelined requests
+            self.disconnected = True
+        return self.disconnected
+
+    async def whole(self, status: int, headers: Headers, body: bytes) -> None:
+        self.started = self.response_started = True
+        if self.gone:
+            return
+        parts, self.keep_alive = head_of(status, headers, keep_alive=self.keep_alive)
+        parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
+        self._transport.write(b"".join(parts))
+        self._finish()
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.started = self.response_started = True
+        if self.gone:
+            return
+        parts, self.keep_alive = head_of(status, headers, keep_alive=self.keep_alive)
+        parts.append(b"transfer-encoding: chunked\r\n\r\n")
+        self._transport.write(b"".join(parts))
+
+    async def write(self, data: bytes) -> None:
+        if self._protocol.flow.write_paused and not self.disconnected:
+            await self._protocol.flow.drain()
+        if not self.disconnected:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def end(self, data: bytes) -> None:
+        if self.gone:
+            return
+        last = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        self._transport.write(last)
+        self._finish()
+
+    async def wait_gone(self) -> None:
+        if not self.disconnected:
+            self._watcher = self._protocol.loop.create_future()
+            await self._watcher
+
+    def abort(self) -> None:
+        """Ends the connection where the answer stands, so that the caller sees it cut and not complete."""
+        self.disconnected = True
+        self._transport.close()
+
+    def _finish(self) -> None:
+        self.response_complete = True
+        if not self.keep_alive:
+            self._transport.close()
+        self._protocol.on_response_complete()
