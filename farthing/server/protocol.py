@@ -8,6 +8,8 @@ from farthing.server.direct import DirectApp, DirectExchange
 
 HEAD_BYTES_MAX = 64 * 1024
 HEADERS_MAX = 128
+PIPELINE_MAX = 16
+"""Requests that may wait behind one another on a connection before it is read no further."""
 
 
 class HeadTooLarge(ValueError):
@@ -41,6 +43,8 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         scope: Any = self.scope
         scope["farthing.cycle"] = self.cycle
+        if 0 < len(self.pipeline) <= PIPELINE_MAX:
+            self.flow.resume_reading()  # a caller that hangs up is only seen while its connection is read
 
     def _is_plain(self) -> bool:
         """A POST by HTTP/1.1 that nothing else on this connection is in front of."""

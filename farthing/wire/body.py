@@ -51,6 +51,11 @@ def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
         raise BadRequest("The request body is nested too deeply.", hint="Flatten it.") from None
 
 
+def has_key(body: bytes, key: str) -> bool:
+    """The body has this top-level key; names inside tools or text do not count."""
+    return key in _RAW_OBJECT.decode(body)
+
+
 def set_value(body: bytes, key: str, value: bytes) -> bytes:
     """The body with one top-level key set to ``value`` (JSON); all other values keep their bytes and order."""
     fields = _RAW_OBJECT.decode(body)

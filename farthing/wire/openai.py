@@ -230,11 +230,12 @@ def cap_output(body: bytes, view: PromptView, cap: int) -> bytes:
     value = str(cap).encode()
     if view.endpoint == "responses":
         return bodies.set_value(body, "max_output_tokens", value)
-    if view.endpoint == "chat" and b'"max_tokens"' not in body:
-        return bodies.set_value(body, "max_completion_tokens", value)
-    if view.endpoint == "chat" and b'"max_completion_tokens"' in body:
-        body = bodies.set_value(body, "max_completion_tokens", value)
-    return bodies.set_value(body, "max_tokens", value)
+    if view.endpoint != "chat":
+        return bodies.set_value(body, "max_tokens", value)
+    said = [name for name in ("max_tokens", "max_completion_tokens") if bodies.has_key(body, name)]
+    for name in said or ["max_completion_tokens"]:
+        body = bodies.set_value(body, name, value)
+    return body
 
 
 def set_model(body: bytes, model: str) -> bytes:

@@ -1,0 +1,193 @@
+"""Budgets over HTTP: refusals say which, what is left and when it starts anew, and no client hammers them."""
+
+import json
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from farthing.sim.server import SimServer
+from farthing.testing.gateway import GatewayServer
+
+ROOT = Path(__file__).parents[2]
+ASK = [{"role": "user", "content": "Harbours?"}]
+CHAT = {"model": "gpt-4o", "messages": ASK, "max_tokens": 100}
+
+
+def post(gateway: Any, body: dict[str, Any], headers: dict[str, str] | None = None) -> httpx.Response:
+    return httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers or {}, timeout=20)
+
+
+TINY = '[[budgets]]\nname = "tiny"\nper = "day"\nusd = "0.0001"\n'
+
+
+def test_a_refusal_names_the_budget_what_is_left_and_when_it_starts_anew(stand):
+    sim, gateway = stand(TINY)
+    answer = post(gateway, CHAT)
+    assert answer.status_code == 429
+    error = answer.json()["error"]
+    assert (error["code"], error["type"], error["param"]) == ("budget_exceeded", "insufficient_quota", None)
+    for part in ("Budget 'tiny'", "$0.0001", "this call can need $0.00", "it resets at 20", "Lower max_tokens"):
+        assert part in error["message"]
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers["x-farthing-budget"] == "tiny"
+    assert Decimal(answer.headers["x-farthing-budget-left"].removeprefix("$")) == Decimal("0.0001")
+    assert sim.account.requests == 0
+    exchange = gateway.books.exchange(answer.headers["x-farthing-request-id"])
+    assert (exchange.outcome, exchange.status, exchange.error) == ("refused", 429, "budget_exceeded:tiny")
+    assert gateway.books.entries() == []
+    assert gateway.open_reservations() == ()
+
+
+def test_anthropics_client_gets_its_own_dialect_and_neither_client_tries_again(stand):
+    _, gateway = stand(TINY)
+    with (
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="x", max_retries=3) as one,
+        pytest.raises(openai.RateLimitError) as first,
+    ):
+        one.chat.completions.create(**CHAT)
+    with (
+        anthropic.Anthropic(base_url=gateway.url, api_key="x", max_retries=3) as other,
+        pytest.raises(anthropic.RateLimitError) as second,
+    ):
+        other.messages.create(model="claude-sonnet-4-6", messages=ASK, max_tokens=100)
+    assert first.value.code == "budget_exceeded"
+    body = second.value.response.json()
+    assert (body["type"], body["error"]["type"]) == ("error", "rate_limit_error")
+    assert "Budget 'tiny'" in body["error"]["message"]
+    assert body["request_id"] == second.value.response.headers["x-farthing-request-id"]
+    gateway.books.exchange(body["request_id"])
+    assert len(gateway.books.exchanges()) == 2
+
+
+def test_nested_budgets_hold_all_or_none(stand):
+    toml = """
+[[budgets]]
+name = "everyone"
+per = "month"
+usd = "100"
+[[budgets]]
+name = "team"
+per = "day"
+requests = 2
+each = ["team"]
+[[budgets]]
+name = "user"
+per = "day"
+tokens = 400
+each = ["user"]
+"""
+    _, gateway = stand(toml)
+    for _ in range(2):
+        assert post(gateway, CHAT, {"x-farthing-team": "a", "x-farthing-user": "ada"}).status_code == 200
+    refused = post(gateway, CHAT, {"x-farthing-team": "a", "x-farthing-user": "bob"})
+    assert refused.headers["x-farthing-budget"] == "team"
+    assert refused.headers["x-farthing-budget-left"] == "0 requests"
+    assert gateway.open_reservations() == ()
+    assert post(gateway, CHAT, {"x-farthing-team": "b", "x-farthing-user": "bob"}).status_code == 200
+    refused = post(gateway, {**CHAT, "max_tokens": 500}, {"x-farthing-team": "c", "x-farthing-user": "ada"})
+    assert refused.headers["x-farthing-budget"] == "user"
+    assert "tokens" in refused.headers["x-farthing-budget-left"]
+
+
+def test_a_soft_budget_refuses_nobody(stand):
+    _, gateway = stand('[[budgets]]\nname = "soft"\nper = "day"\nrequests = 1\nhard = false\n')
+    assert [post(gateway, CHAT).status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_a_budget_counts_what_was_really_spent_not_what_was_held(stand):
+    _, gateway = stand('[[budgets]]\nname = "b"\nper = "day"\noutput_tokens = 260\n')
+    small = {**CHAT, "max_tokens": 250}
+    assert post(gateway, small, {"x-sim-tokens": "5"}).status_code == 200
+    assert post(gateway, small, {"x-sim-tokens": "5"}).status_code == 200
+    assert post(gateway, small, {"x-sim-tokens": "5"}).status_code == 200  # ten posted, 250 held: exactly the limit
+    assert post(gateway, {**CHAT, "max_tokens": 251}).status_code == 429
+
+
+def test_the_prompt_is_really_counted_before_a_call_is_refused(stand):
+    words = "harbour " * 2000  # 16 kB, but two thousand tokens
+    toml = '[[budgets]]\nname = "b"\nper = "day"\ninput_tokens = 3000\n'
+    _, gateway = stand(toml)
+    assert post(gateway, {**CHAT, "messages": [{"role": "user", "content": words}]}).status_code == 200
+    assert post(gateway, {**CHAT, "messages": [{"role": "user", "content": words}]}).status_code == 429
+
+
+def test_a_limit_per_request_refuses_a_long_prompt_and_caps_the_answer(stand):
+    toml = '[[budgets]]\nname = "one-call"\nper = "request"\ninput_tokens = 500\noutput_tokens = 40\n'
+    sim, gateway = stand(toml)
+    long = post(gateway, {**CHAT, "messages": [{"role": "user", "content": "harbour " * 900}]})
+    assert long.status_code == 429
+    assert "'one-call' allows per request" in long.json()["error"]["message"]
+    assert long.headers["x-farthing-budget"] == "one-call"
+    for body in (CHAT, {**CHAT, "max_tokens": None}, {"model": "gpt-4o", "messages": ASK, "n": 2}):
+        answer = post(gateway, body, {"x-sim-tokens": "90"})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["usage"]["completion_tokens"] == 40
+        entry = gateway.books.entries(answer.headers["x-farthing-request-id"])[0]
+        assert entry.decisions[0].reason == "output_capped"
+        assert ("by", "one-call") in entry.decisions[0].evidence
+    exchange = gateway.books.exchange(answer.headers["x-farthing-request-id"])
+    assert exchange.sent_digest != exchange.received_digest
+    assert sim.account.invoice.total_nusd == sum(entry.charge.total for entry in gateway.books.entries())
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"model": "gpt-4o", "messages": ASK}),
+        ("/v1/chat/completions", {"model": "o4-mini", "messages": ASK, "max_completion_tokens": 9000}),
+        ("/v1/chat/completions", {"model": "gpt-4o", "messages": ASK, "max_tokens": 90, "max_completion_tokens": 90}),
+        ("/v1/completions", {"model": "gpt-3.5-turbo-instruct", "prompt": "Once", "max_tokens": 90}),
+        ("/v1/responses", {"model": "gpt-4o", "input": "Harbours?"}),
+        ("/v1/messages", {"model": "claude-sonnet-4-6", "messages": ASK, "max_tokens": 90}),
+    ],
+)
+def test_the_installations_cap_reaches_every_dialect(stand, path, body):
+    sim, gateway = stand("[limits]\noutput_tokens_max = 20\n")
+    headers = {"anthropic-version": "2023-06-01", "x-sim-tokens": "80"}
+    assert httpx.post(gateway.url + path, json=body, headers=headers).status_code == 200
+    line = sim.account.invoice.lines[-1]
+    assert line.tokens.generated == 20
+
+
+NO_PRICE = '[[providers]]\nname = "office"\nbase_url = "{url}/v1"\napi_key_env = "SIM_KEY"\n'
+
+
+@pytest.mark.parametrize(("action", "status"), [("refuse", 422), ("ceiling", 200), ("allow", 200)])
+def test_a_model_without_a_price_meets_a_budget_in_dollars(stand, tmp_path, action, status):
+    budget = '[[budgets]]\nname = "b"\nper = "day"\nusd = "0.02"\nmatch = { team = "a" }\n'
+    toml = budget + f'[unpriced]\naction = "{action}"\n'
+    with SimServer() as sim, GatewayServer(tmp_path, toml + NO_PRICE.format(url=sim.url)) as gateway:
+        free = post(gateway, CHAT)
+        assert free.status_code == 200
+        assert free.headers["x-farthing-cost-usd"] == "unpriced"
+        assert gateway.books.entries()[0].charge.total is None
+        answer = post(gateway, CHAT, {"x-farthing-team": "a"})
+        assert answer.status_code == status
+        if action == "refuse":
+            assert answer.json()["error"]["code"] == "unpriced"
+            assert "farthing price set" in answer.json()["error"]["message"]
+            assert answer.headers["x-should-retry"] == "false"
+            assert len(gateway.books.entries()) == 1
+        entry = gateway.books.entries()[-1]
+        assert entry.charge.total is None
+        assert dict(entry.usage.parts[0].lines)["output"] > 0
+        statuses = [post(gateway, CHAT, {"x-farthing-team": "a"}).status_code for _ in range(3)]
+        assert statuses == {"refuse": [422] * 3, "ceiling": [429] * 3, "allow": [200] * 3}[action]
+        assert gateway.open_reservations() == ()
+
+
+def test_two_hundred_callers_at_once_overspend_nothing_and_nobody_is_refused_without_need():
+    command = [sys.executable, str(ROOT / "bench" / "storm.py"), "--clients", "200"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["admitted"] + found["refused"] == found["calls"] > 200
+    assert found["other"] == found["overspend_nusd"] == found["phantom_refusals"] == found["open_reservations"] == 0
+    assert found["booked_nusd"] == found["invoice_nusd"] <= found["limit_nusd"]
+    assert found["admitted"] >= 95
