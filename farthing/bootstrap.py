@@ -4,19 +4,22 @@ Nothing is global: ``build`` may be called any number of times in one process, s
 run side by side.
 """
 
+import asyncio
 import contextlib
 import gc
+import logging
 import os
 import platform
 import secrets
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 
 from farthing import config
+from farthing.adapters import focus_files
 from farthing.adapters import price_files as price_store
 from farthing.adapters.http import HttpTransport
 from farthing.adapters.http_library import LibraryTransport
@@ -31,7 +34,7 @@ from farthing.adapters.system import RandomIds, SystemClock
 from farthing.adapters.tokenizers import BpeTokenizer
 from farthing.config import ProviderSettings, Settings
 from farthing.core.budget import Budgets
-from farthing.core.errors import ConfigError
+from farthing.core.errors import ConfigError, StoreFailed
 from farthing.core.routing import Routes
 from farthing.core.routing import Upstream as RoutedUpstream
 from farthing.core.types import Dialect
@@ -47,6 +50,8 @@ from farthing.server.metrics import Metrics
 from farthing.server.models import Catalogue, Models
 from farthing.server.protocol import GatewayProtocol
 
+_LOG = logging.getLogger("farthing.bootstrap")
+_RETENTION_S = 3_600
 LEDGER_FILE = "farthing.db"
 SALT_FILE = "salt"
 
@@ -113,6 +118,11 @@ def routes_of(settings: Settings) -> Routes:
 def provider_reports(settings: Settings) -> ProviderReports:
     """The providers' usage and cost reports."""
     return ProviderReports()
+
+
+def write_focus(path: Path, columns: Sequence[tuple[str, str]], rows: Iterable[Mapping[str, object]]) -> None:
+    """Rows of a FOCUS export as CSV, or as Parquet when the file's name ends so."""
+    focus_files.write(path, columns, rows)
 
 
 def admin_key(name: str) -> str:
@@ -223,20 +233,35 @@ class Installation:
     books: SqliteBooks
     transports: tuple[Transport, ...]
     stopping: bool = False
+    retention: "asyncio.Task[None] | None" = None
 
     async def start(self) -> None:
         """Opens the ledger and starts the background work; the loop must be running."""
         await self.books.start()
         self.services.background.start()
+        self.retention = asyncio.get_running_loop().create_task(self._retain())
         _calm_collector()
 
     async def stop(self) -> None:
         """Finishes or settles what is in flight, then closes everything."""
         self.stopping = True
+        if self.retention is not None:
+            self.retention.cancel()
+            await asyncio.gather(self.retention, return_exceptions=True)
         await self.services.background.close(self.settings.server.shutdown_timeout_ms)
         for transport in self.transports:
             await transport.close()
         await self.books.close()
+
+    async def _retain(self) -> None:
+        """Once an hour, exchanges older than the policy keeps them are deleted; the ledger never is."""
+        keep_ms = self.services.policy.log.retention_days * 86_400_000
+        while True:
+            try:
+                await self.books.prune(self.services.clock.now_ms() - keep_ms)
+            except StoreFailed as error:
+                _LOG.warning("old exchanges could not be deleted: %s", error)
+            await asyncio.sleep(_RETENTION_S)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Installation"]:

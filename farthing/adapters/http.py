@@ -6,10 +6,10 @@ CPU time is spent on (``docs/decisions/0002-http-stack.md``). Upstreams that nee
 
 Bodies are passed on as they come: no encoding is asked for, none is undone, no redirect is followed.
 
-Retries. A connection that was kept alive can be closed by the server while a request is on its way. When a *reused*
-connection ends before the first byte of an answer and within ``STALE_MS`` of the write, the request is sent once
-more on a new connection; later than that the server had it and may have worked on it, so it is ``Overloaded`` with
-``sent=True`` and the caller decides. Nothing else is ever sent twice.
+Retries. A server may close a connection that has been idle while a request is on its way to it. When a connection
+that was idle for ``stale_idle_ms`` ends before the first byte of an answer and within ``STALE_MS`` of the write, the
+request is sent once more on a new connection. In every other case the server may have worked on it, and billed it: it
+is ``Overloaded`` with ``sent=True`` and the caller decides. Nothing else is ever sent twice.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from farthing.ports.provider import HttpReply, HttpRequest, Timeouts, Transport
 
 __all__ = ["HttpTransport", "LibraryTransport", "open_transport"]
 
-STALE_MS = 1_000
+STALE_MS = 100
 """A keep-alive race shows within a round trip; an ending later than this is the server's doing."""
 TICK_S = 0.1
 """How often time-outs are looked at: they fire up to two ticks late, never early."""
@@ -42,8 +42,11 @@ class HttpTransport:
         max_connections: int = 1024,
         max_idle: int = 128,
         idle_timeout_ms: int = 50_000,
+        stale_idle_ms: int = 1_000,
     ) -> None:
         """``max_connections`` and ``max_idle`` are per origin; ``ca_file`` replaces the system's authorities.
+
+        No server closes a connection for idleness before it was idle for ``stale_idle_ms``.
 
         Raises ``ConfigError`` when ``ca_file`` cannot be read.
         """
@@ -53,6 +56,7 @@ class HttpTransport:
         self._max_connections = max_connections
         self._max_idle = max_idle
         self._idle_timeout = idle_timeout_ms / 1000
+        self._stale_idle = stale_idle_ms / 1000
         self._writer = HeadWriter()
         self._pools: dict[Origin, Pool] = {}
         self._connections: set[Connection] = set()
@@ -66,11 +70,13 @@ class HttpTransport:
             raise Overloaded(f"no connection to {origin}: the transport is closed", sent=False)
         pool = self._pools.get(origin) or self._open_pool(origin)
         connection = pool.take() or await pool.acquire(timeouts.connect_ms)
-        began = self.ticker.now
+        idle = self.ticker.now - connection.seen
+        began = connection.now()
         reply = await _exchange(connection, request, head, timeouts)
         if reply.error is None or reply.status:
             return reply
-        if reply.unanswered and connection.used and self.ticker.now - began <= STALE_MS / 1000:
+        was_idle = connection.used and idle >= self._stale_idle
+        if reply.unanswered and was_idle and connection.now() - began <= STALE_MS / 1000:
             return await self._again(pool, request, head, timeouts)
         raise reply.error
 

@@ -98,6 +98,10 @@ class Connection(asyncio.Protocol):
     def origin(self) -> Origin:
         return self.owner.origin
 
+    def now(self) -> float:
+        """Exact loop time in seconds."""
+        return self._loop.time()
+
     # -- exchanges
 
     def exchange(self, method: str, head: bytes, body: bytes, timeouts: Timeouts) -> Reply:

@@ -17,7 +17,7 @@ COMMANDS: Final = MappingProxyType(
     {
         "check": ("farthing.cli.check:check", "Check the configuration and say what will run."),
         "serve": ("farthing.cli.serve:serve", "Run the gateway."),
-        "demo": ("farthing.demo:command", "Run a complete example, without keys or network."),
+        "demo": ("farthing.cli.demo:demo", "Run a complete example, without keys or network."),
         "status": ("farthing.cli.status:status", "Show what this installation holds."),
         "key": ("farthing.cli.key:key", "Create, list and revoke the keys of callers."),
         "budget": ("farthing.cli.budget:budget", "Show budgets and what is left of them."),
@@ -27,6 +27,9 @@ COMMANDS: Final = MappingProxyType(
         "receipt": ("farthing.cli.receipt:receipt", "Open one request or entry: every line of its price."),
         "sql": ("farthing.cli.sql:sql", "Ask the ledger in SQL, read-only."),
         "import": ("farthing.cli.importing:import_", "Book a trace of elsewhere."),
+        "reprice": ("farthing.cli.reprice:reprice", "Rate the past again with another price book."),
+        "reconcile": ("farthing.cli.reconcile:reconcile", "A provider's bill beside the ledger, gap by gap."),
+        "export": ("farthing.cli.export:export", "Cost and usage in the FOCUS format."),
         "price": ("farthing.cli.price:price", "Look at the price book."),
         "sim": ("farthing.cli.sim:sim", "Run a simulated provider."),
         "version": ("farthing.cli.status:version", "Print the version."),

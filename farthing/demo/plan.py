@@ -139,7 +139,7 @@ def _troubled(calls: list[PlannedCall], random: Random) -> list[PlannedCall]:
     for place in pick(True, 0.015):
         out[place] = msgspec.structs.replace(out[place], hang_up="stream")
     for place in pick(False, 0.008):
-        out[place] = msgspec.structs.replace(out[place], hang_up="answer", fault="slow:250")
+        out[place] = msgspec.structs.replace(out[place], hang_up="answer", fault="slow:800")
     return out
 
 

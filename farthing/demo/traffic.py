@@ -14,8 +14,8 @@ from farthing.demo.site import Site
 
 CONNECTIONS: Final = 32
 PATIENCE_S: Final = 45.0
-LEAVES_AFTER_S: Final = 0.08
-"""When a caller who will not wait for a whole answer hangs up; the answer takes longer than this."""
+LEAVES_AFTER_S: Final = 0.3
+"""When a caller who will not wait hangs up, after its request has left; the answer takes longer than this."""
 _EVENTS_READ: Final = 2
 _encode = msgspec.json.Encoder().encode
 
@@ -108,10 +108,19 @@ class Traffic:
             await answer.aclose()
 
     async def _leave_waiting(self, client: httpx.AsyncClient, call: PlannedCall) -> str:
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(LEAVES_AFTER_S):
+            async with asyncio.timeout(None) as patience:
+
+                async def sent(event: str, info: object) -> None:
+                    if event == "http11.send_request_body.complete":
+                        patience.reschedule(loop.time() + LEAVES_AFTER_S)
+
                 answer = await client.post(
-                    self._site.url + call.ask.path, content=_encode(call.ask.body), headers=self._headers(call)
+                    self._site.url + call.ask.path,
+                    content=_encode(call.ask.body),
+                    headers=self._headers(call),
+                    extensions={"trace": sent},
                 )
         except TimeoutError:
             return "hung up by the caller"

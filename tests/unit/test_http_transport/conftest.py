@@ -123,7 +123,7 @@ async def serve() -> AsyncIterator[Callable[..., Awaitable[Upstream]]]:
 
 @pytest.fixture
 async def http() -> AsyncIterator[HttpTransport]:
-    transport = HttpTransport()
+    transport = HttpTransport(stale_idle_ms=0)
     yield transport
     await transport.close()
 

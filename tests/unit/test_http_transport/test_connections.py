@@ -139,7 +139,7 @@ async def test_a_request_that_the_server_held_before_it_hung_up_is_not_sent_agai
         if len(upstream.requests) == 1:
             await exchange.send(OK)
         else:
-            await asyncio.sleep(1.3)  # it may have been worked on, and billed
+            await asyncio.sleep(0.3)  # it may have been worked on, and billed
             exchange.writer.close()
 
     upstream = await serve(script)
@@ -148,6 +148,27 @@ async def test_a_request_that_the_server_held_before_it_hung_up_is_not_sent_agai
         await http.send(post(upstream.url), timeouts=patient)
     assert caught.value.sent
     assert len(upstream.requests) == 2
+
+
+async def test_a_connection_that_was_just_busy_is_no_stale_one(serve, post, patient):
+    """Nobody closes a connection for idleness in mid-traffic: the server had the request, and may bill it."""
+
+    async def script(exchange):
+        if len(upstream.requests) == 1:
+            await exchange.send(OK)
+        else:
+            exchange.writer.transport.abort()
+
+    upstream = await serve(script)
+    http = HttpTransport(stale_idle_ms=1_000)
+    try:
+        assert await ask(http, post(upstream.url), patient) == (200, b"hello")
+        with pytest.raises(Overloaded) as caught:
+            await http.send(post(upstream.url), timeouts=patient)
+        assert caught.value.sent
+        assert len(upstream.requests) == 2
+    finally:
+        await http.close()
 
 
 async def test_a_failure_after_the_first_byte_is_never_retried(http, serve, post, patient):
