@@ -145,6 +145,7 @@ EXCHANGE_LOG: Final = MappingProxyType(
 TOP: Final = MappingProxyType(
     {
         "on_disconnect": Setting(values.choice("drain", "cancel")),
+        "on_unknown_outcome": Setting(values.choice("ceiling", "estimate")),
         "on_store_failure": Setting(values.choice("refuse", "allow")),
         "reservation_ttl": Setting(values.duration_ms, "reservation_ttl_ms"),
     }
