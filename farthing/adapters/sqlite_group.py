@@ -27,6 +27,8 @@ class Act:
 
 
 class Reserve(Act):
+    """Hold a reservation's amounts, all or none."""
+
     __slots__ = ("deadline", "now_ms", "reservation", "row")
 
     def __init__(self, reservation: Reservation, row: Row, now_ms: int, future: asyncio.Future[object]) -> None:
@@ -39,6 +41,8 @@ class Reserve(Act):
 
 
 class Settle(Act):
+    """End a reservation and book its entries."""
+
     __slots__ = ("entry_rows", "exchange_row", "now_ms", "settlement")
 
     def __init__(
