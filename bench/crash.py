@@ -2,10 +2,10 @@
 
     python bench/crash.py --rounds 50 --seed 1
 
-Every round starts a gateway process on the same home, lets concurrent callers loose on it (streams and whole answers,
-both dialects) and kills it with SIGKILL at a random moment. Every other round all callers share a budget that covers
-only part of the load. In the end a new worker starts, and the books are compared with what the callers saw and with the
-provider's own invoice. The last line is one JSON object:
+Every round starts a gateway process on the same home, lets concurrent callers loose on it (streams and whole
+answers, both dialects) and kills it with SIGKILL at a random moment. Every other round all callers share a budget
+that covers only part of the load. In the end a new worker starts, and the books are compared with what the callers
+saw and with the provider's own invoice. The last line is one JSON object:
 
 * ``answers``: answers that a caller received whole (all bytes of a body, or the stream's own end);
 * ``lost``: such answers that are not in the ledger as reported usage; ``doubled``: attempts or upstream calls booked

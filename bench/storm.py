@@ -2,13 +2,13 @@
 
     python bench/storm.py --clients 1000
 
-All callers ask at once for the same answer, against a budget that covers a hundred such calls; then one caller goes on
-alone until it is refused. The last line is one JSON object.
+All callers ask at once for the same answer, against a budget that covers a hundred such calls; then one caller goes
+on alone until it is refused. The last line is one JSON object.
 
-A refusal is *phantom* when it was certainly needless: even if every call that began before the refusal ended had been
-in flight at its full ceiling (or, when it had ended before the refused one began, at its real cost), this call would
-have fitted: ``sum + ceiling <= limit``. The intervals are the callers' own, so the bound is sound whatever the gateway
-says of itself. For the lone caller at the end nothing is in flight and the test is exact.
+A refusal is *phantom* when it was certainly needless: even if every call that began before the refusal ended had
+been in flight at its full ceiling (or, when it had ended before the refused one began, at its real cost), this call
+would have fitted: ``sum + ceiling <= limit``. The intervals are the callers' own, so the bound is sound whatever the
+gateway says of itself. For the lone caller at the end nothing is in flight and the test is exact.
 """
 
 import argparse

@@ -17,7 +17,7 @@ def client_tls(ca_file: str = "", *, alpn: tuple[str, ...] = ("http/1.1",)) -> s
     except (OSError, ssl.SSLError) as error:
         raise ConfigError([f"CA file {ca_file!r} cannot be used: {error}. Give a PEM file."], source="TLS") from None
     paths = ssl.get_default_verify_paths()
-    if not ca_file and paths.cafile is None and paths.capath is None:
+    if not ca_file and not any((paths.cafile, paths.capath)):
         context.load_verify_locations(certifi.where())  # a slim container without a system bundle
     context.set_alpn_protocols(list(alpn))
     return context

@@ -142,9 +142,9 @@ class Writer:
             self._failure = error
             raise
         finally:
-            error = StoreUnavailable(f"The ledger {self._path} was closed.", hint="Restart Farthing.")
+            closed = StoreUnavailable(f"The ledger {self._path} was closed.", hint="Restart Farthing.")
             leftover = [*self._group.acts, *self._waiting, *self._retry, *self._queue]
-            self._answer([(act, error) for act in leftover if not act.answered])
+            self._answer([(act, closed) for act in leftover if not act.answered])
 
     def _turn(self) -> bool:
         """Wait for acts, decide and commit them; False when stopped and everything is written."""

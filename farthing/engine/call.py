@@ -189,7 +189,13 @@ class Call:
             expires_at_ms=now_ms + self.services.policy.reservation_ttl_ms,
         )
         attempt.stub = self._stub(attempt)
-        result = await self.services.books.reserve(reservation, now_ms=now_ms, stub=attempt.stub)
+        try:
+            result = await self.services.books.reserve(reservation, now_ms=now_ms, stub=attempt.stub)
+        except StoreFailed as error:
+            self.services.telemetry.store_failed(error.code)
+            if self.services.policy.on_store_failure == "refuse":
+                raise
+            return None  # served without a hold, as the policy says; its entry waits for the store
         if isinstance(result, Denied):
             return result
         attempt.reservation = reservation
@@ -228,7 +234,7 @@ class Call:
         wire = codec.encode(self.request, attempt.target, attempt.body)
         attempt.sent = True
         reply = await attempt.upstream.transport.send(wire, timeouts=self.services.timeouts)
-        if reply.status < 400:
+        if reply.status < 300:  # a redirect is no answer, and nobody bills one
             return reply
         try:
             body = await reply.read()

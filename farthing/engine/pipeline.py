@@ -4,7 +4,7 @@ import asyncio
 
 from farthing.core.errors import BudgetExceeded, FarthingError, ProviderFailed, TimedOut
 from farthing.core.types import Request
-from farthing.engine.call import Call
+from farthing.engine.call import FREE_ENDPOINTS, Call
 from farthing.engine.deliver import deliver
 from farthing.engine.plan import make_plan
 from farthing.engine.record import Ending, Recorder
@@ -44,9 +44,7 @@ async def handle(services: Services, recorder: Recorder, request: Request, reply
 
 async def _defect(call: Call) -> None:
     await _release(call, "internal_error")
-    await call.finish(
-        Ending(outcome="failed", status=500, error="internal_error", latency_ms=call.elapsed_ms())
-    )
+    await call.finish(Ending(outcome="failed", status=500, error="internal_error", latency_ms=call.elapsed_ms()))
 
 
 async def _ended_badly(call: Call, error: FarthingError) -> None:
@@ -80,7 +78,7 @@ async def _release(call: Call, why: str) -> None:
     attempt = call.current
     if attempt is None or attempt.settled:
         return
-    if attempt.sent and attempt.reservation is not None:
+    if attempt.sent and call.request.view.endpoint not in FREE_ENDPOINTS:
         await call.book_unknown(attempt, why)
     else:
         await call.settle(attempt, ())

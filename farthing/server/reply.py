@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -14,6 +15,15 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+@dataclass(slots=True)
+class _Whole:
+    """A stream for a caller of HTTP/1.0, which knows no chunks: it is collected and sent as one answer."""
+
+    status: int = 0
+    headers: Headers = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list)
+
+
 class AsgiReply:
     """One answer; implements ``farthing.ports.reply.Reply``."""
 
@@ -23,6 +33,7 @@ class AsgiReply:
         self._send = send
         self._connection: GatewayProtocol | None = scope.get("farthing.connection")
         self._cycle: RequestResponseCycle | None = scope.get("farthing.cycle")
+        self._whole: _Whole | None = _Whole() if scope.get("http_version") == "1.0" else None
 
     @property
     def gone(self) -> bool:
@@ -43,14 +54,21 @@ class AsgiReply:
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
-        if not self.gone:
+        if self._whole is not None:
+            self._whole.status, self._whole.headers = status, headers
+        elif not self.gone:
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
+        if self._whole is not None:
+            self._whole.parts.append(data)
+            return
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes) -> None:
-        if not self.gone:
+        if self._whole is not None:
+            await self.whole(self._whole.status, self._whole.headers, b"".join([*self._whole.parts, data]))
+        elif not self.gone:
             await self._send({"type": "http.response.body", "body": data})
 
     async def wait_gone(self) -> None:

@@ -21,6 +21,10 @@ def failure(status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes, 
         error.retry_after_ms = retry_after_ms(headers)
     elif status in _TIMED_OUT:
         error = TimedOut(text, status=status, headers=headers, body=body)
+    elif status < 400:
+        place = next((value for name, value in headers if name == b"location"), b"")[:200].decode("ascii", "replace")
+        hint = f"Farthing follows no redirect ('{place}'): set the provider's base_url to where it really is."
+        error = ProviderFailed(text, hint=hint, status=status, headers=headers, body=body)
     else:
         error = Rejected(text, status=status, headers=headers, body=body)
     return error

@@ -5,11 +5,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
 from farthing.sim.server import SimServer
 from farthing.sim.settings import SimSettings
-from farthing.testing.gateway import SIM_KEY, GatewayServer, simulated_providers
+from farthing.testing.gateway import GatewayServer, simulated_providers
 
 FIXED_MS = 1_795_000_000_000
 
@@ -60,6 +61,8 @@ def stand(tmp_path: Path) -> Iterator[Callable[..., Stand]]:
         yield make
 
 
-@pytest.fixture
-def sim_key() -> str:
-    return SIM_KEY
+@pytest.fixture(scope="session")
+def http() -> Iterator[httpx.Client]:
+    """One client for plain requests: making one for each takes longer than the request."""
+    with httpx.Client(timeout=30) as client:
+        yield client

@@ -184,6 +184,8 @@ def test_a_farthing_key_never_reaches_a_provider(tmp_path):
             answer = desk.post(secret)
             assert answer.status_code == 401
             assert answer.headers["x-farthing-error"] == "provider_rejected"
-            with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=secret) as client:
-                with pytest.raises(openai.AuthenticationError):
-                    client.models.list()
+            with (
+                openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=secret) as client,
+                pytest.raises(openai.AuthenticationError),
+            ):
+                client.models.list()

@@ -36,9 +36,13 @@ def served(text: str, sim: SimServer, home: Path, client_model: str) -> GatewayS
 
 @pytest.mark.parametrize(
     ("block", "provider", "model", "priced"),
-    [(0, "groq", "groq/gpt-4o-mini", False), (1, "office", "office/gpt-4o-mini", False), (2, "proxy", "gpt-4o-mini", True)],
+    [
+        (0, "groq", "groq/gpt-4o-mini", False),
+        (1, "office", "office/gpt-4o-mini", False),
+        (2, "proxy", "gpt-4o-mini", True),
+    ],
     ids=["known name", "any server", "with prices"],
-)  # fmt: skip
+)
 def test_following_the_guide_books_the_call(tmp_path, block, provider, model, priced):
     with SimServer() as sim:
         gateway = served(TOML[block], sim, tmp_path, model)

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import anthropic
@@ -67,14 +67,20 @@ def client(url: str) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=url, api_key="sk-sim", max_retries=0)
 
 
-def both(twins: Any, work: Callable[[anthropic.Anthropic], Any]) -> tuple[Any, Any]:
+@pytest.fixture(scope="module")
+def pair(twins: Any) -> Iterator[tuple[anthropic.Anthropic, anthropic.Anthropic]]:
+    """A client of the provider itself, and one of the gateway in front of its twin."""
     with client(twins.straight.url) as straight, client(twins.gateway.url) as through:
-        return work(straight), work(through)
+        yield straight, through
+
+
+def both(pair: Any, work: Callable[[anthropic.Anthropic], Any]) -> tuple[Any, Any]:
+    return work(pair[0]), work(pair[1])
 
 
 @pytest.mark.parametrize("case", MESSAGES.values(), ids=MESSAGES)
-def test_a_message_is_byte_for_byte_the_providers(twins, case):
-    straight, through = both(twins, lambda one: one.messages.with_raw_response.create(**filled(case)))
+def test_a_message_is_byte_for_byte_the_providers(pair, case):
+    straight, through = both(pair, lambda one: one.messages.with_raw_response.create(**filled(case)))
     assert through.http_response.content == straight.http_response.content
     assert through.parse().model_dump() == straight.parse().model_dump()
     for name, value in straight.headers.items():
@@ -83,23 +89,23 @@ def test_a_message_is_byte_for_byte_the_providers(twins, case):
 
 
 @pytest.mark.parametrize("case", MESSAGES.values(), ids=MESSAGES)
-def test_a_streamed_message_has_the_providers_events(twins, case):
+def test_a_streamed_message_has_the_providers_events(pair, case):
     def work(one: anthropic.Anthropic) -> list[Any]:
         return [event.model_dump() for event in one.messages.create(**filled(case), stream=True)]
 
-    straight, through = both(twins, work)
+    straight, through = both(pair, work)
     assert through == straight
     assert through[-1]["type"] == "message_stop"
 
 
 @pytest.mark.parametrize("name", ["plain", "parallel tools", "thinking"])
-def test_the_stream_helper_ends_with_the_same_message(twins, name):
+def test_the_stream_helper_ends_with_the_same_message(pair, name):
     def work(one: anthropic.Anthropic) -> Any:
         with one.messages.stream(**filled(MESSAGES[name])) as stream:
             kinds = [event.type for event in stream]
             return kinds, stream.get_final_message().model_dump()
 
-    straight, through = both(twins, work)
+    straight, through = both(pair, work)
     assert through == straight
 
 
@@ -122,13 +128,13 @@ def test_async_clients_get_the_same(twins):
     assert asyncio.run(work(twins.gateway.url)) == asyncio.run(work(twins.straight.url))
 
 
-def test_counting_tokens_is_free_and_books_nothing(twins):
+def test_counting_tokens_is_free_and_books_nothing(twins, pair):
     before = len(twins.gateway.books.entries())
 
     def work(one: anthropic.Anthropic) -> Any:
         return one.messages.with_raw_response.count_tokens(model="claude-sonnet-4-6", messages=ASK)
 
-    straight, through = both(twins, work)
+    straight, through = both(pair, work)
     assert through.http_response.content == straight.http_response.content
     exchange = twins.gateway.books.exchange(through.headers["x-farthing-request-id"])
     assert exchange.outcome == "answered"
@@ -136,12 +142,12 @@ def test_counting_tokens_is_free_and_books_nothing(twins):
     assert len(twins.gateway.books.entries()) == before
 
 
-def test_models_are_listed_and_retrieved_as_by_the_provider(twins):
+def test_models_are_listed_and_retrieved_as_by_the_provider(pair):
     def work(one: anthropic.Anthropic) -> list[Any]:
         listed = [model.model_dump() for model in one.models.list()]
         return [*listed, one.models.retrieve("claude-sonnet-4-6").model_dump()]
 
-    straight, through = both(twins, work)
+    straight, through = both(pair, work)
     assert through == straight
 
 
@@ -158,13 +164,13 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("fault", "kind"), FAILURES.items(), ids=FAILURES)
-def test_a_providers_error_reaches_the_client_as_the_same_exception(twins, fault, kind):
+def test_a_providers_error_reaches_the_client_as_the_same_exception(pair, fault, kind):
     def work(one: anthropic.Anthropic) -> anthropic.APIStatusError:
         with pytest.raises(kind) as caught:
             one.messages.create(**filled(MESSAGES["plain"]), extra_headers={"x-sim-fault": fault})
         return caught.value
 
-    straight, through = both(twins, work)
+    straight, through = both(pair, work)
     assert type(through) is type(straight)
     assert through.response.content == straight.response.content
     assert through.response.headers.get("retry-after") == straight.response.headers.get("retry-after")

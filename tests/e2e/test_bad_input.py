@@ -25,11 +25,12 @@ PATHS = list(VALID)
 class Desk(NamedTuple):
     sim: SimServer
     gateway: GatewayServer
+    http: httpx.Client
 
     def refused(self, path: str, content: bytes, status: int = 400, code: str = "bad_request") -> str:
         """Posts; checks status, headers and shape; the message."""
         asked = self.sim.account.requests
-        answer = httpx.post(self.gateway.url + path, content=content, timeout=20)
+        answer = self.http.post(self.gateway.url + path, content=content)
         assert answer.status_code == status, answer.text
         assert answer.headers["x-farthing-error"] == code
         assert answer.headers["x-should-retry"] == "false"
@@ -48,13 +49,13 @@ class Desk(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def desk(tmp_path_factory: pytest.TempPathFactory, http: httpx.Client) -> Iterator[Desk]:
     budget = '[[budgets]]\nname = "b"\nper = "day"\nusd = "0.5"\n'
     with (
         SimServer() as sim,
         GatewayServer(tmp_path_factory.mktemp("bad"), budget + simulated_providers(sim.url)) as gateway,
     ):
-        yield Desk(sim, gateway)
+        yield Desk(sim, gateway, http)
         assert gateway.books.entries() == []
         assert gateway.open_reservations() == ()
 
@@ -134,7 +135,7 @@ def test_an_impossible_value_is_named_with_what_is_allowed(desk, path, change, p
 def test_deep_nesting_is_no_crash(desk, path, depth):
     deep = b"[" * depth + b"]" * depth
     body = json.dumps({**VALID[path], "x": "@"}).encode().replace(b'"@"', deep)
-    answer = httpx.post(desk.gateway.url + path, content=body)
+    answer = desk.http.post(desk.gateway.url + path, content=body)
     assert answer.status_code in (400, 401, 404), answer.text
     if depth > 10_000:
         assert "nested too deeply" in answer.json()["error"]["message"]

@@ -1,6 +1,7 @@
 """Budgets over HTTP: refusals say which, what is left and when it starts anew, and no client hammers them."""
 
 import json
+import runpy
 import subprocess
 import sys
 from decimal import Decimal
@@ -181,6 +182,19 @@ def test_a_model_without_a_price_meets_a_budget_in_dollars(stand, tmp_path, acti
         statuses = [post(gateway, CHAT, {"x-farthing-team": "a"}).status_code for _ in range(3)]
         assert statuses == {"refuse": [422] * 3, "ceiling": [429] * 3, "allow": [200] * 3}[action]
         assert gateway.open_reservations() == ()
+
+
+def test_the_storm_knows_a_needless_refusal_when_it_sees_one():
+    storm = runpy.run_path(str(ROOT / "bench" / "storm.py"))
+    call, phantoms = storm["Call"], storm["phantoms"]
+    costs = {"a": (30, 60), "b": (30, 60)}
+    early = call(0.0, 1.0, 200, "a", 0)
+    late = call(2.5, 4.0, 200, "b", 0)
+    refused = call(2.0, 3.0, 429, "r", 60)
+    assert phantoms([early, refused], costs, 100) == 1  # 30 booked + 60 fits
+    assert phantoms([early, late, refused], costs, 100) == 0  # 60 more may have been held
+    assert phantoms([early, late, refused], costs, 150) == 1
+    assert phantoms([early, refused], costs, 89) == 0
 
 
 def test_two_hundred_callers_at_once_overspend_nothing_and_nobody_is_refused_without_need():

@@ -70,7 +70,11 @@ class Upstream:
         while len(body) < int(fields[b"content-length"]):
             body += connection.recv(65536)
         self.requests.append(head + b"\r\n\r\n" + body)
-        if json.loads(body).get("stream"):
+        if json.loads(body).get("moved"):
+            connection.sendall(
+                b"HTTP/1.1 308 Moved\r\nlocation: /v2\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+        elif json.loads(body).get("stream"):
             connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
             for event in EVENTS:
                 connection.sendall(event)
@@ -164,6 +168,15 @@ def test_the_end_of_a_stream_waits_until_the_books_have_the_call(gateway):
                 assert [entry.charge.total for entry in entries] == [27_500]
                 return
     raise AssertionError("no end")
+
+
+def test_a_redirect_is_no_answer_and_costs_nothing(gateway):
+    answer = httpx.post(f"{gateway.url}/v1/chat/completions", json={"model": "m", "messages": [], "moved": True})
+    assert answer.status_code == 502
+    assert answer.headers["x-farthing-error"] == "provider_failed"
+    assert "openai answered 308. Farthing follows no redirect ('/v2'): set the" in answer.json()["error"]["message"]
+    assert gateway.books.entries(answer.headers["x-farthing-request-id"]) == []
+    assert gateway.quiet()
 
 
 def pass_through(url: str, home: Path) -> GatewayServer:

@@ -33,7 +33,7 @@ def raw(gateway: GatewayServer, data: bytes, *, end: bool = False) -> bytes:
         connection.sendall(data)
         if end:
             connection.shutdown(socket.SHUT_WR)
-        connection.settimeout(1.0)
+        connection.settimeout(0.4)
         found = b""
         try:
             while part := connection.recv(65536):
@@ -83,6 +83,17 @@ def test_http_1_0_gets_a_whole_answer_and_a_closed_connection(gateway):
     assert found.startswith(b"HTTP/1.1 200")
     assert b"connection: close" in found.lower()
     assert answers(found)[0][0] == 200
+
+
+def test_a_stream_over_http_1_0_comes_whole_because_1_0_knows_no_chunks(gateway):
+    body = BODY.replace(b'"max_tokens"', b'"stream": true, "max_tokens"')
+    found = raw(gateway, post(body, version="1.0"))
+    assert b"transfer-encoding" not in found.lower()
+    status, events = answers(found)[0]
+    assert status == 200
+    assert events.startswith(b"data: {")
+    assert events.endswith(b"\n\ndata: [DONE]\n\n")
+    assert gateway.quiet()
 
 
 def test_a_kept_alive_connection_serves_many(gateway):

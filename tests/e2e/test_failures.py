@@ -44,17 +44,18 @@ models = ["nowhere-*"]
 
 
 class Desk:
-    def __init__(self, sim: SimServer, gateway: GatewayServer) -> None:
+    def __init__(self, sim: SimServer, gateway: GatewayServer, http: httpx.Client) -> None:
+        self.http = http
         self.sim = sim
         self.gateway = gateway
 
     def faults(self, *rules: dict[str, Any]) -> None:
-        httpx.post(f"{self.sim.url}/sim/faults", json={"seed": 1, "rules": list(rules)}).raise_for_status()
+        self.http.post(f"{self.sim.url}/sim/faults", json={"seed": 1, "rules": list(rules)}).raise_for_status()
 
     def post(self, body: dict[str, Any], *, fault: str = "", path: str = "/v1/chat/completions") -> httpx.Response:
         headers = {"x-sim-fault": fault} if fault else {}
         headers |= {"anthropic-version": "2023-06-01"} if path == "/v1/messages" else {}
-        return httpx.post(self.gateway.url + path, json=body, headers=headers, timeout=20)
+        return self.http.post(self.gateway.url + path, json=body, headers=headers)
 
     def entries(self, answer: httpx.Response) -> list[Any]:
         return self.gateway.books.entries(answer.headers["x-farthing-request-id"])
@@ -69,23 +70,23 @@ def made(sim: SimServer, home: Any, on_disconnect: str) -> GatewayServer:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def draining(tmp_path_factory: pytest.TempPathFactory, http: httpx.Client) -> Iterator[Desk]:
     with SimServer() as sim, made(sim, tmp_path_factory.mktemp("drain"), "drain") as gateway:
-        yield Desk(sim, gateway)
+        yield Desk(sim, gateway, http)
 
 
 @pytest.fixture(scope="module")
-def cancelling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def cancelling(tmp_path_factory: pytest.TempPathFactory, http: httpx.Client) -> Iterator[Desk]:
     with SimServer() as sim, made(sim, tmp_path_factory.mktemp("cancel"), "cancel") as gateway:
-        yield Desk(sim, gateway)
+        yield Desk(sim, gateway, http)
 
 
 @pytest.fixture
-def desk(shared: Desk) -> Iterator[Desk]:
-    shared.faults()
-    yield shared
-    shared.faults()
-    assert shared.gateway.quiet()
+def desk(draining: Desk) -> Iterator[Desk]:
+    draining.faults()
+    yield draining
+    draining.faults()
+    assert draining.gateway.quiet()
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

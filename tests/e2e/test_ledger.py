@@ -43,21 +43,22 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 class Desk:
-    def __init__(self, sim: SimServer, gateway: GatewayServer) -> None:
+    def __init__(self, sim: SimServer, gateway: GatewayServer, http: httpx.Client) -> None:
+        self.http = http
         self.sim = sim
         self.gateway = gateway
 
     def post(self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> httpx.Response:
         given = {"anthropic-version": "2023-06-01", **(headers or {})}
-        return httpx.post(self.gateway.url + path, json=body, headers=given, timeout=30)
+        return self.http.post(self.gateway.url + path, json=body, headers=given)
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def desk(tmp_path_factory: pytest.TempPathFactory, http: httpx.Client) -> Iterator[Desk]:
     with SimServer() as sim:
         toml = "[retries]\nattempts_max = 2\nbackoff = '1ms'\nbackoff_max = '3s'\n" + simulated_providers(sim.url)
         with GatewayServer(tmp_path_factory.mktemp("ledger"), toml) as gateway:
-            yield Desk(sim, gateway)
+            yield Desk(sim, gateway, http)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
