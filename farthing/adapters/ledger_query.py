@@ -83,7 +83,7 @@ def entry_measures(entry: LedgerEntry) -> tuple[int, ...]:
         1,
         amount or 0,
         (entry.baseline or 0) if amount is not None else 0,
-        int(amount is None),
+        int(amount is None) - int(entry.charge.reason == "was_unpriced"),
         int(guessed),
         (amount or 0) if guessed else 0,
         *token_sums(entry),

@@ -29,7 +29,7 @@ _SUMMED: Final = {
     "entries": "1",
     "amount": "amount_nusd",
     "baseline": "CASE WHEN amount_nusd IS NOT NULL THEN baseline_nusd END",
-    "unpriced": "amount_nusd IS NULL",
+    "unpriced": "(amount_nusd IS NULL) - (reason = 'was_unpriced')",
     "estimated": "source <> 'reported'",
     "estimated_amount": "CASE WHEN source <> 'reported' THEN amount_nusd END",
     "errors": "error <> ''",

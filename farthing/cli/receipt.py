@@ -30,7 +30,7 @@ def receipt(app: App, wanted: str, form: Format) -> None:
 
 
 def find_entries(ledger: Ledger, wanted: str) -> tuple[LedgerEntry, ...]:
-    """All entries of the request, or the one entry of that id."""
+    """All entries of the request, or the one entry of that id with its corrections."""
     entries = tuple(ledger.entries(request_id=wanted))
     if entries:
         return entries
@@ -38,7 +38,13 @@ def find_entries(ledger: Ledger, wanted: str) -> tuple[LedgerEntry, ...]:
     near = ledger.entries(request_id=request_id) if request_id else iter(())
     one = next((entry for entry in near if entry.id == wanted), None)
     one = one or next((entry for entry in ledger.entries() if entry.id == wanted), None)
-    return (one,) if one is not None else ()
+    if one is None:
+        return ()
+    ids = {one.id}
+    for other in ledger.entries(request_id=one.request_id, since_ms=one.received_at_ms):
+        if other.corrects in ids:
+            ids.add(other.id)
+    return tuple(other for other in ledger.entries(request_id=one.request_id) if other.id in ids)
 
 
 def find_exchange(ledger: Ledger, entries: tuple[LedgerEntry, ...], wanted: str) -> Exchange | None:

@@ -208,7 +208,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
 
 def unit_of(name: str) -> str:
     """A ledger unit of a class, for lines that state money by class."""
-    if name.startswith("cache_"):
+    if name in TOKEN_CLASSES and name.startswith("cache_"):
         return f"input_{name}"
     return "input" if name == ALL else name
 

@@ -14,7 +14,7 @@ DISCOUNT_SPREAD_BP: Final = 10
 
 
 def as_discount(findings: Sequence[Finding], booked: Booked) -> list[Finding]:
-    """One ratio of bill to ledger below 1 over everything that has a price is a discount, not a drift of each price."""
+    """One ratio of bill to ledger below 1 over all that has a price is a discount, not a drift of every price."""
     drifts = [one for one in findings if one.cause == "price"]
     places = {(one.place.model, one.place.variant, one.token_class) for one in drifts}
     priced = {

@@ -272,7 +272,7 @@ class _Comparison:
             gap = self.side.counts[place, name] - day.quantity(name)
             more += max(0, gap) * price if price is not None else 0
         room = sum(ceiling or 0 for ceiling in ceilings) - sum(one.total or 0 for one in day.estimates)
-        return Fraction(1) if more <= room else max(Fraction(0), Fraction(room) / more)
+        return Fraction(1) if more <= max(0, room) else max(Fraction(0), Fraction(room) / more)
 
     def _estimated_part(self, day: BookedDay, name: str, gap: int, share: Fraction, extra: int) -> int:
         if not day.estimates or name not in TOKEN_CLASSES or not gap:

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from farthing.core.money import BASIS, format_usd, round_half_even
+from farthing.core.repricing import effective
 from farthing.core.types import Charge, ChargeLine, Decision, Exchange, LedgerEntry, Scope, Usage
 from farthing.core.units import TOKEN_UNITS
 from farthing.insight.moments import iso, shown
@@ -33,8 +34,10 @@ def as_text(entries: Sequence[LedgerEntry], exchange: Exchange | None) -> str:
     lines: list[str] = []
     if exchange is not None:
         lines += _exchange_lines(exchange)
+    corrected = _corrections(entries)
     for entry in entries:
         lines += ["", *_entry_lines(entry)] if lines else _entry_lines(entry)
+        lines += _effective_lines(entry, corrected.get(entry.id, ()))
     if not entries:
         lines += ["", "Nothing was billed: the ledger holds no entry for this request."]
     if len(entries) > 1:
@@ -48,11 +51,43 @@ def as_json(entries: Sequence[LedgerEntry], exchange: Exchange | None) -> bytes:
         msgspec.json.encode(
             {
                 "exchange": None if exchange is None else _plain_exchange(exchange),
-                "entries": [_plain_entry(entry) for entry in entries],
+                "entries": [_plain_entry(entry) | _plain_effective(entry, entries) for entry in entries],
             }
         ),
         indent=2,
     )
+
+
+def _corrections(entries: Sequence[LedgerEntry]) -> dict[str, tuple[LedgerEntry, ...]]:
+    """Charge id → everything booked later to correct it, corrections of corrections included."""
+    roots: dict[str, str] = {}
+    found: dict[str, tuple[LedgerEntry, ...]] = {}
+    for entry in entries:
+        if entry.kind != "charge":
+            root = roots.setdefault(entry.id, roots.get(entry.corrects, entry.corrects))
+            found[root] = (*found.get(root, ()), entry)
+    return found
+
+
+def _effective_lines(entry: LedgerEntry, corrections: Sequence[LedgerEntry]) -> list[str]:
+    """What the entry comes to with its corrections; nothing where there are none."""
+    if not corrections:
+        return []
+    total = effective(entry, corrections)
+    count = f"{len(corrections)} correction{'s' if len(corrections) > 1 else ''}"
+    return [f"  effective {'unpriced' if total is None else usd(total)} with {count}, below"]
+
+
+def _plain_effective(entry: LedgerEntry, entries: Sequence[LedgerEntry]) -> dict[str, object]:
+    corrections = _corrections(entries).get(entry.id, ())
+    if entry.kind != "charge":
+        return {}
+    total = effective(entry, corrections)
+    return {
+        "corrected_by": [one.id for one in corrections],
+        "effective_usd": None if total is None else format_usd(total),
+        "effective_nusd": total,
+    }
 
 
 def _exchange_lines(exchange: Exchange) -> list[str]:
@@ -124,6 +159,8 @@ def _charge_lines(charge: Charge) -> list[str]:
 
 def _line_text(line: ChargeLine) -> str:
     model = f" [{line.model}]" if line.model else ""
+    if line.price is None and line.amount:
+        return f"{line.unit}{model}  {usd(line.amount)}{f'   {line.row}' if line.row else ''}"
     if line.price is None:
         return f"{line.unit}{model}  {line.quantity:,} × unknown price"
     factors = "".join(f" × {_factor(basis)} ({why})" for why, basis in line.multipliers)
@@ -157,7 +194,9 @@ def _scope_text(scope: Scope) -> str:
 
 def _sum_text(entries: Sequence[LedgerEntry]) -> str:
     known = [entry.charge.total for entry in entries if entry.charge.total is not None]
-    missing = len(entries) - len(known)
+    corrected = _corrections(entries)
+    charges = [entry for entry in entries if entry.kind == "charge"]
+    missing = sum(effective(entry, corrected.get(entry.id, ())) is None for entry in charges)
     return usd(sum(known)) + (f" and {missing} without a known price" if missing else "")
 
 

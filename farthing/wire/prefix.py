@@ -10,6 +10,7 @@ from farthing.wire.body import NULL, given
 BLOCK_BYTES = 1024
 BLOCKS_MAX = 4096
 SECTIONS_MAX = 256
+_ROLE_FIRST = b'{"role":"'
 
 
 class _Prompt(msgspec.Struct):
@@ -55,28 +56,42 @@ def sections(body: bytes, salt: bytes) -> tuple[tuple[PromptSection, ...], tuple
     turns = next((raw for raw in (read.messages, read.input, read.prompt) if given(raw)), None)
     if turns is not None:
         parts.extend(_turns(turns))
-    found = tuple(
-        PromptSection(role=role, size=len(data), digest=digest(data, salt)) for role, data in parts[:SECTIONS_MAX]
-    )
-    return found, _blocks(b"\x00".join(data for _, data in parts), salt)
+    keyed = hashlib.blake2b(digest_size=8, key=salt)
+    found: list[PromptSection] = []
+    size = 0
+    for role, data in parts:
+        size += len(data) + 1
+        if len(found) < SECTIONS_MAX:
+            one = keyed.copy()
+            one.update(data)
+            found.append(PromptSection(role=role, size=len(data), digest=one.hexdigest()))
+    if size <= BLOCK_BYTES:
+        return tuple(found), ()
+    return tuple(found), _blocks(b"\x00".join([data for _, data in parts]), keyed)
 
 
 def _turns(raw: msgspec.Raw) -> list[tuple[str, bytes]]:
     data = bytes(raw)
     if not data.startswith(b"["):
         return [("user", data)]
-    found: list[tuple[str, bytes]] = []
-    for item in _LIST.decode(raw):
-        try:
-            role = _MESSAGE.decode(item).role
-        except msgspec.DecodeError:
-            role = "item"
-        found.append((role[:16], bytes(item)))
-    return found
+    return [(_role(message), message) for message in map(bytes, _LIST.decode(raw))]
 
 
-def _blocks(prefix: bytes, salt: bytes) -> tuple[str, ...]:
-    chain = hashlib.blake2b(digest_size=8, key=salt)
+def _role(message: bytes) -> str:
+    """The message's role; most clients write it first, so that nothing need be decoded."""
+    if message.startswith(_ROLE_FIRST):
+        end = message.find(b'"', len(_ROLE_FIRST), len(_ROLE_FIRST) + 16)
+        word = message[len(_ROLE_FIRST) : end]
+        if end > 0 and word.isalpha():
+            return word.decode()
+    try:
+        return _MESSAGE.decode(message).role[:16]
+    except msgspec.DecodeError:
+        return "item"
+
+
+def _blocks(prefix: bytes, keyed: "hashlib.blake2b") -> tuple[str, ...]:
+    chain = keyed.copy()
     found: list[str] = []
     for start in range(0, min(len(prefix), BLOCK_BYTES * BLOCKS_MAX) - BLOCK_BYTES + 1, BLOCK_BYTES):
         chain.update(prefix[start : start + BLOCK_BYTES])

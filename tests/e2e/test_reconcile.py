@@ -271,6 +271,25 @@ def test_pages_saved_to_files_give_the_same_answer_as_the_api(scene: Scene, tmp_
     assert json.loads(result.stdout)["rows"] == scene.reconciled("openai")["rows"]
 
 
+def test_periods_longer_than_a_page_are_read_to_the_end(scene: Scene):
+    key = f"key_{key_hash(SIM_KEY)}"
+    result = scene.run(
+        *(
+            "reconcile",
+            "--provider",
+            "openai",
+            "--url",
+            scene.sim.url,
+            "--admin-key-env",
+            "ADMIN",
+            "--format",
+            "json",
+        ),
+        *("--since", "2026-08-01", "--until", "2026-11-08", "--gateway-key", key),
+    )
+    assert json.loads(result.stdout)["rows"] == scene.reconciled("openai")["rows"]
+
+
 def test_an_ordinary_key_is_refused_with_the_way_out(scene: Scene):
     result = CliRunner().invoke(
         main,
