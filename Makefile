@@ -25,8 +25,12 @@ imports: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python bench/run.py
 
-bench-prices: $(VENV)/.dev
-	$(BIN)/python bench/prices.py
+bench-prices: $(VENV)/.dev bench/.cache/prices/.ready
+	$(BIN)/python bench/prices.py --peers bench/.cache/prices
+
+bench/.cache/prices/.ready:
+	$(BIN)/pip install -qq --disable-pip-version-check --target bench/.cache/prices litellm tokencost
+	touch $@
 
 lock: $(VENV)/.dev
 	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \

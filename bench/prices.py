@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -251,7 +252,10 @@ def main() -> None:
     parser.add_argument("--file", type=pathlib.Path, default=VECTORS)
     parser.add_argument("--all", action="store_true", help="show rows on which everybody is right, too")
     parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--peers", default="", help="a folder in which other price libraries are installed")
     options = parser.parse_args()
+    if options.peers:
+        sys.path.append(str(pathlib.Path(options.peers).resolve()))  # behind our own: ours is what is measured
     warnings.simplefilter("ignore")
     accuracy(json.loads(options.file.read_text("utf-8")), options.all)
     speed(options.calls)

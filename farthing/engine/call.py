@@ -39,7 +39,7 @@ from farthing.engine.ceiling import (
 )
 from farthing.engine.messages import budget_exceeded, error_class
 from farthing.engine.plan import Plan, body_for
-from farthing.engine.record import Ending, Recorder, tokens_of
+from farthing.engine.record import Ending, Recorder, tokens_of, with_stated_difference
 from farthing.engine.services import Services, Upstream
 from farthing.ports.books import Settlement
 from farthing.ports.provider import HttpReply
@@ -276,6 +276,8 @@ class Call:
     ) -> None:
         """Prices and books what the answering attempt consumed, and ends the request."""
         charge = self.services.prices.charge(usage, attempt.target, at_ms=self.request.received_at_ms)
+        if charge.computed is not None:
+            usage = with_stated_difference(usage, charge)
         entry = self._entry(attempt, usage, charge, status=ending.status, error=error, gone=gone)
         self._fact(attempt, status=ending.status, error=error, entry_id=entry.id)
         await self.settle(attempt, (entry,), ending=ending)

@@ -8,6 +8,7 @@ from farthing.core.money import Nusd
 from farthing.core.redaction import Redactor
 from farthing.core.types import (
     AttemptFact,
+    Charge,
     Decision,
     Exchange,
     LedgerEntry,
@@ -28,6 +29,19 @@ def tokens_of(usage: Usage) -> tuple[int, int]:
             elif unit in OUTPUT_UNITS:
                 given += quantity
     return taken, given
+
+
+def with_stated_difference(usage: Usage, charge: Charge) -> Usage:
+    """The usage with an anomaly where the provider's own figure and the price book's differ by more than a percent.
+
+    The provider's figure is what will be billed and stays the charge; the difference says that a price row is wrong.
+    """
+    if charge.total is None or charge.computed is None:
+        return usage
+    if abs(charge.total - charge.computed) * 100 <= max(charge.total, charge.computed):
+        return usage
+    slug = f"stated_cost_differs:{charge.total}!={charge.computed}"
+    return msgspec.structs.replace(usage, anomalies=(*usage.anomalies, slug))
 
 
 def _without_raw(usage: Usage) -> Usage:

@@ -55,6 +55,7 @@ class Metrics:
         self._tokens: dict[_Labels, int] = {}
         self._nusd: dict[_Labels, int] = {}
         self._unpriced: dict[_Labels, int] = {}
+        self._anomalies: dict[_Labels, int] = {}
         self._refusals: dict[_Labels, int] = {}
         self._failures: dict[_Labels, int] = {}
         self._store: dict[_Labels, int] = {}
@@ -90,6 +91,8 @@ class Metrics:
             for unit, quantity in part.lines:
                 for family in _FAMILIES_OF.get(unit, ()):
                     _add(self._tokens, (family, *who), quantity)
+        for anomaly in entry.usage.anomalies:
+            _add(self._anomalies, (entry.provider, entry.model, anomaly.partition(":")[0]), 1)
         team = entry.scope.team
         if entry.charge.total is None:
             _add(self._unpriced, (entry.provider, entry.model, entry.charge.reason), 1)
@@ -115,6 +118,8 @@ class Metrics:
         yield cost
         unpriced = (_PROVIDER, "gen_ai_response_model", "reason")
         yield _counter("farthing_unpriced_entries", "Entries whose price is unknown", unpriced, self._unpriced)
+        anomalies = (_PROVIDER, "gen_ai_response_model", "anomaly")
+        yield _counter("farthing_usage_anomalies", "Figures of providers that contradict", anomalies, self._anomalies)
         yield _counter("farthing_refusals", "Requests refused", ("code", "budget"), self._refusals)
         yield _counter("farthing_upstream_failures", "Failed attempts", (_PROVIDER, "code"), self._failures)
         yield _counter("farthing_store_failures", "Failed writes to the ledger", ("code",), self._store)
