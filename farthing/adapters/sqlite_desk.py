@@ -159,7 +159,7 @@ class Desk:
         account.authority = account.held
         if need > left:
             return left
-        extra = 0 if account.key in self.recalled else max(0, min(15 * max(1, need), (left - need) // 8))
+        extra = 0 if account.key in self.recalled else max(0, min(255 * max(1, need), (left - need) // 8))
         account.authority += need + extra
         return None
 
