@@ -1,6 +1,7 @@
 """Opening the SQLite file: pragmas, numbered migrations, and errors that name the file and the fix."""
 
 import sqlite3
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, Literal
@@ -27,6 +28,8 @@ _FIXES: Final = {
     "SQLITE_NOTADB": ("it is not a SQLite file", "Restore a backup or point FARTHING_HOME elsewhere."),
     "SQLITE_IOERR": ("the disk reports an input/output error", "Check the disk and the system's log."),
 }
+
+_WAL_PAUSE_S: Final = 0.005
 
 
 def store_error(path: Path, error: sqlite3.Error) -> StoreUnavailable:
@@ -58,7 +61,7 @@ def connect(
             cached_statements=512,
             timeout=busy_timeout_ms / 1000,
         )
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection, busy_timeout_ms)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'strict' else 'NORMAL'}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
@@ -69,6 +72,19 @@ def connect(
             connection.close()
         raise store_error(path, error) from error
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection, busy_timeout_ms: int) -> None:
+    """Write-ahead logging. SQLite does not wait here for a process that is switching the same new file: we do."""
+    deadline = time.monotonic() + busy_timeout_ms / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() >= deadline:
+                raise
+        time.sleep(_WAL_PAUSE_S)
 
 
 def connect_read(path: Path) -> sqlite3.Connection:

@@ -2,11 +2,14 @@
 
 import asyncio
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
 
 from farthing.adapters.sqlite import SqliteBooks, SqliteKeys, open_read
+from farthing.adapters.sqlite_schema import connect, migrate
 from farthing.core.errors import Conflict, StoreUnavailable
 from farthing.core.types import Held, KeyRecord, LedgerQuery, Scope
 from farthing.ports.books import Settlement
@@ -225,3 +228,20 @@ async def test_keys_are_found_refused_twice_and_revoked_for_every_process(tmp_pa
     assert found.revoked_at_ms == AT_MS + 1
     here.close()
     there.close()
+
+
+def test_workers_that_start_at_once_on_a_new_ledger_all_open_it(tmp_path: Path) -> None:
+    def open_at_once(path: Path, start: threading.Barrier) -> None:
+        start.wait()
+        connection = connect(path)
+        try:
+            migrate(path, connection)
+        finally:
+            connection.close()
+
+    for number in range(15):
+        start = threading.Barrier(4)
+        with ThreadPoolExecutor(4) as pool:
+            opened = [pool.submit(open_at_once, tmp_path / f"{number}.db", start) for _ in range(4)]
+        for one in opened:
+            one.result()
