@@ -151,6 +151,15 @@ def test_the_growth_budget_runs_out_in_the_course_of_the_day(day: Day) -> None:
     assert budget.limits[0][1] // 2 < spent <= budget.limits[0][1]
 
 
+def test_nothing_that_was_reported_cost_more_than_was_held_for_it_or_nothing_at_all(day: Day) -> None:
+    reported = [one for one in day.entries if one.usage.source == "reported"]
+    assert len(reported) > 100
+    for entry in reported:
+        assert entry.charge.total is not None
+        assert entry.ceiling is not None
+        assert 0 < entry.charge.total <= entry.ceiling, entry.id
+
+
 def test_no_secret_but_the_printed_key_is_in_the_output_or_the_home(day: Day) -> None:
     assert re.search(r"fk-[\w-]{20}", day.result.stdout) is None
     for path in day.home.rglob("*"):
