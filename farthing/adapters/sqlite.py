@@ -118,7 +118,10 @@ class SqliteBooks:
         await self._task(lambda connection: None)
 
     async def prune(self, before_ms: int) -> int:
-        """Delete exchanges received before ``before_ms``; the number deleted. Ledger entries are never deleted."""
+        """Delete exchanges received before ``before_ms``; the number deleted. Ledger entries are never deleted.
+
+        Imported traces (``imp-…``) stay: their dates are the past's, and their owner brought them here on purpose.
+        """
         deleted = 0
         while True:
             count = cast(int, await self._task(lambda connection: _prune_page(connection, before_ms)))
@@ -290,6 +293,7 @@ def _take(locks: WorkerLocks, worker: str) -> WorkerLock:
 
 def _prune_page(connection: sqlite3.Connection, before_ms: int) -> int:
     return connection.execute(
-        "DELETE FROM exchanges WHERE seq IN (SELECT seq FROM exchanges WHERE received_at_ms < ? LIMIT ?)",
+        "DELETE FROM exchanges WHERE seq IN (SELECT seq FROM exchanges"
+        " WHERE received_at_ms < ? AND request_id NOT LIKE 'imp-%' LIMIT ?)",
         (before_ms, PRUNE_PAGE),
     ).rowcount

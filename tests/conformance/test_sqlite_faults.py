@@ -246,3 +246,16 @@ def test_workers_that_start_at_once_on_a_new_ledger_all_open_it(tmp_path: Path) 
             opened = [pool.submit(open_at_once, tmp_path / f"{number}.db", start) for _ in range(4)]
         for one in opened:
             one.result()
+
+
+async def test_imported_exchanges_are_not_pruned_by_the_dates_of_their_trace(tmp_path: Path) -> None:
+    books = SqliteBooks(tmp_path / "ledger.db", worker="w1")
+    await books.start()
+    try:
+        for name in ("imp-0123456789abcdef", "req-1"):
+            settlement = Settlement(reservation=None, exchange=an_exchange(name))
+            await books.settle(settlement, now_ms=AT_MS)
+        assert await books.prune(AT_MS + 1_000) == 1
+        assert [one.request_id for one in books.exchanges()] == ["imp-0123456789abcdef"]
+    finally:
+        await books.close()
