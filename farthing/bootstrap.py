@@ -15,8 +15,10 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farthing import config
 from farthing.adapters import focus_files
@@ -391,14 +393,14 @@ class _Asgi:
         """Where the protocol brings metered calls; None before start-up is complete."""
         return self._installation.app if self._installation is not None else None
 
-    async def __call__(self, scope, receive, send) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
         assert self._installation is not None
         await self._installation.app(scope, receive, send)
 
-    async def _lifespan(self, receive, send) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         self._installation = build(self._settings)
         await self._installation.start()
@@ -413,25 +415,29 @@ def factory() -> _Asgi:
     return _Asgi(load_settings())
 
 
-def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
     """How the gateway runs under uvicorn; ``docs/decisions/0002-http-stack.md`` says why."""
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]  # any ASGI callable; uvicorn's alias is narrower than ASGI
-        host=settings.server.host,
-        port=settings.server.port,
-        http=GatewayProtocol,
-        ws="none",
-        loop="uvloop",
-        lifespan="on",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        backlog=4096,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, settings.server.shutdown_timeout_ms // 1000),
-    )
+    return {
+        "host": settings.server.host,
+        "port": settings.server.port,
+        "http": GatewayProtocol,
+        "ws": "none",
+        "loop": "uvloop",
+        "lifespan": "on",
+        "access_log": False,
+        "log_level": "warning",
+        "server_header": False,
+        "date_header": False,
+        "proxy_headers": False,
+        "backlog": 4096,
+        "timeout_keep_alive": 75,
+        "timeout_graceful_shutdown": max(1, settings.server.shutdown_timeout_ms // 1000),
+    }
+
+
+def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """The gateway's server in this process."""
+    return uvicorn.Config(app, **uvicorn_options(settings))
 
 
 def serve(settings: Settings) -> None:
@@ -446,21 +452,5 @@ def serve(settings: Settings) -> None:
     os.environ["FARTHING_PORT"] = str(settings.server.port)
     if settings.source:
         os.environ["FARTHING_CONFIG"] = settings.source
-    uvicorn.run(
-        "farthing.bootstrap:factory",
-        factory=True,
-        workers=settings.server.workers,
-        host=settings.server.host,
-        port=settings.server.port,
-        http=GatewayProtocol,
-        ws="none",
-        loop="uvloop",
-        lifespan="on",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=max(1, settings.server.shutdown_timeout_ms // 1000),
-    )
+    options = uvicorn_options(settings)
+    uvicorn.run("farthing.bootstrap:factory", factory=True, workers=settings.server.workers, **options)

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from farthing.core.errors import BadRequest
-from farthing.core.types import Endpoint, PromptView
+from farthing.core.types import Bounds, Endpoint, PromptView
 from farthing.wire import body as bodies
 
 
@@ -73,6 +73,8 @@ _EMBEDDING = msgspec.json.Decoder(_EmbeddingBody)
 _RESPONSES = msgspec.json.Decoder(_ResponsesBody)
 _TOOL_TYPES = msgspec.json.Decoder(list[dict[str, Any]])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_PROMPT_OVERHEAD = 64
+"""Tokens that chat formatting may add beyond the body's bytes (empty bodies, priming)."""
 _COMPLETION_CAP = 16
 """The legacy completions endpoint answers 16 tokens unless told otherwise."""
 
@@ -210,6 +212,19 @@ VIEWS = {
     "embeddings": view_embedding,
     "responses": view_responses,
 }
+
+
+def bounds_of(view: PromptView) -> Bounds:
+    """The most that a request of this dialect can consume; a call that names no tier is served at the default one."""
+    return Bounds(
+        input_tokens=view.body_bytes + _PROMPT_OVERHEAD,
+        output_tokens=view.output_tokens_max or 0,
+        choices=view.choices,
+        images=view.images,
+        unbounded=view.unbounded,
+        service_tier=view.service_tier or "default",
+        hosted_tools=view.hosted_tools,
+    )
 
 
 def ask_for_usage(body: bytes) -> bytes:

@@ -8,13 +8,13 @@ from farthing.ports.provider import HttpRequest, UsageReader
 from farthing.wire import usage as usages
 from farthing.wire.failures import failure
 from farthing.wire.headers import travelling
+from farthing.wire.openai import bounds_of
 
 _PATHS = {
     "chat": "/chat/completions",
     "completions": "/completions",
     "embeddings": "/embeddings",
 }
-_PROMPT_OVERHEAD = 64
 
 
 class AzureCodec:
@@ -55,16 +55,7 @@ class AzureCodec:
         return usages.reader_for("azure", request.view.endpoint)
 
     def bounds(self, request: Request, target: Target) -> Bounds:
-        view = request.view
-        return Bounds(
-            input_tokens=view.body_bytes + _PROMPT_OVERHEAD,
-            output_tokens=view.output_tokens_max or 0,
-            choices=view.choices,
-            images=view.images,
-            unbounded=view.unbounded,
-            service_tier=view.service_tier or "default",
-            hosted_tools=view.hosted_tools,
-        )
+        return bounds_of(request.view)
 
     def failure(self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> ProviderFailed:
         return failure(status, headers, body, provider=self.name)
