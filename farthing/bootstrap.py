@@ -219,7 +219,10 @@ def _catalogue(provider: ProviderSettings, secret: str) -> Catalogue:
 
 
 def _calm_collector() -> None:
-    """Requests leave no reference cycles behind, so the cyclic collector may run rarely over what is young only."""
+    """Requests leave no reference cycles behind, so the cyclic collector may run rarely over what is young only.
+
+    This is the whole process's, so only a process that is a gateway and nothing else does it.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
@@ -242,7 +245,6 @@ class Installation:
         await self.books.start()
         self.services.background.start()
         self.retention = asyncio.get_running_loop().create_task(self._retain())
-        _calm_collector()
 
     async def stop(self) -> None:
         """Finishes or settles what is in flight, then closes everything."""
@@ -404,6 +406,7 @@ class _Asgi:
         await receive()
         self._installation = build(self._settings)
         await self._installation.start()
+        _calm_collector()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._installation.stop()

@@ -3,7 +3,6 @@
 import os
 import random
 import time
-from collections.abc import Callable
 
 
 class SystemClock:
@@ -11,21 +10,6 @@ class SystemClock:
 
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000
-
-
-class ScaledClock:
-    """A clock that runs faster until it has caught up with another: a day of traffic in a minute of waiting."""
-
-    def __init__(self, *, starts_at_ms: int, speed: int, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._starts_at_ms = starts_at_ms
-        self._speed = speed
-        self._monotonic = monotonic
-        self._origin = monotonic()
-        self._wall = SystemClock()
-
-    def now_ms(self) -> int:
-        scaled = self._starts_at_ms + int((self._monotonic() - self._origin) * 1000 * self._speed)
-        return min(scaled, self._wall.now_ms())
 
 
 class RandomIds:
