@@ -17,6 +17,20 @@ Period = Literal["request", "day", "week", "month", "total"]
 ErrorClass = Literal["rate_limited", "overloaded", "timed_out", "connection", "model_not_found"]
 
 
+class Threshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happens once a share of a budget's limit is used. The limit itself needs none: it refuses when hard."""
+
+    percent: int
+    """Of the limit, from 1; what is booked and held counts."""
+    action: Literal["notify", "degrade", "cap", "queue", "throttle", "block"] = "notify"
+    """Tell people; use a cheaper model (``to``); cap the output at what is left; leave deferrable calls to the batch
+    queue; slow down (``per_minute``); refuse."""
+    to: str = ""
+    """The model or tier that ``degrade`` goes to."""
+    per_minute: int = 0
+    """Requests a minute that ``throttle`` lets through on each counter."""
+
+
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits on whoever matches, one counter per distinct value of ``each``."""
 
@@ -32,6 +46,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """IANA zone in which days, weeks (from Monday) and months begin."""
     hard: bool = True
     """A soft budget is counted and reported but refuses nothing."""
+    thresholds: tuple[Threshold, ...] = ()
 
 
 class Retries(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

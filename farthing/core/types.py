@@ -201,6 +201,9 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The budget's name, for messages."""
     resets_at_ms: int | None = None
     hard: bool = True
+    also: tuple[str, ...] = ()
+    """Earlier windows of the same counter and unit whose use counts against the limit too: a rolling limit is one
+    window of now and those before it that are not yet past. Only ``window`` is held and posted to."""
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
