@@ -1,0 +1,105 @@
+"""The anomaly detector and the forecast: few seeds here, the full figures come from ``bench/anomalies.py``."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farthing.core.forecast import forecast
+from farthing.core.series import Detector, detect
+
+
+def days(seed: int, count: int = 150) -> list[float]:
+    """Weekday pattern, 1 % growth a week, 10 % noise, one day in twenty heavy."""
+    rng = random.Random(seed)
+    weekend, base = rng.uniform(0.4, 0.45), rng.uniform(100, 2000)
+    return [
+        base * 1.01 ** (day / 7) * (weekend if day % 7 >= 5 else 1.0) * math.exp(rng.gauss(0, 0.1))
+        * (rng.uniform(1.1, 1.5) if rng.random() < 0.05 else 1.0)
+        for day in range(count)
+    ]  # fmt: skip
+
+
+def alerts(values: list[float], first: int, last: int) -> int:
+    return sum(point.kind is not None for point in detect(values)[first:last])
+
+
+def test_clean_series_alarm_less_than_once_in_90_days():
+    assert sum(alerts(days(seed), 60, 150) for seed in range(40)) < 40
+
+
+def test_a_doubled_day_is_found_on_the_day_even_at_a_weekend():
+    found = 0
+    for seed in range(40):
+        for day in (103, 110 + 2):  # a weekday (103 % 7 = 5 is a Saturday) and a midweek day
+            values = days(seed)
+            values[day] *= 2
+            found += detect(values)[day].kind == "spike"
+    assert found >= 76
+
+
+def test_a_lasting_step_is_found_within_a_week():
+    found = 0
+    for seed in range(40):
+        values = [value * (1.35 if day >= 100 else 1) for day, value in enumerate(days(seed))]
+        found += alerts(values, 100, 107) > 0
+    assert found >= 36
+
+
+def test_a_judgement_never_depends_on_the_future():
+    values = days(3)
+    assert detect(values)[:100] == detect(values[:100])
+
+
+@given(st.lists(st.floats(0, 1e9), max_size=60), st.sampled_from([1, 7, 24]))
+def test_any_series_is_judged_without_error_and_small_change_is_no_alert(values, season):
+    points = detect(values, Detector(season=season, impact_min=5.0))
+    assert len(points) == len(values)
+    assert all(abs(point.excess) >= 5.0 for point in points if point.kind)
+    assert all(point.learning for point in points[: 3 * season])
+
+
+def test_a_dollar_floor_keeps_cents_quiet():
+    values = [0.01] * 60 + [0.5]
+    assert detect(values, Detector(impact_min=1.0))[-1].kind is None
+    assert detect(values, Detector(impact_min=0.1))[-1].kind == "spike"
+
+
+def test_bad_series_and_settings_are_refused_by_name():
+    with pytest.raises(ValueError, match="slot 1 is -1"):
+        detect([1.0, -1.0])
+    with pytest.raises(ValueError, match="learning must be"):
+        detect([1.0], Detector(learning=9))
+
+
+def test_forecasts_are_close_and_their_band_holds():
+    errors, covered = [], 0
+    for seed in range(60):
+        values = days(seed)
+        actual = sum(values[120:150])
+        made = forecast(values[:130], booked_days=10, days_left=20)
+        errors.append(abs(made.total - actual) / actual)
+        covered += made.low <= actual <= made.high
+    assert sum(errors) / len(errors) < 0.05
+    assert 40 <= covered <= 55  # 80 % of 60 is 48
+
+
+def test_a_month_that_is_over_is_its_sum():
+    made = forecast([10.0] * 30, booked_days=30, days_left=0)
+    assert (made.total, made.low, made.high) == (300.0, 300.0, 300.0)
+
+
+def test_without_past_there_is_no_band():
+    assert forecast([], booked_days=0, days_left=30).method == "none"
+    made = forecast([5.0, 7.0], booked_days=2, days_left=2)
+    assert (made.method, made.total, made.low) == ("mean", 24.0, None)
+
+
+@given(st.lists(st.floats(0, 1e9), max_size=80), st.integers(0, 31), st.floats(0.5, 0.95))
+def test_a_forecast_never_falls_below_what_is_booked(values, left, coverage):
+    booked = min(len(values), 31 - left)
+    made = forecast(values, booked_days=booked, days_left=left, coverage=coverage)
+    assert made.remaining >= 0
+    assert made.low is None or made.booked <= made.low <= made.high
