@@ -1,0 +1,180 @@
+"""The calculator: figures of the field recomputed, formulas that do no harm, levers that interact as in life."""
+
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farthing.cli import main as group
+from farthing.lab.formula import Formula, FormulaError, exact
+from farthing.lab.relations import ask, claims, recompute, relations
+from farthing.lab.scenario import AnswerCache, Batch, PromptCache, Rates, Route, Scenario, Shorten, Work, Workload
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "calculator.json").read_text(encoding="utf-8"))
+"""Claim -> [right value, whether the printed one holds]."""
+
+
+@pytest.mark.parametrize("claim", GOLDEN)
+def test_every_figure_is_reached_and_every_wrong_one_explained(claim):
+    right, holds = GOLDEN[claim]
+    found = recompute(claim)
+    assert found.answer.value == pytest.approx(right, rel=1e-9, abs=1e-9)
+    assert bool(found.holds) == holds
+    if found.holds is False:
+        assert len(found.claim.why) > 20
+    assert found.answer.lines[-1].startswith(found.claim.relation + " = ")
+
+
+def test_every_claim_and_relation_can_be_worked_out():
+    for claim in claims():
+        recompute(claim)
+    assert {claim.relation for claim in claims().values()} <= relations().keys()
+
+
+def test_an_answer_shows_its_formula_with_the_numbers():
+    (line,) = ask("cache_breakeven_hit", {"write": 1.25, "read": 0.1}).lines
+    assert line == (
+        "cache_breakeven_hit = (write-1)/(write-read) = (1.25 - 1) / (1.25 - 0.1) = 0.2173913043"
+    )  # fmt: skip
+
+
+def test_all_wrong_inputs_are_named_at_once():
+    with pytest.raises(FormulaError) as caught:
+        ask("poisson_hit", {"gap": "often", "tl": 3})
+    text = str(caught.value)
+    assert "no input 'tl'" in text
+    assert "ttl (life of a cache entry" in text
+    assert "gap: 'often' is not a number" in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["__import__('os')", "(1).real", "a if b else c", "[1]", "lambda: 1", "a<b", "min()", "open(1)", "'x'", "True"],
+)  # fmt: skip
+def test_formulas_know_arithmetic_and_nothing_else(text):
+    with pytest.raises(FormulaError):
+        Formula(text)
+
+
+@pytest.mark.parametrize("text", ["1/0", "2**1000", "2**(1/2)", "ln(0)", "exp(1000)", "0**(-1)"])
+def test_impossible_arithmetic_is_an_error_not_a_crash(text):
+    with pytest.raises(FormulaError):
+        Formula(text).value({})
+
+
+@given(st.lists(st.integers(-99, 99), min_size=3, max_size=3))
+def test_formulas_are_exact(values):
+    a, b, c = (Fraction(value, 7) for value in values)
+    found = Formula("(a + b*c - a/11)**3 - min(a, b) + mean(a, b, c)").value({"a": a, "b": b, "c": c})
+    assert found == (a + b * c - a / 11) ** 3 - min(a, b) + (a + b + c) / 3
+    assert exact(0.1) == Fraction(1, 10)
+
+
+BIG = Rates(input=3, output=15, cache_read=0.3, cache_write_5m=3.75, cache_write_1h=6)
+SMALL = Rates(input=0.15, output=0.6)
+
+
+def work(levers, **workload) -> Work:
+    given_ = {"model": "big", "requests_per_day": 100, "input_tokens": 10_050, "output_tokens": 200, **workload}
+    scenario = Scenario(workload=Workload(**given_), levers=levers, rates={"big": BIG, "small": SMALL})
+    return Work(scenario, lambda model: pytest.fail(f"{model} has rates"))
+
+
+def test_the_time_to_live_decides_the_sign():
+    even = PromptCache(prefix_tokens=10_000, ttl="5m", arrival="even")
+    short = work({"cache": PromptCache(prefix_tokens=10_000, ttl="5m")}, days=1).outcome()
+    long = work({"cache": PromptCache(prefix_tokens=10_000, ttl="1h")}, days=1).outcome()
+    cold = work({"cache": even}, days=1).outcome()
+    assert short.baseline.nusd == 3_315_000_000
+    assert 1 - short.final.nusd / short.baseline.nusd == pytest.approx(0.0790538285)
+    assert 1 - long.final.nusd / long.baseline.nusd == pytest.approx(0.7878214282)
+    assert cold.final.nusd == 4_065_000_000
+    assert "costs more than it saves" in cold.notes[0]
+    assert not long.notes
+
+
+def reference(rate, tokens_in, tokens_out, hit, share, escalated, cut, discount, batched) -> float:
+    """The same scenario by hand: answer cache, shortening, routing, five-minute prompt cache, batch; USD a day."""
+    asked = rate * (1 - hit)
+    fresh_in, out = tokens_in * (1 - cut), tokens_out * (1 - cut)
+    total = rate * (2 - hit) * 12 / 1e6 + asked * 40 / 1e6
+    for part, prices in ((1 - share + share * escalated, BIG), (share, SMALL)):
+        calls = asked * part
+        text, prefix = fresh_in, 0.0
+        if prices is BIG and fresh_in >= 1024:
+            size = min(2_000, fresh_in)
+            warm = 1 - math.exp(-5 / (24 * 60 / calls)) if calls else 0.0
+            text, prefix = fresh_in - size, size * ((1 - warm) * 3.75 + warm * 0.3)
+        day = calls * (text * prices.input + out * prices.output + prefix) / 1e6
+        total += day * (1 - batched * discount)
+    return total
+
+
+FRACTION = st.integers(0, 100).map(lambda value: value / 100)
+
+
+@given(st.integers(1, 50_000), st.integers(0, 9_000), st.integers(0, 900), *[FRACTION] * 6)
+def test_levers_interact_as_worked_out_by_hand(
+    rate, tokens_in, tokens_out, hit, share, escalated, cut, discount, batched
+):
+    found = work(
+        {
+            "batch": Batch(share=batched, discount=discount),
+            "cache": PromptCache(prefix_tokens=2_000),
+            "route": Route(share=share, to="small", usd_per_million_decisions=40, escalated=escalated),
+            "short": Shorten(input=cut, output=cut),
+            "answers": AnswerCache(hit=hit, usd_per_million_lookups=12),
+        },
+        requests_per_day=rate,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        days=1,
+    ).outcome()
+    by_hand = reference(rate, tokens_in, tokens_out, hit, share, escalated, cut, discount, batched)
+    assert found.final.nusd == pytest.approx(by_hand * 1e9, rel=1e-9, abs=1)
+    saved = found.baseline.nusd - found.final.nusd
+    assert sum(found.ordered.values()) == sum(found.averaged.values()) == saved
+
+
+def test_ranges_hold_the_likely_bill():
+    found = work({"answers": AnswerCache(hit=(0.1, 0.2, 0.4))}, requests_per_day=(50, 100, 400)).outcome()
+    assert found.low < found.final.nusd < found.high
+    assert found.low == work({"a": AnswerCache(hit=0.4)}, requests_per_day=50).outcome().final.nusd
+    assert found.high == work({"a": AnswerCache(hit=0.1)}, requests_per_day=400).outcome().final.nusd
+
+
+def test_everything_wrong_in_a_scenario_is_said_at_once():
+    levers = {"a": Route(share=30, to="small"), "b": Batch(share=0.1), "c": Batch(share=0.1)}
+    with pytest.raises(ValueError, match=r"a\.share = 30 is a fraction") as caught:
+        work(levers, requests_per_day=(9, 1), output_tokens=-1, active_hours=25)
+    for part in (
+        "[9, 1] must be given from low to high",
+        "-1 must not be negative",
+        "active_hours",
+        "b, c: only one",
+    ):
+        assert part in str(caught.value)
+
+
+def test_the_command_works_a_scenario_out_and_says_where_a_file_is_wrong(tmp_path):
+    run = CliRunner()
+    example = Path(__file__).parents[2] / "docs" / "examples" / "assistant.toml"
+    base = ["--home", str(tmp_path)]
+    done = run.invoke(group, [*base, "calc", str(example)])
+    assert done.exit_code == 0, done.output
+    assert "with all levers" in done.output
+    bad = tmp_path / "bad.toml"
+    bad.write_text('[workload]\nmodel = "gpt-4o"\nrequests_per_day = "many"\n', encoding="utf-8")
+    wrong = run.invoke(group, [*base, "calc", str(bad)])
+    assert wrong.exit_code == 1
+    assert "requests_per_day" in wrong.output
+    nothing = run.invoke(group, [*base, "calc"])
+    assert nothing.exit_code == 2
+    unknown = run.invoke(group, [*base, "calc", "--ask", "the_weather"])
+    assert unknown.exit_code == 1
+    assert "--questions" in unknown.output
