@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.cli import main as group
@@ -118,6 +118,7 @@ def reference(rate, tokens_in, tokens_out, hit, share, escalated, cut, discount,
 FRACTION = st.integers(0, 100).map(lambda value: value / 100)
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 50_000), st.integers(0, 9_000), st.integers(0, 900), *[FRACTION] * 6)
 def test_levers_interact_as_worked_out_by_hand(
     rate, tokens_in, tokens_out, hit, share, escalated, cut, discount, batched
