@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 import msgspec
 
+from farthing.cli import calc_tables
 from farthing.cli.context import App, Failed, assignments, format_option, pass_app, show
 from farthing.cli.price import find, stores
 from farthing.core.units import INPUT_CACHE_READ, INPUT_CACHE_WRITE_1H, INPUT_CACHE_WRITE_5M
-from farthing.insight import calculation
 from farthing.insight.render import Format
 from farthing.lab.formula import FormulaError
 from farthing.lab.relations import ask, claims, recompute, relations
@@ -50,13 +50,13 @@ def calc(
         raise click.UsageError("Give a scenario file, or one of --ask, --questions, --claims and --claim.")
     try:
         if questions:
-            show(calculation.questions(relations()), form)
+            show(calc_tables.questions(relations()), form)
         elif question:
-            show(calculation.answer(relations()[question].asks, ask(question, dict(numbers))), form)
+            show(calc_tables.answer(relations()[question].asks, ask(question, dict(numbers))), form)
         elif all_claims:
-            show(calculation.verdicts([recompute(one) for one in claims()]), form)
+            show(calc_tables.verdicts([recompute(one) for one in claims()]), form)
         elif claim_id:
-            show(calculation.verdict(recompute(claim_id)), form)
+            show(calc_tables.verdict(recompute(claim_id)), form)
         elif scenario:
             show(_scenario(app, scenario), form)
     except KeyError:
@@ -65,13 +65,13 @@ def calc(
         raise Failed(f"{error}.") from None
 
 
-def _scenario(app: App, path: Path) -> calculation.Table:
+def _scenario(app: App, path: Path) -> calc_tables.Table:
     read = read_scenario(path)
     try:
         outcome = Work(read, lambda model: rates_of(app, model)).outcome()
     except ValueError as error:
         raise Failed(f"{path}: {error}.") from None
-    return calculation.outcome(read.name or path.stem, read.workload.days, outcome)
+    return calc_tables.outcome(read.name or path.stem, read.workload.days, outcome)
 
 
 def read_scenario(path: Path) -> Scenario:

@@ -1,0 +1,177 @@
+"""Sums of replays, kept apart by how sure they are, and what differs between two of them."""
+
+import heapq
+from collections.abc import Mapping
+from typing import Final, get_args
+
+import msgspec
+
+from farthing.core.types import LedgerEntry
+from farthing.core.units import INPUT_UNITS
+from farthing.lab.estimate import Estimator, Interval
+from farthing.lab.replay import Fidelity, Outcome
+
+CHANGED_MAX: Final = 20
+FIDELITIES: Final[tuple[Fidelity, ...]] = get_args(Fidelity)
+_LATENCY_EDGES_MS: Final = tuple(round(10 * 1.1**step) for step in range(150))
+
+
+class Part(msgspec.Struct, kw_only=True):
+    """Requests of one fidelity."""
+
+    requests: int = 0
+    nusd: int = 0
+    unpriced: int = 0
+    """Requests with an entry whose price is unknown; their cost is in no sum."""
+
+
+class Bill(msgspec.Struct, kw_only=True):
+    """What a replay came to. Amounts of different fidelity are never added without saying so."""
+
+    requests: int = 0
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    cached: int = 0
+    """Answered from a cache."""
+    rerouted: int = 0
+    """Answered by another model than the log's."""
+    parts: dict[Fidelity, Part] = msgspec.field(default_factory=lambda: {name: Part() for name in FIDELITIES})
+    by_model: dict[str, int] = msgspec.field(default_factory=dict)
+    """Nano-USD by model served."""
+    refusals: dict[str, int] = msgspec.field(default_factory=dict)
+    """Refused requests by error."""
+    latencies: list[int] = msgspec.field(default_factory=lambda: [0] * (len(_LATENCY_EDGES_MS) + 1))
+    interval: Interval = msgspec.field(default_factory=lambda: Interval(half=0, priors=()))
+
+    @property
+    def nusd(self) -> int:
+        """Nano-USD over every fidelity: say how much of it is estimated beside it."""
+        return sum(part.nusd for part in self.parts.values())
+
+    def share(self, fidelity: Fidelity) -> float:
+        """The part of the bill that has this fidelity."""
+        return self.parts[fidelity].nusd / self.nusd if self.nusd else 0.0
+
+    def latency_ms(self, quantile: float) -> int:
+        """A quantile of the latency of answered requests, to within a tenth."""
+        wanted, passed = quantile * sum(self.latencies), 0
+        for place, count in enumerate(self.latencies):
+            passed += count
+            if passed >= wanted and count:
+                return _LATENCY_EDGES_MS[min(place, len(_LATENCY_EDGES_MS) - 1)]
+        return 0
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """One request whose cost differs from the log's."""
+
+    request_id: str
+    before_nusd: int
+    after_nusd: int
+    before: str
+    """Model and outcome."""
+    after: str
+    fidelity: Fidelity
+
+
+class Tally:
+    """A sink for replays."""
+
+    def __init__(self, estimator: Estimator | None = None) -> None:
+        self.bill = Bill()
+        self._estimator = estimator
+        self._changed: list[tuple[int, str, Changed]] = []
+
+    def __call__(self, outcome: Outcome) -> None:
+        bill, logged = self.bill, outcome.logged
+        bill.requests += 1
+        amount = outcome.amount
+        part = bill.parts[outcome.fidelity]
+        part.requests += 1
+        if amount is None:
+            part.unpriced += 1
+        else:
+            part.nusd += amount
+        self._count(outcome)
+        served = ""
+        for entry in outcome.entries:
+            served = entry.model
+            bill.by_model[entry.model] = bill.by_model.get(entry.model, 0) + (entry.charge.total or 0)
+            if self._estimator is not None and outcome.fidelity == "estimated":
+                self._estimated(outcome, entry)
+        if amount is not None and logged.amount is not None and amount != logged.amount:
+            self._remember(outcome, amount, logged.amount, served)
+
+    def changed(self) -> list[Changed]:
+        """The requests that changed most, the largest change first."""
+        return [one for _, _, one in sorted(self._changed, reverse=True)]
+
+    def finish(self) -> Bill:
+        """The bill with its interval."""
+        if self._estimator is not None:
+            self.bill.interval = self._estimator.interval()
+        return self.bill
+
+    def _count(self, outcome: Outcome) -> None:
+        bill = self.bill
+        if outcome.outcome == "answered":
+            bill.answered += 1
+            bill.latencies[_bucket(outcome.latency_ms)] += 1
+            bill.cached += any(one.stage == "cache" and one.action == "hit" for one in outcome.decisions)
+            sent = outcome.entries[-1].provider if outcome.entries else ""
+            moved = outcome.fidelity == "estimated" and bool(outcome.logged.model)
+            bill.rerouted += moved and bool(sent)
+        elif outcome.outcome == "refused":
+            bill.refused += 1
+            reason = outcome.error.partition(":")[0]
+            bill.refusals[reason] = bill.refusals.get(reason, 0) + 1
+        else:
+            bill.failed += 1
+
+    def _estimated(self, outcome: Outcome, entry: LedgerEntry) -> None:
+        assert self._estimator is not None
+        if entry.usage.source != "estimated" or entry.charge.total is None:
+            return
+        taken = sum(line.amount or 0 for line in entry.charge.lines if line.unit in INPUT_UNITS)
+        given = entry.charge.total - taken
+        self._estimator.booked(outcome.logged, entry.model, entry.usage, taken, given)
+
+    def _remember(self, outcome: Outcome, amount: int, before: int, served: str) -> None:
+        change = abs(amount - before)
+        if len(self._changed) >= CHANGED_MAX and change <= self._changed[0][0]:
+            return
+        logged = outcome.logged
+        one = Changed(
+            request_id=logged.request.id,
+            before_nusd=before,
+            after_nusd=amount,
+            before=f"{logged.model or '-'} {logged.outcome}",
+            after=f"{served or '-'} {outcome.outcome}",
+            fidelity=outcome.fidelity,
+        )
+        heapq.heappush(self._changed, (change, logged.request.id, one))
+        if len(self._changed) > CHANGED_MAX:
+            heapq.heappop(self._changed)
+
+
+def saved(before: Bill, after: Bill) -> Mapping[Fidelity, int]:
+    """Nano-USD saved, by the fidelity of the after side; they sum to the difference of the bills.
+
+    What the before side holds in other fidelities than ``exact`` is set against the same fidelity.
+    """
+    exactly = {name: -after.parts[name].nusd for name in FIDELITIES}
+    for name in FIDELITIES:
+        exactly[name] += before.parts[name].nusd
+    return exactly
+
+
+def _bucket(latency_ms: int) -> int:
+    low, high = 0, len(_LATENCY_EDGES_MS)
+    while low < high:
+        middle = (low + high) // 2
+        if _LATENCY_EDGES_MS[middle] < latency_ms:
+            low = middle + 1
+        else:
+            high = middle
+    return low
