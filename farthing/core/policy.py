@@ -9,10 +9,17 @@ from typing import Literal
 
 import msgspec
 
+from farthing.core.policy_cache import CacheRoute
+from farthing.core.policy_routes import Route
 from farthing.core.types import LimitUnit
 
-Period = Literal["request", "day", "week", "month", "total"]
-"""The window of a limit; ``request`` limits bind each call by itself and need no counter."""
+Period = Literal[
+    "request", "session", "minute", "hour", "day", "week", "month", "quarter", "year", "total", "rolling"
+]
+"""The window of a limit. ``request`` limits bind each call by itself and need no counter; ``session`` limits count a
+session from its first call on and never begin anew; ``rolling`` ones count the last ``length_ms``."""
+
+Weekday = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 
 ErrorClass = Literal["rate_limited", "overloaded", "timed_out", "connection", "model_not_found"]
 
@@ -21,7 +28,7 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What happens once a share of a budget's limit is used. The limit itself needs none: it refuses when hard."""
 
     percent: int
-    """Of the limit, from 1; what is booked and held counts."""
+    """Of the limit, from 1. Actions count what is booked and held; alerts what is booked."""
     action: Literal["notify", "degrade", "cap", "queue", "throttle", "block"] = "notify"
     """Tell people; use a cheaper model (``to``); cap the output at what is left; leave deferrable calls to the batch
     queue; slow down (``per_minute``); refuse."""
@@ -31,21 +38,46 @@ class Threshold(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Requests a minute that ``throttle`` lets through on each counter."""
 
 
+class Grant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An amount that counts from one instant up to another, itself excluded: prepaid credit or a temporary raise."""
+
+    unit: LimitUnit = "usd"
+    amount: int
+    """Nano-USD for ``usd``, a count otherwise."""
+    from_ms: int | None = None
+    """None: always did."""
+    until_ms: int | None = None
+    """None: for good."""
+
+
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits on whoever matches, one counter per distinct value of ``each``."""
 
     name: str
     per: Period
-    limits: tuple[tuple[LimitUnit, int], ...]
+    limits: tuple[tuple[LimitUnit, int], ...] = ()
     """(unit, limit): nano-USD for ``usd``, counts otherwise."""
     each: tuple[str, ...] = ()
     """Dimensions that split the budget: ("user",) gives every user a counter of their own."""
     match: tuple[tuple[str, str], ...] = ()
-    """Dimensions that must be equal for the budget to apply; ``tag:<name>`` for tags."""
+    """Dimensions that must be equal for it to apply; ``tag:<name>`` for tags; in ``model``, ``*`` and ``?`` match."""
     timezone: str = "UTC"
-    """IANA zone in which days, weeks (from Monday) and months begin."""
+    """IANA zone in which hours, days, weeks, months, quarters and years begin."""
+    day_hour: int = 0
+    """The local hour, 0 to 23, at which days, and all longer windows, begin."""
+    week_starts: Weekday = "monday"
+    month_day: int = 1
+    """The day on which months, quarters and years begin, 1 to 31; the last day of a month that has fewer."""
+    year_month: int = 1
+    """The month, 1 to 12, in which the (fiscal) year begins; quarters follow it every three months."""
+    length_ms: int | None = None
+    """How far back a ``rolling`` limit counts, a minute to 366 days."""
+    credits: tuple[Grant, ...] = ()
+    """Prepaid, with ``per = "total"``: use is paid from grants that run when it is made, the next to expire first."""
+    raises: tuple[Grant, ...] = ()
+    """Added to the limits while they last."""
     hard: bool = True
-    """A soft budget is counted and reported but refuses nothing."""
+    """A soft budget ("shadow") is counted and reported, and says what it would have refused, but refuses nothing."""
     thresholds: tuple[Threshold, ...] = ()
 
 
@@ -124,6 +156,10 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     reservation_ttl_ms: int = 900_000
     """A hold whose worker died expires after this at the latest."""
     log: ExchangeLog = ExchangeLog()
+    cache: tuple[CacheRoute, ...] = ()
+    """Calls that may be answered from a cache; the first route that matches decides."""
+    routes: tuple[Route, ...] = ()
+    """Calls that may go to another model than the one asked for; the first route that matches decides."""
 
     @property
     def ref(self) -> str:
