@@ -5,7 +5,7 @@ Nothing survives the process. Every method is atomic because none of them awaits
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar, get_args
 
 import msgspec
 
@@ -19,12 +19,15 @@ from farthing.core.types import (
     KeyRecord,
     LedgerEntry,
     LedgerQuery,
+    LimitUnit,
     Reservation,
     Totals,
 )
 from farthing.ports.books import Balance, Settlement
 
 Item = TypeVar("Item")
+
+_UNITS: Final = tuple(sorted(get_args(LimitUnit)))
 
 CounterKey = tuple[str, str, str]
 """(counter, window, unit)."""
@@ -85,17 +88,22 @@ class MemoryBooks:
         if reservation.id in self._known:
             return Held(id=reservation.id)
         needed: dict[CounterKey, int] = {}
+        over: list[Denied] = []
         for hold in reservation.holds:
+            counts = (self._posted, self._held, needed)
+            left = hold.limit - sum(count.get(key, 0) for key in counted_keys(hold) for count in counts)
+            if hold.amount > left:
+                denied = Denied(id=reservation.id, hold=hold, left=max(0, left))
+                if hold.hard:
+                    return denied
+                over.append(denied)
             key = counter_key(hold)
-            left = hold.limit - self._posted.get(key, 0) - self._held.get(key, 0) - needed.get(key, 0)
-            if hold.hard and hold.amount > left:
-                return Denied(id=reservation.id, hold=hold, left=max(0, left))
             needed[key] = needed.get(key, 0) + hold.amount
         for key, amount in needed.items():
             self._held[key] = self._held.get(key, 0) + amount
         self._known[reservation.id] = self._open[reservation.id] = reservation
         self._expiries.add(reservation, self._open)
-        return Held(id=reservation.id)
+        return Held(id=reservation.id, over=tuple(over))
 
     async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
         check_settlement(settlement)
@@ -111,19 +119,14 @@ class MemoryBooks:
             self._exchanges.setdefault(settlement.exchange.request_id, settlement.exchange)
 
     def balances(self, counters: Sequence[tuple[str, str]]) -> tuple[Balance, ...]:
-        wanted = set(counters)
-        keys = sorted(key for key in self._posted.keys() | self._held.keys() if key[:2] in wanted)
-        found = [
-            Balance(
-                counter=key[0],
-                window=key[1],
-                unit=key[2],
-                posted=self._posted.get(key, 0),
-                held=self._held.get(key, 0),
-            )
-            for key in keys
-        ]
-        return tuple(balance for balance in found if balance.posted or balance.held)
+        found = []
+        for counter, window in sorted(set(counters)):
+            for unit in _UNITS:
+                key = (counter, window, unit)
+                posted, held = self._posted.get(key, 0), self._held.get(key, 0)
+                if posted or held:
+                    found.append(Balance(counter=counter, window=window, unit=unit, posted=posted, held=held))
+        return tuple(found)
 
     def open_reservations(self) -> tuple[Reservation, ...]:
         return tuple(self._open[id] for id in sorted(self._open))
@@ -214,6 +217,11 @@ class MemoryKeys:
 def counter_key(hold: Hold) -> CounterKey:
     """The counter, window and unit that a hold counts on."""
     return (hold.counter, hold.window, hold.unit)
+
+
+def counted_keys(hold: Hold) -> tuple[CounterKey, ...]:
+    """Every counter, window and unit whose use counts against a hold's limit; the first is the hold's own."""
+    return (counter_key(hold), *[(hold.counter, window, hold.unit) for window in hold.also])
 
 
 def check_settlement(settlement: Settlement) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, cast, get_args
 
-from farthing.adapters.memory import check_settlement
+from farthing.adapters.memory import CounterKey, check_settlement, counter_key
 from farthing.adapters.sqlite_desk import Desk
 from farthing.adapters.sqlite_group import Group, Reserve, Settle, Task
 from farthing.adapters.sqlite_journal import HoldJournal, read_journal
@@ -207,7 +207,9 @@ class _Running:
 
     def balances(self, counters: Sequence[tuple[str, str]]) -> Iterator[Balance]:
         """This worker's counters as they are in memory, plus what other workers have written."""
-        held = [hold for reservation in self.others() for hold in reservation.holds]
+        held: dict[CounterKey, int] = {}
+        for hold in (hold for reservation in self.others() for hold in reservation.holds):
+            held[counter_key(hold)] = held.get(counter_key(hold), 0) + hold.amount
         for counter, window in sorted(set(counters)):
             rows = self._reader.execute(
                 "SELECT unit, sum(posted) FROM shares"
@@ -222,8 +224,7 @@ class _Running:
                     window=window,
                     unit=unit,
                     posted=posted.get(unit, 0) + (mine.posted if mine else 0),
-                    held=(mine.held if mine else 0)
-                    + sum(h.amount for h in held if (h.counter, h.window, h.unit) == (counter, window, unit)),
+                    held=(mine.held if mine else 0) + held.get((counter, window, unit), 0),
                 )
                 if balance.posted or balance.held:
                     yield balance

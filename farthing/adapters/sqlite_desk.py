@@ -7,6 +7,7 @@ slices they do not need, it recalls those before it refuses anything.
 
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Final
@@ -16,6 +17,7 @@ import msgspec
 from farthing.adapters.memory import CounterKey, Expiries, amount_deltas, counter_key
 from farthing.adapters.sqlite_group import Account, Group, Reserve, Settle
 from farthing.adapters.sqlite_recovery import FOLD, Recovery
+from farthing.adapters.sqlite_room import Room
 from farthing.adapters.sqlite_rows import (
     ENTRY_COLUMNS,
     RESERVATION_COLUMNS,
@@ -39,13 +41,7 @@ ACCOUNTS_MAX: Final = 50_000
 EVICT: Final = 4_096
 LASTING_S: Final = 0.2
 """A call in flight for longer gets a row in the ledger's file; most of an LLM's calls do."""
-RECALL_WAIT_S: Final = 1.0
-"""How long a call waits for other living workers to give back what they do not need, before it is refused."""
 
-_SELECT_OTHERS: Final = """
-    SELECT worker, posted, authority, tight FROM shares
-    WHERE counter = ? AND "window" = ? AND unit = ? AND worker <> ?
-"""
 _SELECT_ENTRY: Final = f"SELECT {quoted(ENTRY_COLUMNS)} FROM entries WHERE id = ?"
 _SELECT_RESERVATION: Final = f"SELECT {quoted(RESERVATION_COLUMNS)} FROM reservations WHERE id = ?"
 
@@ -63,17 +59,13 @@ class Desk:
 
     def __init__(self, worker: str, recovery: Recovery) -> None:
         self.worker = worker
-        self.recalled: set[CounterKey] = set()
-        """Counters on which other workers are short: no slices there, and what is not held goes back."""
         self.open: dict[str, Reservation] = {}
         self._accounts: dict[CounterKey, Account] = {}
-        self._tombstones: dict[str, Tombstone] = {}
+        self._tombstones: OrderedDict[str, Tombstone] = OrderedDict()  # a dict finds its oldest ever more slowly
         self._expiries = Expiries()
         self._unwritten: dict[str, tuple[Row, float]] = {}
         """Holds that stand in the journal only, oldest first: (row for the file, monotonic time of the hold)."""
-        self._recovery = recovery
-        self._asked: set[CounterKey] = set()
-        """Counters for which this worker has a row in ``recalls``."""
+        self.room = Room(worker, self._accounts, recovery)
 
     # Reserving
 
@@ -81,31 +73,31 @@ class Desk:
         """Hold all or nothing; None: ask again later, other workers were asked to give authority back."""
         reservation = act.reservation
         self.expire(act.now_ms, group)
+        over = self.room.parts_over(act.now_ms, EVICT)
+        if over:
+            self._remove(over, group)
         if self._known(reservation) is not None:
             return Held(id=reservation.id)
         needed: dict[Account, int] = {}
+        passed: list[Denied] = []
         for hold in reservation.holds:
             account = self._account(counter_key(hold))
-            before = needed.get(account, 0)
-            needed[account] = need = before + hold.amount
-            if not hold.hard or act.answered:
-                continue
-            free = account.authority - account.held
-            if hold.limit == account.limit and need <= free and free > 0:
-                continue
-            left = self._acquire(account, hold, need, group)
-            if left is None:
-                continue
-            if self._recall(account.key, act, group):
-                return None
-            return Denied(id=reservation.id, hold=hold, left=max(0, left - before))
+            left = None if act.answered else self.room.make(account, hold, needed, group)
+            if left is not None:
+                if hold.hard and self.room.recall(hold, act, group):
+                    return None
+                denied = Denied(id=reservation.id, hold=hold, left=max(0, left))
+                if hold.hard:
+                    return denied
+                passed.append(denied)
+            needed[account] = needed.get(account, 0) + hold.amount
         for account, amount in needed.items():
             group.hold(account, amount)
-            if act.answered and account.limit is not None:
+            if account.limit is not None:
                 account.authority = max(account.authority, account.held)
         self._open(reservation, group)
         group.reservation_rows[reservation.id] = act.row
-        return Held(id=reservation.id)
+        return Held(id=reservation.id, over=tuple(passed))
 
     def hold_at_once(self, reservation: Reservation, row: Row, now_ms: int) -> bool:
         """Hold without a transaction where authority that is surely this worker's covers it; False: take the queue.
@@ -118,7 +110,7 @@ class Desk:
         for hold in reservation.holds:
             account = self._account(counter_key(hold))
             needed[account] = need = needed.get(account, 0) + hold.amount
-            if hold.hard and (hold.limit != account.limit or need > account.sure() or account.sure() <= 0):
+            if hold.also or hold.limit != account.limit or need > account.sure() or account.sure() <= 0:
                 return False
         for account, amount in needed.items():
             account.held += amount
@@ -145,70 +137,6 @@ class Desk:
             del self._unwritten[reservation_id]
             group.reservation_rows[reservation_id] = row
             group.undo.append(partial(self._unwritten.__setitem__, reservation_id, waiting))
-
-    def _acquire(self, account: Account, hold: Hold, need: int, group: Group) -> int | None:
-        """Make room for ``need`` on top of what is held; None: done, else what is left of the limit."""
-        group.begin()
-        rows = group.connection.execute(_SELECT_OTHERS, (*account.key, self.worker)).fetchall()
-        others = sum(posted + authority for _, posted, authority, _ in rows)
-        left: int = hold.limit - others - account.posted - account.held
-        if need > left and self._recovery.of_dead({row[0] for row in rows} - {""}, group):
-            return self._acquire(account, hold, need, group)
-        group.touch(account)
-        account.limit = hold.limit
-        account.authority = account.held
-        if need > left:
-            return left
-        extra = 0 if account.key in self.recalled else max(0, min(255 * max(1, need), (left - need) // 8))
-        account.authority += need + extra
-        return None
-
-    def _recall(self, key: CounterKey, act: Reserve, group: Group) -> bool:
-        """True while another worker may still give authority back and this act may still wait for it."""
-        rows = group.connection.execute(_SELECT_OTHERS, (*key, self.worker)).fetchall()
-        if not any(authority > 0 and not tight for _, _, authority, tight in rows):
-            return False
-        now = time.monotonic()
-        if act.deadline == 0.0:
-            act.deadline = now + RECALL_WAIT_S
-        if now >= act.deadline:
-            return False
-        if key not in self._asked:
-            group.connection.execute("INSERT OR IGNORE INTO recalls VALUES (?, ?, ?, ?)", (*key, self.worker))
-            self._asked.add(key)
-            group.after.append(lambda committed: None if committed else self._asked.discard(key))
-        return True
-
-    def stop_asking(self, group: Group) -> None:
-        """Withdraw this worker's recalls; called when nothing waits any more."""
-        if self._asked:
-            group.begin()
-            asked, self._asked = self._asked, set()
-            group.connection.execute("DELETE FROM recalls WHERE worker = ?", (self.worker,))
-            group.after.append(lambda committed: None if committed else self._asked.update(asked))
-
-    def answer_recalls(self, connection: sqlite3.Connection) -> bool:
-        """Read what others ask for; True when this worker has something to give back, or may take slices again."""
-        rows = connection.execute(
-            'SELECT DISTINCT counter, "window", unit FROM recalls WHERE worker <> ?', (self.worker,)
-        ).fetchall()
-        self.recalled = set(rows)
-        return any(self._surplus(key) for key in self.recalled)
-
-    def give_back(self, group: Group) -> None:
-        """Reduce the authority on recalled counters to what is held; the group's shares say so to the others."""
-        for key in self.recalled:
-            if self._surplus(key):
-                account = self._accounts[key]
-                group.begin()
-                group.touch(account)
-                account.authority = account.held
-
-    def _surplus(self, key: CounterKey) -> bool:
-        account = self._accounts.get(key)
-        if account is None or account.limit is None:
-            return False
-        return account.authority != account.held or (account.written is not None and not account.written[2])
 
     # Settling
 
@@ -289,7 +217,7 @@ class Desk:
             group.touch(account)
             account.posted += amount
             if account.limit is not None:
-                tight = account.key in self.recalled
+                tight = account.exact or account.key in self.room.recalled
                 account.authority = account.held if tight else max(account.authority - amount, account.held)
 
     # Keeping
@@ -321,7 +249,7 @@ class Desk:
 
     def close(self, group: Group) -> None:
         """Give everything back but what open reservations hold."""
-        self.recalled = set()
+        self.room.recalled = set()
         idle = []
         for account in self._accounts.values():
             if account.held == 0:
@@ -334,11 +262,16 @@ class Desk:
     def fold(self, accounts: Sequence[Account], group: Group) -> None:
         """Move what these accounts booked to the common share and drop their rows."""
         group.begin()
+        written = [account for account in accounts if account.written is not None]
+        group.connection.executemany(FOLD, [(*account.key, account.posted) for account in written if account.posted])
+        self._remove(accounts, group)
+
+    def _remove(self, accounts: Sequence[Account], group: Group) -> None:
+        group.begin()
         for account in accounts:
             account.folding = True
         group.undo.append(lambda: self._unfold(accounts))
         written = [account for account in accounts if account.written is not None]
-        group.connection.executemany(FOLD, [(*account.key, account.posted) for account in written if account.posted])
         group.connection.executemany(
             'DELETE FROM shares WHERE counter = ? AND "window" = ? AND unit = ? AND worker = ?',
             [(*account.key, self.worker) for account in written],
@@ -381,7 +314,7 @@ class Desk:
         for hold in reservation.holds:
             account = self._account(counter_key(hold))
             group.hold(account, -hold.amount)
-            if account.limit is not None and account.key in self.recalled:
+            if account.limit is not None and (account.exact or account.key in self.room.recalled):
                 account.authority = account.held
         waiting = self._unwritten.pop(reservation.id, None)
         if waiting is not None:
@@ -400,7 +333,7 @@ class Desk:
         self._tombstones[id] = tombstone
         group.undo.append(lambda: self._dig_up(id, before))
         if len(self._tombstones) > TOMBSTONES_MAX:
-            del self._tombstones[next(iter(self._tombstones))]
+            self._tombstones.popitem(last=False)
 
     def _dig_up(self, id: str, before: Tombstone | None) -> None:
         self._tombstones.pop(id, None)

@@ -76,7 +76,7 @@ class Account:
     ``authority`` is what this worker may spend or has promised to ``held``; 0 while no hard limit is known.
     """
 
-    __slots__ = ("authority", "folding", "group", "held", "key", "limit", "posted", "written")
+    __slots__ = ("authority", "exact", "folding", "group", "held", "key", "limit", "posted", "written")
 
     def __init__(self, key: CounterKey) -> None:
         self.key = key
@@ -87,6 +87,8 @@ class Account:
         self.written: tuple[int, int, bool] | None = None
         """(posted, authority, tight) as they stand in the file; None: no row."""
         self.group: Group | None = None
+        self.exact = False
+        """A part of a limit over several windows: authority is never more than what is held."""
         self.folding = False
         """On its way to the common share: nothing more may be held on it."""
 
@@ -149,7 +151,7 @@ class Group:
         """All rows, in as few statements as possible."""
         shares = []
         for account in self.accounts:
-            tight = account.key in recalled and account.authority == account.held
+            tight = account.authority == account.held and (account.exact or account.key in recalled)
             self._states.append((account, (account.posted, account.authority, tight)))
             if account.written != (account.posted, account.authority, tight) and _counts(account):
                 shares.append((*account.key, worker, account.posted, account.authority, tight))

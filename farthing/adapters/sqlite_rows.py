@@ -171,7 +171,8 @@ def reservation_from_row(row: Sequence[object]) -> Reservation:
         {
             "id": cell["id"],
             "request_id": cell["request_id"],
-            "holds": [dict(zip(HOLD_COLUMNS, hold, strict=True)) for hold in _holds.decode(str(cell["holds"]))],
+            # Rows of earlier releases end before the newest fields of a hold.
+            "holds": [dict(zip(HOLD_COLUMNS, hold, strict=False)) for hold in _holds.decode(str(cell["holds"]))],
             "ceiling": cell["ceiling_nusd"],
             "expires_at_ms": cell["expires_at_ms"],
         },

@@ -3,9 +3,13 @@
 import ipaddress
 from collections import Counter
 from fnmatch import fnmatchcase
+from typing import get_args
 
 from farthing.config.settings import ProviderSettings, Settings
+from farthing.core.budget_check import period_problems
 from farthing.core.policy import Fallback
+from farthing.core.policy_routes import route_problems
+from farthing.core.types import ProviderDialect
 
 
 def problems(settings: Settings) -> list[str]:
@@ -13,8 +17,10 @@ def problems(settings: Settings) -> list[str]:
     found = [
         *_twice("providers", [provider.name for provider in settings.providers]),
         *_twice("budgets", [budget.name for budget in settings.policy.budgets]),
+        *_twice("alert_sinks", [sink.name for sink in settings.alerts.sinks]),
     ]
-    for dialect in ("openai", "anthropic"):
+    found += _cache(settings)
+    for dialect in get_args(ProviderDialect):
         rest = [one.name for one in settings.providers if not one.models and dialect_of(one) == dialect]
         if len(rest) > 1:
             listed = ", ".join(f'"{name}"' for name in rest)
@@ -24,9 +30,25 @@ def problems(settings: Settings) -> list[str]:
             )
     for place, fallback in enumerate(settings.policy.fallbacks):
         found.extend(f"fallbacks[{place}].to: {problem}" for problem in _unreachable(settings, fallback))
+    for place, budget in enumerate(settings.policy.budgets):
+        found.extend(f'budgets[{place}]: {problem} (in "{budget.name}")' for problem in period_problems(budget))
+    found += _routes(settings)
     retries = settings.policy.retries
     if retries.backoff_ms > retries.backoff_ms_max:
         found.append("retries.backoff: is longer than retries.backoff_max")
+    return found
+
+
+def _routes(settings: Settings) -> list[str]:
+    """Routes that contradict themselves or name models that no provider serves."""
+    found = _twice("routes", [route.name for route in settings.policy.routes])
+    for place, route in enumerate(settings.policy.routes):
+        found.extend(f'routes[{place}].{problem} (in "{route.name}")' for problem in route_problems(route))
+        cascade = route.cascade
+        others = (route.classifier, cascade.peer, cascade.judge) if cascade else (route.classifier,)
+        for model in dict.fromkeys((*(model for _, model in route.tiers), *filter(None, others))):
+            if not serving(settings.providers, model):
+                found.append(f'routes[{place}]: no provider serves "{model}" (in "{route.name}")')
     return found
 
 
@@ -40,6 +62,8 @@ def notes(settings: Settings) -> tuple[str, ...]:
         found.append("server.durability: relaxed; a crash can lose the entries of its last 100 ms")
     if not any(budget.hard for budget in settings.policy.budgets):
         found.append("budgets: none is hard; nothing limits spending")
+    if settings.policy.budgets and not settings.alerts.sinks:
+        found.append("alert_sinks: none; nobody is told when a budget is nearly used up")
     if settings.policy.unpriced.action == "allow":
         found.append("unpriced.action: allow; calls with unknown prices pass USD budgets unseen")
     if settings.policy.log.text == "full":
@@ -55,23 +79,16 @@ def serving(providers: tuple[ProviderSettings, ...], model: str) -> tuple[Provid
     return named or claiming or tuple(one for one in providers if not one.models)
 
 
-def dialect_of(provider: ProviderSettings) -> str:
+def dialect_of(provider: ProviderSettings) -> ProviderDialect:
     """The API this provider speaks."""
-    return "anthropic" if provider.kind == "anthropic" else "openai"
+    return "openai" if provider.kind == "azure" else provider.kind
 
 
 def _unreachable(settings: Settings, fallback: Fallback) -> list[str]:
-    """Why the fallback's models cannot be reached; a request keeps its API, so all must speak the same one."""
+    """Why the fallback's models cannot be reached. Another API is no hindrance: the call is translated."""
     names = ", ".join(provider.name for provider in settings.providers)
     lost = [model for model in fallback.to if not serving(settings.providers, model)]
-    if lost:
-        return [f'no provider serves "{model}"; configured providers: {names}' for model in lost]
-    literal = () if set("*?[") & set(fallback.model) else (fallback.model,)
-    spoken = [{dialect_of(one) for one in serving(settings.providers, model)} for model in (*literal, *fallback.to)]
-    if not spoken or set.intersection(*[dialects or {"openai", "anthropic"} for dialects in spoken]):
-        return []
-    chain = " → ".join((*literal, *fallback.to))
-    return [f"{chain} would change the API; a request stays with the API it came in (openai or anthropic)"]
+    return [f'no provider serves "{model}"; configured providers: {names}' for model in lost]
 
 
 def is_loopback(host: str) -> bool:
@@ -80,6 +97,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _cache(settings: Settings) -> list[str]:
+    found = _twice("cache", [route.name for route in settings.policy.cache])
+    if settings.cache_store.kind == "valkey" and not settings.cache_store.url_env:
+        found.append("cache_store.url_env: is missing; name the variable that holds the address of Valkey")
+    return found
 
 
 def _twice(section: str, names: list[str]) -> list[str]:

@@ -6,12 +6,14 @@ Declared as data so that the parser, the "did you mean" hints and the documentat
 from types import MappingProxyType
 from typing import Final, NamedTuple, get_args
 
-from farthing.config import values
+from farthing.config import budgets, caches, routes, values
 from farthing.config.settings import ProviderKind
 from farthing.config.values import Reader, Wrong, did_you_mean, shown
-from farthing.core.budget import is_budget_dimension
+from farthing.core.budget_check import is_budget_dimension
 from farthing.core.dimensions import SCOPE_DIMENSIONS
-from farthing.core.policy import ErrorClass, Period
+from farthing.core.policy import ErrorClass, Period, Weekday
+from farthing.core.policy_cache import CACHED_ENDPOINTS, IGNORABLE
+from farthing.core.policy_routes import Rung
 from farthing.core.types import LimitUnit
 
 BUDGET_DIMENSIONS: Final = (*SCOPE_DIMENSIONS, "provider", "model")
@@ -93,7 +95,16 @@ BUDGET: Final = MappingProxyType(
         "each": Setting(values.listed(_dimension)),
         "match": Setting(values.pairs(_dimension, values.text)),
         "timezone": Setting(values.timezone),
+        "day_hour": Setting(values.whole(0, 23)),
+        "week_starts": Setting(values.choice(*get_args(Weekday))),
+        "month_day": Setting(values.whole(1, 31)),
+        "year_month": Setting(values.whole(1, 12)),
+        "length": Setting(values.duration_ms, "length_ms"),
+        "credits": Setting(budgets.tables(budgets.grant)),
+        "raises": Setting(budgets.tables(budgets.grant)),
+        "thresholds": Setting(budgets.tables(budgets.threshold)),
         "hard": Setting(values.flag),
+        "mode": Setting(values.choice("enforce", "shadow")),
     }
 )
 
@@ -142,6 +153,124 @@ EXCHANGE_LOG: Final = MappingProxyType(
     }
 )
 
+ANALYTICS: Final = MappingProxyType(
+    {
+        "reports": Setting(values.choice("ledger", "parquet", "clickhouse")),
+        "parquet": Setting(values.text),
+        "clickhouse_url": Setting(values.url),
+        "clickhouse_database": Setting(values.matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a database")),
+        "clickhouse_user": Setting(values.text),
+        "clickhouse_password_env": Setting(_ENV_NAME),
+    }
+)
+
+ALERTS: Final = MappingProxyType(
+    {
+        "thresholds": Setting(values.listed(values.whole(1, 1_000))),
+        "forecast": Setting(values.flag),
+        "quiet_hours": Setting(values.hours),
+        "quiet_timezone": Setting(values.timezone),
+        "quiet_passes": Setting(values.choice("critical", "warning", "nothing")),
+        "velocity_usd_per_minute": Setting(values.usd, "velocity"),
+        "velocity_factor": Setting(values.whole(2, 10_000)),
+        "velocity_floor_usd_per_minute": Setting(values.usd, "velocity_floor"),
+        "velocity_action": Setting(values.choice("notify", "block")),
+        "velocity_cooldown": Setting(values.duration_ms, "velocity_cooldown_ms"),
+        "give_up_after": Setting(values.duration_ms, "give_up_after_ms"),
+        "retention_days": Setting(values.whole(1, 36_500)),
+    }
+)
+
+ALERT_SINK: Final = MappingProxyType(
+    {
+        "name": Setting(_NAME),
+        "kind": Setting(values.choice("apprise", "webhook", "log")),
+        "url_env": Setting(_ENV_NAME),
+        "secret_env": Setting(_ENV_NAME),
+        "severity": Setting(values.choice("info", "warning", "critical")),
+        "budgets": Setting(values.listed(values.text)),
+    }
+)
+
+CACHE_STORE: Final = MappingProxyType(
+    {
+        "kind": Setting(values.choice("memory", "sqlite", "valkey")),
+        "url_env": Setting(_ENV_NAME),
+        "name": Setting(_PROVIDER_NAME),
+        "entries_max": Setting(values.whole(1)),
+        "bytes_max": Setting(values.whole(4096)),
+        "memory_entries_max": Setting(values.whole(1)),
+        "memory_bytes_max": Setting(values.whole(4096)),
+    }
+)
+
+CACHE: Final = MappingProxyType(
+    {
+        "name": Setting(_NAME),
+        "models": Setting(values.listed(values.text)),
+        "endpoints": Setting(values.listed(values.choice(*CACHED_ENDPOINTS))),
+        "match": Setting(values.pairs(caches.dimension, values.text)),
+        "use": Setting(values.flag),
+        "exact": Setting(values.flag),
+        "ttl": Setting(values.duration_ms, "ttl_ms"),
+        "partition": Setting(values.listed(caches.dimension)),
+        "ignore": Setting(values.listed(values.choice(*IGNORABLE))),
+        "temperature_max": Setting(caches.number(0, 2)),
+        "seeded": Setting(values.flag),
+        "choices_max": Setting(values.whole(1, 128)),
+        "tools": Setting(values.flag),
+        "external": Setting(values.flag),
+        "bytes_max": Setting(values.whole(1, 2**31)),
+        "tags": Setting(values.listed(values.text)),
+        "single_flight": Setting(values.flag),
+        "semantic": Setting(caches.semantic),
+    }
+)
+
+EMBEDDER: Final = MappingProxyType(
+    {
+        "kind": Setting(values.choice("minilm", "onnx", "endpoint")),
+        "folder": Setting(values.text),
+        "provider": Setting(values.text),
+        "model": Setting(values.text),
+        "dimensions": Setting(values.whole(1, 65_536)),
+    }
+)
+
+ROUTE: Final = MappingProxyType(
+    {
+        "name": Setting(_NAME),
+        "models": Setting(values.listed(values.text, low=1)),
+        "match": Setting(values.pairs(routes.what, values.text)),
+        "tiers": Setting(routes.tiers),
+        "by": Setting(values.listed(values.choice(*get_args(Rung)))),
+        "tags": Setting(values.pairs(values.text, values.text)),
+        "tag_header": Setting(_HEADER),
+        "otherwise": Setting(values.text),
+        "table": Setting(values.text),
+        "classifier": Setting(values.text),
+        "length_tokens": Setting(values.whole(1)),
+        "quality_min": Setting(caches.number(0, 1)),
+        "latency_max": Setting(values.duration_ms, "latency_ms_max"),
+        "cost_usd_max": Setting(values.usd, "cost_max"),
+        "providers": Setting(values.listed(_PROVIDER_NAME)),
+        "sticky": Setting(values.choice("conversation", "request")),
+        "turns_expected": Setting(values.whole(1, 10_000)),
+        "cascade": Setting(routes.cascade),
+        "rollout": Setting(routes.rollout),
+    }
+)
+
+STORE: Final = MappingProxyType(
+    {
+        "kind": Setting(values.choice("sqlite", "postgres", "valkey")),
+        "postgres_url_env": Setting(_ENV_NAME),
+        "valkey_url_env": Setting(_ENV_NAME),
+        "namespace": Setting(values.matching(r"[a-z][a-z0-9_]{0,31}", "a name of small letters, digits and '_'")),
+        "allowance_usd": Setting(values.usd, "allowance"),
+    }
+)
+
 TOP: Final = MappingProxyType(
     {
         "on_disconnect": Setting(values.choice("drain", "cancel")),
@@ -155,18 +284,34 @@ TOP: Final = MappingProxyType(
 SECTIONS: Final = MappingProxyType(
     {
         "server": SERVER,
+        "store": STORE,
         "limits": LIMITS,
         "retries": RETRIES,
         "unpriced": UNPRICED,
         "exchange_log": EXCHANGE_LOG,
+        "alerts": ALERTS,
+        "analytics": ANALYTICS,
+        "cache_store": CACHE_STORE,
+        "embedder": EMBEDDER,
     }
 )
 """``[section]``: at most once each."""
 
-LISTS: Final = MappingProxyType({"providers": PROVIDER, "budgets": BUDGET, "fallbacks": FALLBACK})
+LISTS: Final = MappingProxyType(
+    {"providers": PROVIDER, "budgets": BUDGET, "fallbacks": FALLBACK, "alert_sinks": ALERT_SINK, "cache": CACHE, "routes": ROUTE}
+)
 """``[[section]]``: any number of times."""
 
-REQUIRED: Final = MappingProxyType({"providers": ("name",), "budgets": ("name", "per"), "fallbacks": ("model", "to")})
+REQUIRED: Final = MappingProxyType(
+    {
+        "providers": ("name",),
+        "budgets": ("name", "per"),
+        "fallbacks": ("model", "to"),
+        "alert_sinks": ("name", "kind"),
+        "cache": ("name",),
+        "routes": ("name", "models", "tiers"),
+    }
+)
 
 ENVIRONMENT: Final = MappingProxyType(
     {

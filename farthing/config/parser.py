@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from farthing.config import checks, grammar
+from farthing.config import budgets, checks, grammar
 from farthing.config.grammar import Setting
 from farthing.config.places import default_home
 from farthing.config.presets import DEFAULT_PROVIDERS, PRESETS, preset_values
@@ -40,7 +40,10 @@ def parse(text: str, *, env: Mapping[str, str], source: str) -> Settings:
         "log": single["exchange_log"],
         "budgets": [_budget(path, values, problems) for path, values in many["budgets"]],
         "fallbacks": [values for _, values in many["fallbacks"]],
+        "cache": [values for _, values in many["cache"]],
+        "routes": [values for _, values in many["routes"]],
     }
+    sinks = [_sink(path, values, problems) for path, values in many["alert_sinks"]]
     if problems:
         raise ConfigError(problems, source=source or "configuration")
     whole: Values = {
@@ -48,6 +51,11 @@ def parse(text: str, *, env: Mapping[str, str], source: str) -> Settings:
         "server": server,
         "providers": providers or DEFAULT_PROVIDERS,
         "policy": policy,
+        "alerts": single["alerts"] | {"sinks": sinks},
+        "analytics": single["analytics"],
+        "store": single["store"],
+        "cache_store": single["cache_store"],
+        "embedder": single["embedder"],
         "source": source,
     }
     return _checked(whole, source or "configuration")
@@ -181,10 +189,29 @@ def _provider(path: str, values: Values, problems: list[str]) -> Values:
     return merged
 
 
+def _sink(path: str, values: Values, problems: list[str]) -> Values:
+    """A sink that names the variables its kind needs, and no other."""
+    kind = values.get("kind")
+    needs = {"apprise": ("url_env",), "webhook": ("url_env", "secret_env"), "log": ()}.get(str(kind), ())
+    for key in ("url_env", "secret_env") if kind else ():
+        if key in needs and key not in values:
+            what = "its address" if key == "url_env" else "the key that signs its alerts"
+            problems.append(f'{path}.{key}: is missing; name the environment variable that holds {what}: {key} = "…"')
+        elif key in values and key not in needs:
+            problems.append(f'{path}.{key}: means nothing with kind = "{kind}"')
+    return values
+
+
 def _budget(path: str, values: Values, problems: list[str]) -> Values:
     limits = [(unit, values.pop(unit)) for unit in grammar.LIMIT_UNITS if unit in values]
-    if not limits and not any(problem.startswith(f"{path}.") for problem in problems):
-        problems.append(f"{path}: limits nothing; give at least one of {', '.join(grammar.LIMIT_UNITS)}")
+    fine = not any(problem.startswith(f"{path}.") for problem in problems)
+    if fine and not limits and not values.get("credits"):
+        problems.append(f"{path}: limits nothing; give credits, or at least one of {', '.join(grammar.LIMIT_UNITS)}")
     if values.get("per") == "request" and any(unit == "requests" for unit, _ in limits):
         problems.append(f'{path}.requests: means nothing with per = "request"; choose day, week, month or total')
-    return values | {"limits": limits}
+    mode = values.pop("mode", None)
+    if mode is not None:
+        if values.get("hard", mode == "enforce") != (mode == "enforce"):
+            problems.append(f'{path}.mode: "{mode}" contradicts hard; keep one of the two')
+        values["hard"] = mode == "enforce"
+    return budgets.dated(values | {"limits": limits})

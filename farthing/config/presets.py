@@ -76,6 +76,35 @@ _ALL: Final = (
         models=("sonar", "sonar-*"),
         include_usage=False,
     ),
+    ProviderSettings(
+        name="gemini",
+        kind="gemini",
+        base_url="https://generativelanguage.googleapis.com/v1beta",
+        api_key_env="GEMINI_API_KEY",
+        models=("gemini-*", "gemma-*"),
+        price_as="google",
+    ),
+    ProviderSettings(
+        name="bedrock",
+        kind="bedrock",
+        base_url=_NEEDS_URL,
+        api_key_env="AWS_BEARER_TOKEN_BEDROCK",
+        models=(
+            "amazon.*",
+            "anthropic.*",
+            "cohere.*",
+            "deepseek.*",
+            "meta.*",
+            "mistral.*",
+            "openai.*",
+            "qwen.*",
+            "us.*",
+            "eu.*",
+            "apac.*",
+            "global.*",
+        ),
+        price_as="aws",
+    ),
     ProviderSettings(name="azure", kind="azure", base_url=_NEEDS_URL, api_key_env="AZURE_OPENAI_API_KEY"),
     ProviderSettings(name="vllm", base_url=_NEEDS_URL),
 )
@@ -86,9 +115,12 @@ DEFAULT_PROVIDERS: Final = (PRESETS["openai"], PRESETS["anthropic"])
 """What runs when the file names no provider."""
 
 
+_CLOUDS: Final = {"azure": "azure", "gemini": "google", "bedrock": "aws"}
+
+
 def preset_values(name: str, kind: str) -> dict[str, object]:
-    """Defaults of the provider called ``name``; a provider of kind ``azure`` is priced as Azure by any name."""
+    """Defaults of the provider called ``name``; the clouds are priced as themselves by any name."""
     preset = PRESETS.get(name)
     if preset is not None:
         return {key: value for key, value in msgspec.structs.asdict(preset).items() if value != ""}
-    return {"price_as": "azure"} if kind == "azure" else {}
+    return {"price_as": _CLOUDS[kind]} if kind in _CLOUDS else {}

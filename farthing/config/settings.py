@@ -6,7 +6,7 @@ import msgspec
 
 from farthing.core.policy import Policy
 
-ProviderKind = Literal["openai", "anthropic", "azure"]
+ProviderKind = Literal["openai", "anthropic", "azure", "gemini", "bedrock"]
 
 
 class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +51,104 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Serve non-loopback addresses although no key exists (anyone who reaches the port can spend)."""
 
 
+class AnalyticsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[analytics]``."""
+
+    reports: Literal["ledger", "parquet", "clickhouse"] = "ledger"
+    """What ``farthing report`` reads when ``--from`` does not say."""
+    parquet: str = ""
+    """Folder of the Parquet export; empty: ``parquet`` in the installation's folder."""
+    clickhouse_url: str = ""
+    """The server's HTTP interface; when set, the gateway sends it the books."""
+    clickhouse_database: str = "default"
+    clickhouse_user: str = ""
+    clickhouse_password_env: str = ""
+    """Environment variable that holds the password."""
+
+
+class AlertSinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One way to people, ``[[alert_sinks]]``."""
+
+    name: str
+    kind: Literal["apprise", "webhook", "log"]
+    url_env: str = ""
+    """Environment variable that holds its address; addresses often hold secrets."""
+    secret_env: str = ""
+    """Environment variable that holds the key with which a webhook's alerts are signed."""
+    severity: Literal["info", "warning", "critical"] = "info"
+    """The least urgent alert that goes there."""
+    budgets: tuple[str, ...] = ()
+    """Patterns of budgets' names whose alerts go there; empty: all."""
+
+
+class AlertSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[alerts]``: what is told of budgets, when, and to whom. Amounts in nano-USD per minute."""
+
+    thresholds: tuple[int, ...] = (50, 75, 90, 100)
+    """Percent of a limit, for budgets of an hour or longer that name no thresholds of their own."""
+    forecast: bool = True
+    quiet_hours: tuple[int, int] | None = None
+    """(start, end) in minutes after midnight."""
+    quiet_timezone: str = "UTC"
+    quiet_passes: Literal["critical", "warning", "nothing"] = "critical"
+    velocity: int | None = None
+    velocity_factor: int | None = None
+    velocity_floor: int = 1_000_000_000
+    velocity_action: Literal["notify", "block"] = "notify"
+    velocity_cooldown_ms: int = 60_000
+    give_up_after_ms: int = 86_400_000
+    retention_days: int = 400
+    sinks: tuple[AlertSinkSettings, ...] = ()
+
+
+class EmbedderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[embedder]``: what makes vectors of questions for caches that serve similar ones."""
+
+    kind: Literal["minilm", "onnx", "endpoint"] = "minilm"
+    """``minilm``: the model that ``farthing embedder fetch`` puts into the installation's folder. ``onnx``: any
+    sentence encoder in ``folder``. ``endpoint``: ``model`` of ``provider``, OpenAI-compatible, paid per call."""
+    folder: str = ""
+    """Holds ``model.onnx`` and ``tokenizer.json``."""
+    provider: str = ""
+    model: str = ""
+    dimensions: int = 0
+    """Numbers in the endpoint's vectors."""
+
+
+class CacheStoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[cache_store]``: where answers are kept."""
+
+    kind: Literal["memory", "sqlite", "valkey"] = "sqlite"
+    """``memory``: gone with the process. ``sqlite``: ``cache.db`` in the installation's folder. ``valkey``: shared by
+    gateways on several machines."""
+    url_env: str = ""
+    """Environment variable that holds Valkey's address."""
+    name: str = "cache"
+    """Tells apart several caches on one Valkey."""
+    entries_max: int = 100_000
+    bytes_max: int = 1024 * 1024 * 1024
+    memory_entries_max: int = 10_000
+    """Of each process, in front of ``sqlite`` and ``valkey``; all there is with ``memory``."""
+    memory_bytes_max: int = 64 * 1024 * 1024
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[store]``: where holds and the ledger are."""
+
+    kind: Literal["sqlite", "postgres", "valkey"] = "sqlite"
+    """``sqlite``: one file in the installation's folder. ``postgres``: PostgreSQL alone. ``valkey``: budgets in
+    Valkey, the ledger in PostgreSQL."""
+    postgres_url_env: str = "FARTHING_POSTGRES_URL"
+    """Environment variable that holds PostgreSQL's URL."""
+    valkey_url_env: str = "FARTHING_VALKEY_URL"
+    """Environment variable that holds Valkey's URL."""
+    namespace: str = "farthing"
+    """PostgreSQL schema and Valkey hash tag; tells apart several installations on one server."""
+    allowance: int = 0
+    """Nano-USD of ceilings that each worker lets through while budgets cannot be asked, with
+    ``on_store_failure = "allow"``."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole installation."""
 
@@ -58,6 +156,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """FARTHING_HOME: the folder that holds everything this installation writes."""
     server: ServerSettings = ServerSettings()
     providers: tuple[ProviderSettings, ...] = ()
+    store: StoreSettings = StoreSettings()
     policy: Policy = Policy()
+    alerts: AlertSettings = AlertSettings()
+    analytics: AnalyticsSettings = AnalyticsSettings()
+    cache_store: CacheStoreSettings = CacheStoreSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
     source: str = ""
     """The file the settings came from; empty: defaults."""

@@ -18,6 +18,7 @@ INT64_MAX: Final = 2**63 - 1
 
 _DURATION = re.compile(r"(\d{1,12})\s*(ms|s|m|h|d)")
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_HOURS = re.compile(r"(\d{2}):(\d{2})\s*-\s*(\d{2}):(\d{2})")
 _DOLLARS = re.compile(r"\d{1,9}(\.\d{1,12})?")
 _SECRET = re.compile(
     r"(?:^|\s|=)(?:(?:sk|fk)[-_][A-Za-z0-9_-]{12,}|(?:gsk|xai|pplx|hf|nvapi)[-_][A-Za-z0-9_]{20,})"
@@ -119,6 +120,17 @@ def duration_ms(value: object) -> object:
     if milliseconds < 1:
         raise Wrong("is zero; at least 1ms is expected")
     return milliseconds
+
+
+def hours(value: object) -> object:
+    """``"22:00-07:00"`` to (1320, 420): minutes after midnight, over midnight or not."""
+    found = _HOURS.fullmatch(value) if isinstance(value, str) else None
+    minutes = [int(found[one]) * 60 + int(found[one + 1]) for one in (1, 3)] if found else []
+    if found is None or any(int(found[one]) > 23 or int(found[one + 1]) > 59 for one in (1, 3)):
+        raise Wrong(f'is {shown(value)}; a part of the day is expected, such as "22:00-07:00"')
+    if minutes[0] == minutes[1]:
+        raise Wrong(f"is {shown(value)}; the hours begin when they end")
+    return tuple(minutes)
 
 
 def _dollar_text(value: object) -> str:

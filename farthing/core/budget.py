@@ -1,28 +1,30 @@
 """Budgets: which limits bind a call, on which counters and in which windows, and what a call counts on each.
 
-Owns the canonical names of counters and windows. It decides nothing about money already spent: the books do, under
-the holds that are made here. ``zoneinfo`` reads the time zone database when a policy is loaded; a call reads nothing.
+Owns the canonical names of counters. It decides nothing about money already spent: the books do, under the holds
+that are made here.
 """
 
-import datetime
-from collections import Counter
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from farthing.core.budget_check import problems_of
+from farthing.core.budget_limits import SINGLE_UNITS, Frame, Limits, changes_of, frames_at, limits_at
+from farthing.core.budget_windows import Windows, start_of, windows_of
 from farthing.core.dimensions import SCOPE_DIMENSIONS
 from farthing.core.errors import PolicyError
-from farthing.core.policy import Budget, Period
+from farthing.core.policy import Budget
 from farthing.core.types import Hold, LimitUnit, Scope
+
+TURN_UNITS: Final = ("tool_calls", "turns_without_human")
 
 MEMO_MAX: Final = 16_384
 """Scopes whose budgets are remembered; the memory stays bounded with any number of users."""
 
 _ESCAPES: Final = str.maketrans({"%": "%25", "|": "%7C", ",": "%2C", "=": "%3D"})
-_DAY: Final = datetime.timedelta(days=1)
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,76 +35,19 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
     output_tokens: int
     requests: int = 1
+    tool_calls: int = 0
+    """Tool calls whose results this call brings."""
+    turns_without_human: int = 0
+    """The model's turns since a human last spoke, this call included; 0: not known."""
 
 
 class Violation(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that is by itself larger than a ``per = "request"`` limit."""
+    """A call that by itself passes a limit on single calls."""
 
     budget: Budget
     unit: LimitUnit
     limit: int
     needed: int
-
-
-class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """One period of a budget: ``starts_at_ms`` ≤ t < ``ends_at_ms``; ``total`` has no end (None)."""
-
-    name: str
-    starts_at_ms: int
-    ends_at_ms: int | None
-
-
-class Calendar:
-    """The windows of one period in one time zone. Remembers the last window only."""
-
-    def __init__(self, period: Period, zone: datetime.tzinfo) -> None:
-        self._period = period
-        self._zone = zone
-        self._last = Window(name="", starts_at_ms=0, ends_at_ms=0)
-
-    def window(self, at_ms: int) -> Window:
-        """The window that holds an instant."""
-        last = self._last
-        if last.starts_at_ms <= at_ms and (last.ends_at_ms is None or at_ms < last.ends_at_ms):
-            return last
-        self._last = found = self._find(at_ms)
-        return found
-
-    def _find(self, at_ms: int) -> Window:
-        if self._period == "total":
-            return Window(name="all", starts_at_ms=-(2**62), ends_at_ms=None)
-        first = self._first_day(datetime.datetime.fromtimestamp(at_ms // 1000, self._zone).date())
-        # Where clocks go back over midnight, the local date of an instant is not monotonic: the bounds decide.
-        if at_ms >= self._starts(self._next(first)):
-            first = self._next(first)
-        elif at_ms < self._starts(first):
-            first = self._first_day(first - _DAY)
-        return Window(
-            name=self._name(first), starts_at_ms=self._starts(first), ends_at_ms=self._starts(self._next(first))
-        )
-
-    def _starts(self, day: datetime.date) -> int:
-        """The first instant of a local day; midnight skipped by a clock change is the instant of that change."""
-        midnight = datetime.datetime(day.year, day.month, day.day, tzinfo=self._zone)
-        return int(midnight.timestamp()) * 1000
-
-    def _first_day(self, day: datetime.date) -> datetime.date:
-        if self._period == "month":
-            return day.replace(day=1)
-        return day - _DAY * day.weekday() if self._period == "week" else day
-
-    def _next(self, first: datetime.date) -> datetime.date:
-        if self._period == "month":
-            return (first + _DAY * 31).replace(day=1)
-        return first + _DAY * (7 if self._period == "week" else 1)
-
-    def _name(self, first: datetime.date) -> str:
-        if self._period == "month":
-            return f"{first.year:04}-{first.month:02}"
-        if self._period == "week":
-            year, week, _ = first.isocalendar()
-            return f"{year:04}-W{week:02}"
-        return first.isoformat()
 
 
 class Budgets:
@@ -113,70 +58,76 @@ class Budgets:
     """
 
     def __init__(self, budgets: tuple[Budget, ...]) -> None:
-        problems = [problem for budget in budgets for problem in _problems(budget)]
-        problems += [f"budget {name!r} is defined twice" for name in _repeated(budget.name for budget in budgets)]
+        problems = problems_of(budgets)
         if problems:
             raise PolicyError(problems, source="policy.budgets")
         self._index: dict[str, dict[tuple[str, ...], dict[tuple[str, ...], list[_Rule]]]] = {}
-        calendars: dict[tuple[Period, str], Calendar] = {}
+        shared: dict[object, Windows | None] = {}
         for position, budget in enumerate(budgets):
-            calendar = None
-            if budget.per != "request":
-                key = (budget.per, budget.timezone)
-                calendar = calendars.setdefault(key, Calendar(budget.per, _zone(budget.timezone)))
-            self._add(_Rule(position, budget, calendar))
+            key = (budget.per, budget.timezone, start_of(budget), budget.length_ms)
+            if key not in shared:
+                shared[key] = windows_of(budget)
+            self._add(_Rule(position, budget, shared[key]))
+        self.counts_turns = any(unit in TURN_UNITS for budget in budgets for unit, _ in budget.limits)
+        """Some limit counts tool calls or turns: only then is the conversation in a body looked at."""
+        self.single = any(_single_limits(budget) for budget in budgets)
+        """Some limit binds single calls: only then need ``violation`` be asked."""
         self._project = _projection(budgets)
         self._memo: dict[object, _Bound] = {}
         self._older: dict[object, _Bound] = {}
 
     def holds(self, scope: Scope, *, provider: str, model: str, need: Need, at_ms: int) -> tuple[Hold, ...]:
         """The holds that this call needs, in the policy's order; windows are those of ``at_ms`` and stay fixed."""
-        amounts = {
-            "usd": need.usd or 0,
-            "tokens": need.input_tokens + need.output_tokens,
-            "input_tokens": need.input_tokens,
-            "output_tokens": need.output_tokens,
-            "requests": need.requests,
-        }
+        amounts = amounts_of(need)
         holds = []
-        for calendar, counter, budget in self._bound(scope, provider, model).counted:
-            window = calendar.window(at_ms)
-            for unit, limit in budget.limits:
-                holds.append(
-                    Hold(
-                        counter=counter,
-                        window=window.name,
-                        unit=unit,
-                        limit=limit,
-                        amount=amounts[unit],
-                        budget=budget.name,
-                        resets_at_ms=window.ends_at_ms,
-                        hard=budget.hard,
+        for rule, counter in self._bound(scope, provider, model).counted:
+            budget = rule.budget
+            for window, limits in rule.frames(at_ms):
+                for unit, limit in limits:
+                    holds.append(
+                        Hold(
+                            counter=counter,
+                            window=window.name,
+                            unit=unit,
+                            limit=limit,
+                            amount=amounts[unit],
+                            budget=budget.name,
+                            resets_at_ms=window.ends_at_ms,
+                            hard=budget.hard,
+                            also=window.also,
+                        )
                     )
-                )
         return tuple(holds)
 
     def violation(self, scope: Scope, *, provider: str, model: str, need: Need) -> Violation | None:
-        """The first hard ``per = "request"`` limit that this call alone would cross, if any."""
-        for budget in self._bound(scope, provider, model).single:
-            for unit, limit in budget.limits:
-                needed = _quantity(unit, need.usd, need.input_tokens, need.output_tokens, need.requests)
-                if budget.hard and needed > limit:
-                    return Violation(budget=budget, unit=unit, limit=limit, needed=needed)
+        """The first hard limit on single calls that this call alone would cross, if any."""
+        single = self._bound(scope, provider, model).single
+        amounts = amounts_of(need) if single else {}
+        for budget, limits in single:
+            for unit, limit in limits:
+                if budget.hard and amounts[unit] > limit:
+                    return Violation(budget=budget, unit=unit, limit=limit, needed=amounts[unit])
         return None
 
     def hard_usd(self, scope: Scope, *, provider: str, model: str) -> Budget | None:
         """The first hard budget in USD that binds this call: where there is one, an unknown price matters."""
         bound = self._bound(scope, provider, model)
-        everything = (*bound.single, *(budget for _, _, budget in bound.counted))
-        return next((b for b in everything if b.hard and any(unit == "usd" for unit, _ in b.limits)), None)
+        everything = (*(budget for budget, _ in bound.single), *(rule.budget for rule, _ in bound.counted))
+        return next((one for one in everything if one.hard and "usd" in units_of(one)), None)
+
+    def binding(self, scope: Scope, *, provider: str, model: str) -> tuple[tuple[Budget, str], ...]:
+        """The budgets that bind a call, each with its counter; "" for limits that bind single calls only."""
+        bound = self._bound(scope, provider, model)
+        counted = {rule.budget.name for rule, _ in bound.counted}
+        single = tuple((budget, "") for budget, _ in bound.single if budget.name not in counted)
+        return (*single, *((rule.budget, counter) for rule, counter in bound.counted))
 
     def _add(self, rule: "_Rule") -> None:
         """Index by the names matched, then by their values.
 
         Rules that need a tag are looked at only for calls that carry it, so that thousands of tag names cost nothing.
         """
-        match = sorted(rule.budget.match)
+        match = sorted((dim, value) for dim, value in rule.budget.match if not _is_pattern(dim, value))
         gate = next((dim for dim, value in match if value and dim.startswith("tag:")), "")
         by_value = self._index.setdefault(gate, {}).setdefault(tuple(dim for dim, _ in match), {})
         by_value.setdefault(tuple(value for _, value in match), []).append(rule)
@@ -197,23 +148,54 @@ class Budgets:
         for gate in ("", *("tag:" + name for name, _ in scope.tags)):
             for dims, by_value in self._index.get(gate, {}).items():
                 rules += by_value.get(tuple([values.get(dim, "") for dim in dims]), ())
-        rules.sort(key=attrgetter("position"))
-        counted = tuple(
-            (rule.calendar, rule.counter(values), rule.budget) for rule in rules if rule.calendar is not None
+        rules = sorted((rule for rule in rules if rule.binds(scope, model)), key=attrgetter("position"))
+        return _Bound(
+            tuple([(rule, rule.counter(values)) for rule in rules if rule.windows is not None]),
+            tuple([(rule.budget, rule.single) for rule in rules if rule.single]),
         )
-        return _Bound(counted, tuple(rule.budget for rule in rules if rule.calendar is None))
 
 
 class _Rule:
-    """A budget in the index; ``calendar`` is None for ``per = "request"``."""
+    """A budget in the index; ``windows`` is None when nothing of it is counted."""
 
-    __slots__ = ("_each", "budget", "calendar", "position")
+    __slots__ = ("_each", "_fixed", "_frames", "_models", "_valid", "budget", "position", "single", "windows")
 
-    def __init__(self, position: int, budget: Budget, calendar: Calendar | None) -> None:
+    def __init__(self, position: int, budget: Budget, windows: Windows | None) -> None:
         self.position = position
         self.budget = budget
-        self.calendar = calendar
-        self._each = tuple(sorted(budget.each))
+        self.single = _single_limits(budget)
+        self._fixed: Limits | None = None
+        if not budget.credits and not budget.raises:
+            self._fixed = limits_at(budget, 0)
+        self.windows = windows if budget.credits or self._fixed or budget.raises else None
+        self._models = tuple(value for dim, value in budget.match if _is_pattern(dim, value))
+        self._each = splits(budget)
+        self._frames: tuple[Frame, ...] = ()
+        self._valid = (0, 0)
+        """From when until when a credit's frames stay the same."""
+
+    def binds(self, scope: Scope, model: str) -> bool:
+        """What the index does not decide: a session budget needs a session, patterns must match."""
+        if self.budget.per == "session" and not scope.session:
+            return False
+        return not self._models or all(fnmatchcase(model, pattern) for pattern in self._models)
+
+    def frames(self, at_ms: int) -> tuple[Frame, ...]:
+        """The windows that a call at an instant needs room in."""
+        windows = self.windows
+        assert windows is not None
+        if self._fixed is not None:
+            return ((windows.window(at_ms), self._fixed),)
+        if not self.budget.credits:
+            return ((windows.window(at_ms), limits_at(self.budget, at_ms)),)
+        if not self._valid[0] <= at_ms < self._valid[1]:
+            changes = changes_of(self.budget)
+            self._frames = frames_at(self.budget, windows, at_ms)
+            self._valid = (
+                max((at for at in changes if at <= at_ms), default=-(2**62)),
+                min((at for at in changes if at > at_ms), default=2**62),
+            )
+        return self._frames
 
     def counter(self, values: dict[str, str]) -> str:
         return counter_name(self.budget.name, [(dim, values.get(dim, "")) for dim in self._each])
@@ -224,13 +206,47 @@ class _Bound:
 
     __slots__ = ("counted", "single")
 
-    def __init__(self, counted: tuple[tuple[Calendar, str, Budget], ...], single: tuple[Budget, ...]) -> None:
+    def __init__(self, counted: tuple[tuple[_Rule, str], ...], single: tuple[tuple[Budget, Limits], ...]) -> None:
         self.counted = counted
         self.single = single
 
 
+def units_of(budget: Budget) -> tuple[LimitUnit, ...]:
+    """The units that a budget limits."""
+    return tuple(dict.fromkeys([*(unit for unit, _ in budget.limits), *(one.unit for one in budget.credits)]))
+
+
+def splits(budget: Budget) -> tuple[str, ...]:
+    """The dimensions that split a budget into counters, sorted; a session budget is split by session."""
+    return tuple(sorted({*budget.each, *(("session",) if budget.per == "session" else ())}))
+
+
+def amounts_of(need: Need) -> dict[LimitUnit, int]:
+    """What a call needs, in each unit."""
+    return {
+        "usd": need.usd or 0,
+        "tokens": need.input_tokens + need.output_tokens,
+        "input_tokens": need.input_tokens,
+        "output_tokens": need.output_tokens,
+        "requests": need.requests,
+        "tool_calls": need.tool_calls,
+        "turns_without_human": need.turns_without_human,
+    }
+
+
+def _single_limits(budget: Budget) -> Limits:
+    """The limits of a budget that bind each call by itself."""
+    if budget.per == "request":
+        return budget.limits
+    return tuple((unit, limit) for unit, limit in budget.limits if unit in SINGLE_UNITS)
+
+
+def _is_pattern(dimension: str, value: str) -> bool:
+    return dimension == "model" and ("*" in value or "?" in value)
+
+
 def spent(holds: Iterable[Hold], *, usd: int | None, input_tokens: int, output_tokens: int) -> tuple[int, ...]:
-    """What each hold really cost, in its own unit: nano-USD, tokens, or the requests that it held.
+    """What each hold really cost, in its own unit: nano-USD, tokens, or the requests and tool calls that it held.
 
     An unknown price (None) counts nothing on USD counters; the tokens still count.
     """
@@ -264,12 +280,7 @@ def call_values(scope: Scope, provider: str, model: str) -> dict[str, str]:
     return values
 
 
-def is_budget_dimension(name: str) -> bool:
-    """True for what is known before a call: scope dimensions, ``tag:<name>``, ``provider`` and ``model``."""
-    return name in SCOPE_DIMENSIONS or name in ("provider", "model") or (name.startswith("tag:") and len(name) > 4)
-
-
-def _quantity(unit: LimitUnit, usd: int | None, input_tokens: int, output_tokens: int, requests: int) -> int:
+def _quantity(unit: LimitUnit, usd: int | None, input_tokens: int, output_tokens: int, held: int) -> int:
     match unit:
         case "usd":
             return usd or 0
@@ -279,21 +290,17 @@ def _quantity(unit: LimitUnit, usd: int | None, input_tokens: int, output_tokens
             return input_tokens
         case "output_tokens":
             return output_tokens
-        case "requests":
-            return requests
+        case _:
+            return held
 
 
 def _unescape(text: str) -> str:
     return text.replace("%3D", "=").replace("%2C", ",").replace("%7C", "|").replace("%25", "%")
 
 
-def _repeated(names: Iterable[str]) -> list[str]:
-    return sorted(name for name, count in Counter(names).items() if count > 1)
-
-
 def _projection(budgets: tuple[Budget, ...]) -> Callable[[Scope, str, str], object]:
     """A function from a call to a key made of just the values that any budget looks at."""
-    used = {name for budget in budgets for name in (*budget.each, *(dim for dim, _ in budget.match))}
+    used = {name for budget in budgets for name in (*splits(budget), *(dim for dim, _ in budget.match))}
     fields: list[str] = [name for name in SCOPE_DIMENSIONS if name in used]
     if any(name.startswith("tag:") for name in used):
         fields.append("tags")
@@ -301,30 +308,3 @@ def _projection(budgets: tuple[Budget, ...]) -> Callable[[Scope, str, str], obje
     if "provider" in used or "model" in used:
         return lambda scope, provider, model: (read(scope), provider, model)
     return lambda scope, provider, model: read(scope)
-
-
-def _zone(name: str) -> datetime.tzinfo:
-    """Raises ``ValueError`` for a name that the time zone database does not have."""
-    if name == "UTC":
-        return datetime.UTC
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, OSError) as error:
-        raise ValueError(f"unknown time zone {name!r}; use an IANA name such as 'Europe/Berlin'") from error
-
-
-def _problems(budget: Budget) -> list[str]:
-    where = f"budget {budget.name!r}"
-    found = [] if budget.name else ["a budget has no name"]
-    found += [] if budget.limits else [f"{where} has no limit"]
-    found += [f"{where} limits {unit!r} twice" for unit in _repeated(unit for unit, _ in budget.limits)]
-    found += [f"{where} has a negative limit: {unit} = {limit}" for unit, limit in budget.limits if limit < 0]
-    for place, names in (("each", budget.each), ("match", tuple(name for name, _ in budget.match))):
-        allowed = f"budgets know {', '.join(SCOPE_DIMENSIONS)}, provider, model and tag:<name>"
-        found += [f"{where} has {name!r} in {place}; {allowed}" for name in names if not is_budget_dimension(name)]
-        found += [f"{where} names {name!r} twice in {place}" for name in _repeated(names)]
-    try:
-        _zone(budget.timezone)
-    except ValueError as error:
-        found.append(f"{where}: {error}")
-    return found

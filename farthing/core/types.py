@@ -4,7 +4,7 @@ All records are ``msgspec`` structs, immutable and keyword-only, so that they ca
 compared. Quantities and money are integers; times are UTC milliseconds since the epoch (``*_ms``).
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -13,7 +13,13 @@ from farthing.core.money import Nusd, Pusd
 Dialect = Literal["openai", "anthropic"]
 """The public API whose shapes a caller speaks: requests, answers, streams and errors."""
 
-Endpoint = Literal["chat", "completions", "embeddings", "responses", "messages", "count_tokens"]
+ProviderDialect = Literal["openai", "anthropic", "gemini", "bedrock"]
+"""The API that a provider speaks. Calls of another dialect are translated on their way."""
+
+Endpoint = Literal[
+    "chat", "completions", "embeddings", "responses", "messages", "count_tokens", "generate", "converse"
+]
+"""What is asked for. ``generate`` (Gemini) and ``converse`` (Bedrock) exist at providers only, never at callers."""
 
 UsageSource = Literal["reported", "partial", "estimated", "missing"]
 """Where quantities come from.
@@ -27,8 +33,9 @@ PriceState = Literal["priced", "free", "unpriced"]
 
 EntryKind = Literal["charge", "adjustment", "reversal"]
 
-LimitUnit = Literal["usd", "tokens", "input_tokens", "output_tokens", "requests"]
-"""What a budget counts: nano-USD, tokens of every class, billed input or output tokens, or requests."""
+LimitUnit = Literal["usd", "tokens", "input_tokens", "output_tokens", "requests", "tool_calls", "turns_without_human"]
+"""What a budget counts: nano-USD, tokens of every class, billed input or output tokens, requests, tool calls whose
+results a request brings, or a model's turns since a human last spoke (which binds each call by itself)."""
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -91,6 +98,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's headers that may travel on (lower-case names); never the caller's Farthing key."""
     view: PromptView
     scope: Scope
+    readings: dict[str, int | str] = {}
+    """What was read from the body to decide, by name, noted when it was first read. A request that is replayed without
+    its text brings those of the log, and is decided by them."""
+
+
+NO_TEXT: Final = b'{"model":"","messages":[]}'
+"""The body of a replayed request whose text was not kept; told by identity."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,8 +216,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resets_at_ms: int | None = None
     hard: bool = True
     also: tuple[str, ...] = ()
-    """Earlier windows of the same counter and unit whose use counts against the limit too: a rolling limit is one
-    window of now and those before it that are not yet past. Only ``window`` is held and posted to."""
+    """Other windows of the same counter and unit whose use counts against the limit too, each named once: a rolling
+    limit is one short window of now and its neighbours within reach. Only ``window`` is held and posted to."""
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +234,8 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     """The reservation stands."""
 
     id: str
+    over: "tuple[Denied, ...]" = ()
+    """Soft holds that a hard limit would have refused, with what was left for them; told the first time only."""
 
 
 class Denied(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,6 +308,8 @@ class AttemptFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     ttft_ms: int | None = None
     entry_id: str = ""
     """Empty when nothing was billed."""
+    retry_after_ms: int | None = None
+    """How long the provider asked to be left alone, when it did."""
 
 
 class PromptSection(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -334,6 +352,11 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt: bytes | None = None
     """The request body, redacted as the policy says; None when the policy keeps no text."""
     answer: bytes | None = None
+    readings: dict[str, int | str] = {}
+    """What was read from the body to decide (see ``Request.readings``)."""
+    acts: tuple[tuple[int, int], ...] = ()
+    """Every question to the books and every settlement, in order: (milliseconds since arrival, number of the act in
+    its process). Near a limit, what came first decides."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,16 +30,17 @@ def audit(ledger: Ledger, books: Books, budgets: tuple[Budget, ...], at_ms: int)
     """Reads the counters of the windows that hold at ``at_ms``; blocking, on the thread that owns ``books``."""
     found: list[budget_status.BudgetCounter] = []
     for budget in budgets:
-        window = budget_status.window_of(budget, at_ms)
-        if window is not None:
-            answers = [row for query in budget_status.queries(budget, window) for row in ledger.totals(query)]
-            found += budget_status.counters(budget, window, answers)
-    balances = books.balances([(one.counter, one.window.name) for one in found])
+        frames = budget_status.frames_of(budget, at_ms)
+        if frames:
+            asked = budget_status.queries(budget, frames[0][0])
+            answers = [row for query in asked for row in ledger.totals(query)]
+            found += budget_status.counters(budget, frames, answers)
+    balances = books.balances(budget_status.wanted(found))
     reservations = books.open_reservations()
     single = [budget for budget in budgets if budget.per == "request"]
     hard, problems = _passed(found, balances)
     return Audit(
-        table=_fullest(budget_status.build(found, balances, single)),
+        table=_fullest(budget_status.build(found, balances, single, now_ms=at_ms)),
         hard=hard,
         open_holds=len(reservations),
         problems=(*problems, *(_left_open(one) for one in reservations), *_still_held(balances)),

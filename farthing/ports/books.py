@@ -44,6 +44,11 @@ class Books(Protocol):
     """Holds and ledger. Sentences that every store keeps, tested by ``BooksContract``:
 
     * ``reserve`` makes all holds or none; a hard hold that would pass its limit denies the reservation.
+    * What counts against a hold's limit is what is posted and held on its counter and unit in ``window`` and in every
+      window of ``also``, and what earlier holds of the same reservation set aside there. Only ``window`` is held and
+      posted to. The limit is that of the hold: it may differ from call to call and binds from that call on.
+    * A soft hold is never refused; when it passes its limit, ``Held.over`` says so with what was left, in the order
+      of the holds. With several workers that may err where others hold authority that they do not need.
     * The same reservation id again with the same content answers as the first time; other content: ``Conflict``.
       A denied reservation leaves nothing behind: asking again is a new question.
     * ``settle`` ends a reservation exactly once and books its entries in the same act; when it returns under

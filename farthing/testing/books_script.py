@@ -2,13 +2,14 @@
 
 ::
 
-    let r1 until 1000 team:100:60 user:50:10      a reservation: counter:limit:amount, ``~limit`` is a soft limit
+    let r1 until 1000 team:100:60 user:50:10      a reservation: counter:limit:amount, ``~limit`` is a soft limit,
+                                                  counter@window, counter@window+other+other for a rolling one
     at 500                                        the time from here on
-    reserve r1                  => held           or: denied <counter> <left>, conflict
+    reserve r1                  => held           or: held over <counter> <left>, denied <counter> <left>, conflict
     post r1 25 10 as e1         => booked         amounts per hold; ``as`` names the entries, amount of the first
     void r1                     => booked
     book e2 7                   => booked         an entry without any reservation
-    balance team                => 25 0           posted, held
+    balance team@w1             => 25 0           posted, held
     open                        => r1             ids of open reservations
     entries                     => e1 e2
 """
@@ -60,7 +61,8 @@ class BooksScript:
             case ["book", name, amount]:
                 return await self._settle("", [int(amount)], [name])
             case ["balance", counter]:
-                found = self._books.balances([(counter, "all")])
+                name, _, window = counter.partition("@")
+                found = self._books.balances([(name, window or "all")])
                 return f"{found[0].posted} {found[0].held}" if found else "0 0"
             case ["open"]:
                 return " ".join(sorted(r.id for r in self._books.open_reservations()))
@@ -75,7 +77,9 @@ class BooksScript:
             answer = await self._books.reserve(reservation, now_ms=self._now_ms)
         except Conflict:
             return "conflict"
-        return f"denied {answer.hold.counter} {answer.left}" if isinstance(answer, Denied) else "held"
+        if isinstance(answer, Denied):
+            return f"denied {answer.hold.counter} {answer.left}"
+        return " ".join(["held", *(f"over {denied.hold.counter} {denied.left}" for denied in answer.over)])
 
     async def _settle(self, id: str, amounts: list[int], names: list[str]) -> str:
         reservation = self._reservations[id] if id else None
@@ -89,8 +93,17 @@ class BooksScript:
 
 
 def _hold(text: str) -> Hold:
-    counter, limit, amount = text.split(":")
-    return a_hold(counter, int(amount), limit=int(limit.lstrip("~")), hard=not limit.startswith("~"))
+    place, limit, amount = text.split(":")
+    counter, _, windows = place.partition("@")
+    window, *also = windows.split("+")
+    return a_hold(
+        counter,
+        int(amount),
+        limit=int(limit.lstrip("~")),
+        hard=not limit.startswith("~"),
+        window=window or "all",
+        also=tuple(also),
+    )
 
 
 TABLES: Final = {
@@ -211,6 +224,7 @@ TABLES: Final = {
         let r2 team:~100:60
         let r3 team:100:1
         reserve r1         => held
+        reserve r2         => held over team 40
         reserve r2         => held
         balance team       => 0 120
         post r1 70         => booked
@@ -225,6 +239,70 @@ TABLES: Final = {
         reserve r2         => denied team 0
         reserve r3         => held
         balance team       => 0 200
+    """,
+    "a limit that was raised for a while binds again when the raise is over": """
+        let r1 team:150:120
+        let r2 team:100:1
+        let r3 team:150:30
+        let r4 team:150:31
+        reserve r1         => held
+        reserve r2         => denied team 0
+        reserve r4         => denied team 30
+        reserve r3         => held
+        post r1 60         => booked
+        post r3 30         => booked
+        reserve r2         => held
+        balance team       => 90 1
+    """,
+    "a rolling limit counts the windows beside it and holds on its own": """
+        let r1 team@w1+w0+w2:100:60
+        let r2 team@w2+w1+w3:100:41
+        let r3 team@w2+w1+w3:100:40
+        let r4 team@w3+w2+w4:100:61
+        let r5 team@w3+w2+w4:100:60
+        reserve r1         => held
+        reserve r2         => denied team 40
+        reserve r3         => held
+        balance team@w1    => 0 60
+        balance team@w2    => 0 40
+        reserve r4         => denied team 60
+        reserve r5         => held
+        post r3 10         => booked
+        balance team@w2    => 10 0
+        balance team@w3    => 0 60
+    """,
+    "a late call counts what came after it": """
+        let r1 team@w2+w1+w3:100:60
+        let r2 team@w1+w0+w2:100:41
+        reserve r1         => held
+        reserve r2         => denied team 40
+        post r1 59         => booked
+        reserve r2         => held
+    """,
+    "holds of one reservation count against each other's rolling limit": """
+        let r1 team@w1:100:60 team@w2+w1:100:41
+        let r2 team@w1:100:60 team@w2+w1:100:40
+        reserve r1         => denied team 40
+        reserve r2         => held
+        balance team@w1    => 0 60
+    """,
+    "a soft rolling limit tells that it is passed": """
+        let r1 team@w1+w0:~100:60
+        let r2 team@w2+w1:~100:60 user:100:10
+        reserve r1         => held
+        reserve r2         => held over team 40
+        balance team@w2    => 0 60
+        balance user       => 0 10
+    """,
+    "a rolling limit and a plain one share a counter": """
+        let r1 team@w1:100:10
+        let r2 team@w1+w0:100:90
+        let r3 team@w1:100:1
+        reserve r1         => held
+        reserve r2         => held
+        reserve r3         => denied team 0
+        post r2 50         => booked
+        reserve r3         => held
     """,
     "an expired hold is released and its call still booked": """
         let r1 until 1000 team:100:60

@@ -5,7 +5,7 @@
     class TestMyBooks(DurableBooksContract):
         opener = "my_package.my_module:open_books"    # async (home: Path, worker: str) -> books
 
-Needs pytest, pytest-asyncio and hypothesis.
+Needs pytest and pytest-asyncio.
 """
 
 import asyncio
@@ -15,17 +15,15 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 import pytest
-from hypothesis import Phase, given, settings
-from hypothesis import strategies as st
 
 from farthing.adapters.memory import MemoryBooks
 from farthing.core.errors import BadRequest, Conflict, NotFound
-from farthing.core.types import Denied, Held, LedgerEntry, LedgerQuery, Reservation, Scope
+from farthing.core.types import Denied, Held, LedgerEntry, LedgerQuery, Scope
 from farthing.ports.books import Settlement
+from farthing.testing.books_random import STEPS, run_scripts
 from farthing.testing.books_script import TABLES, BooksScript
 from farthing.testing.records import AT_MS, a_hold, a_reservation, an_entry, an_exchange
 from farthing.testing.stores import BooksUnderTest
@@ -36,38 +34,12 @@ LIMIT = 100
 HOUR_MS = 3_600_000
 
 
-class Act:
-    """One random act of a differential script; drawn once, run on every store alike."""
-
-    __test__ = False
-
-    def __init__(self, kind: str, number: int, variant: int, amounts: tuple[int, ...], advance_ms: int) -> None:
-        self.kind = kind
-        self.number = number
-        self.variant = variant
-        self.amounts = amounts
-        self.advance_ms = advance_ms
-
-    def __repr__(self) -> str:
-        return f"{self.kind}({self.number}, {self.variant}, {self.amounts}, +{self.advance_ms})"
-
-
-ACTS = st.builds(
-    Act,
-    kind=st.sampled_from(("reserve", "reserve", "post", "void", "book")),
-    number=st.integers(0, 6),
-    variant=st.sampled_from((0, 0, 0, 1)),
-    amounts=st.tuples(*[st.integers(0, 70)] * 2),
-    advance_ms=st.sampled_from((0, 0, 0, 40)),
-)
-
-
 class BooksContract:
     """What every store of holds and entries keeps; the sentences of ``farthing.ports.books.Books``."""
 
     opener: ClassVar[str]
-    examples: ClassVar[int] = 60
-    """Random scripts per differential test."""
+    scripts: ClassVar[int] = 5_000
+    """Random scripts of the differential test (``farthing.testing.books_random``)."""
     pytestmark = pytest.mark.asyncio
 
     @asynccontextmanager
@@ -84,41 +56,10 @@ class BooksContract:
         async with self.books(tmp_path) as books:
             await BooksScript(books).run(TABLES[sentence])
 
-    async def test_every_answer_is_that_of_the_reference(self) -> None:
-        scripts: list[list[Act]] = []
-
-        @settings(max_examples=self.examples, deadline=None, database=None, phases=[Phase.generate])
-        @given(st.lists(ACTS, max_size=30))
-        def collect(script: list[Act]) -> None:
-            with TemporaryDirectory() as home:
-                asyncio.run(self.differ(Path(home), script))
-            scripts.append(script)
-
-        await asyncio.get_running_loop().run_in_executor(None, collect)
-        assert len(scripts) >= self.examples
-
-    async def differ(self, home: Path, script: list[Act]) -> None:
-        """Run one script here and on the reference; raise at the first difference."""
-        reference = MemoryBooks()
-        now_ms = AT_MS
-        async with self.books(home) as tested:
-            overspent = False
-            for act in script:
-                now_ms += act.advance_ms
-                expected = await perform(act, reference, now_ms)
-                assert await perform(act, tested, now_ms) == expected, act
-                counters = [(counter, "all") for counter in COUNTERS]
-                assert tested.balances(counters) == reference.balances(counters), act
-                assert tested.open_reservations() == reference.open_reservations(), act
-                held: dict[str, int] = {}
-                for hold in (hold for r in tested.open_reservations() for hold in r.holds):
-                    held[hold.counter] = held.get(hold.counter, 0) + hold.amount
-                for balance in tested.balances(counters):
-                    assert balance.held == held.get(balance.counter, 0)
-                    overspent = overspent or balance.posted > LIMIT or act.kind == "post"
-                    assert overspent or balance.counter == "soft" or balance.posted + balance.held <= LIMIT
-            assert list(tested.entries()) == list(reference.entries())
-            assert tested.totals(LedgerQuery()) == reference.totals(LedgerQuery())
+    async def test_every_answer_is_that_of_the_reference(self, tmp_path: Path) -> None:
+        async with self.books(tmp_path) as books:
+            acts = await run_scripts([books], range(self.scripts))
+        assert acts == self.scripts * STEPS
 
     async def test_a_thousand_reserves_at_once_never_pass_the_limit(self, tmp_path: Path) -> None:
         need, limit = 7, 700
@@ -234,6 +175,9 @@ class BooksContract:
 class DurableBooksContract(BooksContract):
     """For stores that survive their process and that several processes share: reopening, races, crashes."""
 
+    shared_scripts: ClassVar[int] = 256
+    """Random scripts whose acts are spread over three workers."""
+
     async def test_what_was_settled_is_there_after_reopening(self, tmp_path: Path) -> None:
         reservation = a_reservation("r1", a_hold("team", 60))
         entry = an_entry("e1", 25)
@@ -273,38 +217,13 @@ class DurableBooksContract(BooksContract):
             more = await first.reserve(a_reservation("r4", a_hold("team", 90)), now_ms=AT_MS)
             assert isinstance(more, Held)
 
-    @pytest.mark.parametrize("seed", range(6))
-    async def test_several_workers_answer_as_one_reference_would(self, tmp_path: Path, seed: int) -> None:
-        randomness = random.Random(seed)
-        reference = MemoryBooks()
+    async def test_several_workers_answer_as_one_reference_would(self, tmp_path: Path) -> None:
         async with (
             self.books(tmp_path, "w0") as w0,
             self.books(tmp_path, "w1") as w1,
             self.books(tmp_path, "w2") as w2,
         ):
-            open_ones: list[tuple[BooksUnderTest, Reservation]] = []
-            for number in range(60):
-                books = randomness.choice((w0, w1, w2))
-                if open_ones and randomness.random() < 0.4:
-                    books, reservation = open_ones.pop(randomness.randrange(len(open_ones)))
-                    amounts = tuple(randomness.randint(0, hold.amount) for hold in reservation.holds)
-                    settlement = Settlement(
-                        reservation=reservation, amounts=amounts, entries=(an_entry(f"e{number}"),)
-                    )
-                    for store in (reference, books):
-                        await store.settle(settlement, now_ms=AT_MS)
-                else:
-                    pair = randomness.sample(COUNTERS[:3], 2)
-                    holds = [a_hold(counter, randomness.randint(0, 30), limit=150) for counter in pair]
-                    reservation = a_reservation(f"r{number}", *holds)
-                    answers = [await store.reserve(reservation, now_ms=AT_MS) for store in (reference, books)]
-                    assert answers[0] == answers[1], number
-                    if isinstance(answers[0], Held):
-                        open_ones.append((books, reservation))
-                counters = [(counter, "all") for counter in COUNTERS]
-                for store in (w0, w1, w2):
-                    assert store.balances(counters) == reference.balances(counters), number
-                    assert store.open_reservations() == reference.open_reservations(), number
+            await run_scripts([w0, w1, w2], range(self.shared_scripts))
 
     async def test_a_closed_worker_leaves_no_authority_behind(self, tmp_path: Path) -> None:
         async with self.books(tmp_path, "w1") as first:
@@ -367,22 +286,6 @@ class DurableBooksContract(BooksContract):
         )
 
 
-async def perform(act: Act, books: BooksUnderTest, now_ms: int) -> str:
-    """Run an act and put its answer in words."""
-    reservation = _drawn(act)
-    try:
-        if act.kind == "reserve":
-            answer = await books.reserve(reservation, now_ms=now_ms)
-            return "held" if isinstance(answer, Held) else f"denied {answer.hold} {answer.left}"
-        amounts = act.amounts[: len(reservation.holds)] if act.kind == "post" else ()
-        entries = () if act.kind == "void" else (an_entry(f"{act.kind}-{act.number}", act.amounts[act.variant]),)
-        held = None if act.kind == "book" else reservation
-        await books.settle(Settlement(reservation=held, amounts=amounts, entries=entries), now_ms=now_ms)
-    except Conflict:
-        return "conflict"
-    return "settled"
-
-
 QUERIES = (
     LedgerQuery(),
     LedgerQuery(group_by=("team", "user")),
@@ -424,16 +327,6 @@ def random_entries(randomness: random.Random, count: int) -> list[LedgerEntry]:
         )
         for number in range(count)
     ]
-
-
-def _drawn(act: Act) -> Reservation:
-    """The reservation of an act: its number decides the content, the variant another content under the same id."""
-    pairs = (("team",), ("team", "user"), ("user", "org"), ("soft",), ("team", "org"), (), ("user",))[act.number]
-    holds = [
-        a_hold(counter, (17 * act.number + 23 * index + act.variant) % 61, limit=LIMIT, hard=counter != "soft")
-        for index, counter in enumerate(pairs)
-    ]
-    return a_reservation(f"r{act.number}", *holds, expires_at_ms=AT_MS + 50 * (1 + act.number))
 
 
 def _held_by(child: subprocess.Popen[str]) -> int:

@@ -21,11 +21,25 @@ FAR_MS = AT_MS + 10**12
 
 
 def a_hold(
-    counter: str, amount: int, *, limit: int = 100, hard: bool = True, unit: LimitUnit = "usd", window: str = "all"
+    counter: str,
+    amount: int,
+    *,
+    limit: int = 100,
+    hard: bool = True,
+    unit: LimitUnit = "usd",
+    window: str = "all",
+    also: tuple[str, ...] = (),
 ) -> Hold:
     """A hold on one counter."""
     return Hold(
-        counter=counter, window=window, unit=unit, limit=limit, amount=amount, budget=counter.split("|")[0], hard=hard
+        counter=counter,
+        window=window,
+        unit=unit,
+        limit=limit,
+        amount=amount,
+        budget=counter.split("|")[0],
+        hard=hard,
+        also=also,
     )
 
 

@@ -205,3 +205,43 @@ def test_two_hundred_callers_at_once_overspend_nothing_and_nobody_is_refused_wit
     assert found["other"] == found["overspend_nusd"] == found["phantom_refusals"] == found["open_reservations"] == 0
     assert found["booked_nusd"] == found["invoice_nusd"] <= found["limit_nusd"]
     assert found["admitted"] >= 95
+
+
+AGENTS = '[[budgets]]\nname = "agents"\nper = "session"\ntool_calls = 3\nturns_without_human = 4\n'
+STEP = [
+    {"role": "assistant", "content": None, "tool_calls": [
+        {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+    {"role": "tool", "tool_call_id": "1", "content": "42"},
+]  # fmt: skip
+
+
+def test_an_agent_that_keeps_calling_tools_is_stopped_and_told_why(stand):
+    _, gateway = stand(AGENTS)
+    session = {"x-farthing-session": "s1"}
+    answers = [post(gateway, {**CHAT, "messages": ASK + STEP * min(n, 3)}, session) for n in range(5)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 200, 429]
+    for part in ("agents|session=s1", "0 tool calls of 3 tool calls left", "Stop the agent"):
+        assert part in answers[-1].json()["error"]["message"]
+    alone = post(gateway, {**CHAT, "messages": ASK + STEP * 4}, {"x-farthing-session": "s2"})
+    for part in ("turn 5 of the model in session 's2'", "'agents' allows 4", "Let a person look"):
+        assert part in alone.json()["error"]["message"]
+    human = post(gateway, {**CHAT, "messages": ASK + STEP * 4 + ASK}, {"x-farthing-session": "s2"})
+    assert human.status_code == 200
+    assert post(gateway, {**CHAT, "messages": ASK + STEP * 9}).status_code == 200  # says no session
+
+
+def test_a_shadow_budget_says_what_it_would_have_refused_and_refuses_nothing(stand):
+    _, gateway = stand('[[budgets]]\nname = "two"\nper = "rolling"\nlength = "1h"\nrequests = 2\nmode = "shadow"\n')
+    answers = [post(gateway, CHAT) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    told = [gateway.books.exchange(answer.headers["x-farthing-request-id"]).decisions for answer in answers]
+    assert [len(decisions) for decisions in told] == [0, 0, 1]
+    assert (told[2][0].reason, dict(told[2][0].evidence)["left"]) == ("would_have_refused", "0 requests")
+
+
+def test_a_rolling_limit_refuses_and_the_traffic_log_says_why(stand):
+    _, gateway = stand('[[budgets]]\nname = "two"\nper = "rolling"\nlength = "1h"\nrequests = 2\n')
+    answers = [post(gateway, CHAT) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    (decision,) = gateway.books.exchange(answers[2].headers["x-farthing-request-id"]).decisions
+    assert (decision.action, dict(decision.evidence)["budget"]) == ("refuse", "two")

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.core.budget import Budgets, Calendar, Need, counter_name, parse_counter, spent
+from farthing.core.budget import Budgets, Need, counter_name, parse_counter, spent
+from farthing.core.budget_windows import Calendar
 from farthing.core.errors import PolicyError
 from farthing.core.policy import Budget
 from farthing.core.types import Scope

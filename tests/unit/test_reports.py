@@ -155,12 +155,11 @@ def test_a_comparison_asks_for_the_equal_period_before_and_ranks_by_change():
 
 def test_a_budget_shows_used_held_and_left_in_its_own_units():
     month = Budget(name="m", per="month", limits=(("usd", 10_000_000_000), ("tokens", 100)), match=(("team", "x"),))
-    window = budget_status.window_of(month, NOW)
-    assert window is not None
-    assert budget_status.queries(month, window) == ()
-    found = budget_status.counters(month, window, ())
+    frames = budget_status.frames_of(month, NOW)
+    assert budget_status.queries(month, frames[0][0]) == ()
+    found = budget_status.counters(month, frames, ())
     balances = (Balance(counter="m", window="2026-11", unit="usd", posted=9_000_000_000, held=1_000_000_000),)
-    table = budget_status.build(found, balances)
+    table = budget_status.build(found, balances, now_ms=NOW)
     usd_row, token_row = table.rows
     assert usd_row == (
         "m",
@@ -172,6 +171,7 @@ def test_a_budget_shows_used_held_and_left_in_its_own_units():
         Money(10_000_000_000),
         Money(0),
         9_000,
+        Money(440_816_327),
         "2026-12-01 00:00:00",
         "used up",
     )
@@ -181,19 +181,18 @@ def test_a_budget_shows_used_held_and_left_in_its_own_units():
 
 def test_a_budget_per_user_has_a_row_for_every_user_with_a_balance():
     each = Budget(name="u", per="day", limits=(("requests", 10),), each=("user",), hard=False)
-    window = budget_status.window_of(each, NOW)
-    assert window is not None
-    (query,) = budget_status.queries(each, window)
+    frames = budget_status.frames_of(each, NOW)
+    (query,) = budget_status.queries(each, frames[0][0])
     assert (query.group_by, query.since_ms) == (("user",), NOW - 10 * 3_600_000)
     found = budget_status.counters(
-        each, window, (Totals(group=("ada",)), Totals(group=("",)), Totals(group=("bob",)))
+        each, frames, (Totals(group=("ada",)), Totals(group=("",)), Totals(group=("bob",)))
     )
     balances = tuple(
         Balance(counter=one.counter, window="2026-11-21", unit="requests", posted=n, held=0)
         for n, one in ((12, found[1]), (3, found[0]))
     )
     rows = budget_status.build(found, balances).rows
-    assert [(row[1], row[4], row[7], row[10]) for row in rows] == [
+    assert [(row[1], row[4], row[7], row[11]) for row in rows] == [
         ("user=ada", 12, -2, "passed (soft)"),
         ("user=(none)", 3, 7, "open (soft)"),
     ]
@@ -201,7 +200,7 @@ def test_a_budget_per_user_has_a_row_for_every_user_with_a_balance():
 
 def test_limits_per_request_are_listed_without_a_counter():
     budget = Budget(name="call", per="request", limits=(("input_tokens", 8000),))
-    assert budget_status.window_of(budget, NOW) is None
+    assert budget_status.frames_of(budget, NOW) == ()
     assert budget_status.build((), (), [budget]).rows[0][:7] == (
         "call",
         "everything",

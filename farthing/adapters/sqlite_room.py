@@ -1,0 +1,174 @@
+"""Room on counters: the authority this worker takes for its calls, gives back to others, and asks them for."""
+
+import heapq
+import sqlite3
+import time
+from functools import cache, partial
+from typing import Final
+
+from farthing.adapters.memory import CounterKey, counted_keys
+from farthing.adapters.sqlite_group import Account, Group, Reserve
+from farthing.adapters.sqlite_recovery import Recovery
+from farthing.core.types import Hold
+
+PART_KEPT_MS: Final = 3_600_000
+"""How long a part of a rolling window is kept after it counts no more, for calls that settle late."""
+
+RECALL_WAIT_S: Final = 1.0
+"""How long a call waits for other living workers to give back what they do not need, before it is refused."""
+
+_SELECT_OTHERS: Final = """
+    SELECT worker, posted, authority, tight FROM shares
+    WHERE counter = ? AND "window" = ? AND unit = ? AND worker <> ?
+"""
+_SELECT_WINDOWS: Final = """
+    SELECT "window", worker, posted, authority, tight FROM shares
+    WHERE counter = ? AND "window" IN ({marks}) AND unit = ? AND worker <> ?
+"""
+
+
+class Room:
+    """This worker's authority over all counters. Owned by the writer thread, like the desk whose accounts it uses."""
+
+    def __init__(self, worker: str, accounts: dict[CounterKey, Account], recovery: Recovery) -> None:
+        self.recalled: set[CounterKey] = set()
+        """Counters on which other workers are short: no slices there, and what is not held goes back."""
+        self._worker = worker
+        self._accounts = accounts
+        self._recovery = recovery
+        self._asked: set[CounterKey] = set()
+        """Counters for which this worker has a row in ``recalls``."""
+        self._parts: list[tuple[int, CounterKey]] = []
+        """Parts of rolling windows, a heap by the time from which on nobody asks for them."""
+
+    def make(self, account: Account, hold: Hold, needed: dict[Account, int], group: Group) -> int | None:
+        """Make room for a hold on top of what is held and ``needed``; None: done, else what is left of the limit."""
+        if hold.also:
+            return self._acquire_rolling(account, hold, needed, group)
+        before = needed.get(account, 0)
+        need = before + hold.amount
+        free = account.authority - account.held
+        if hold.limit == account.limit and need <= free and free > 0:
+            return None
+        left = self._acquire(account, hold, need, group)
+        return None if left is None else left - before
+
+    def _acquire(self, account: Account, hold: Hold, need: int, group: Group) -> int | None:
+        """Take authority for ``need``, and some more where there is plenty; None: done, else what is left."""
+        group.begin()
+        rows = group.connection.execute(_SELECT_OTHERS, (*account.key, self._worker)).fetchall()
+        others = sum(posted + authority for _, posted, authority, _ in rows)
+        left: int = hold.limit - others - account.posted - account.held
+        if need > left and self._recovery.of_dead({row[0] for row in rows} - {""}, group):
+            return self._acquire(account, hold, need, group)
+        group.touch(account)
+        account.limit = hold.limit
+        account.authority = account.held
+        if need > left:
+            return left
+        scarce = account.exact or account.key in self.recalled
+        extra = 0 if scarce else max(0, min(255 * max(1, need), (left - need) // 8))
+        account.authority += need + extra
+        return None
+
+    def _acquire_rolling(self, account: Account, hold: Hold, needed: dict[Account, int], group: Group) -> int | None:
+        """Take authority for one hold on a limit that spans several windows; None: done, else what is left.
+
+        No slices: a sum over many windows is only exact while each worker's authority is what its calls hold. So
+        every such hold looks into the file, inside the transaction that writes it.
+        """
+        group.begin()
+        rows = self._others(hold, group)
+        left: int = hold.limit - sum(posted + authority for _, _, posted, authority, _ in rows)
+        for key in counted_keys(hold):
+            mine = self._accounts.get(key)
+            if mine is not None:
+                left -= mine.posted + mine.held + needed.get(mine, 0)
+                if mine.authority > mine.held:
+                    group.touch(mine)
+                    mine.authority = mine.held
+        if hold.amount > left and self._recovery.of_dead({row[1] for row in rows} - {""}, group):
+            return self._acquire_rolling(account, hold, needed, group)
+        group.touch(account)
+        if not account.exact and hold.resets_at_ms is not None:
+            heapq.heappush(self._parts, (hold.resets_at_ms + PART_KEPT_MS, account.key))
+        account.exact = True
+        account.limit = hold.limit
+        account.authority = account.held
+        if hold.amount > left:
+            return left
+        account.authority += needed.get(account, 0) + hold.amount
+        return None
+
+    def _others(self, hold: Hold, group: Group) -> list[tuple[str, str, int, int, int]]:
+        """(window, worker, posted, authority, tight) of other workers on what counts against a hold's limit."""
+        windows = (hold.window, *hold.also)
+        found: list[tuple[str, str, int, int, int]] = group.connection.execute(
+            _select_windows(len(windows)), (hold.counter, *windows, hold.unit, self._worker)
+        ).fetchall()
+        return found
+
+    def recall(self, hold: Hold, act: Reserve, group: Group) -> bool:
+        """True while another worker may still give authority back and this act may still wait for it."""
+        loose = {row[0] for row in self._others(hold, group) if row[3] > 0 and not row[4]}
+        if not loose:
+            return False
+        now = time.monotonic()
+        if act.deadline == 0.0:
+            act.deadline = now + RECALL_WAIT_S
+        if now >= act.deadline:
+            return False
+        for key in sorted({(hold.counter, window, hold.unit) for window in loose} - self._asked):
+            group.connection.execute("INSERT OR IGNORE INTO recalls VALUES (?, ?, ?, ?)", (*key, self._worker))
+            self._asked.add(key)
+            group.after.append(partial(self._ask_again, key))
+        return True
+
+    def _ask_again(self, key: CounterKey, committed: bool) -> None:
+        if not committed:
+            self._asked.discard(key)
+
+    def stop_asking(self, group: Group) -> None:
+        """Withdraw this worker's recalls; called when nothing waits any more."""
+        if self._asked:
+            group.begin()
+            asked, self._asked = self._asked, set()
+            group.connection.execute("DELETE FROM recalls WHERE worker = ?", (self._worker,))
+            group.after.append(lambda committed: None if committed else self._asked.update(asked))
+
+    def answer_recalls(self, connection: sqlite3.Connection) -> bool:
+        """Read what others ask for; True when this worker has something to give back, or may take slices again."""
+        rows = connection.execute(
+            'SELECT DISTINCT counter, "window", unit FROM recalls WHERE worker <> ?', (self._worker,)
+        ).fetchall()
+        self.recalled = set(rows)
+        return any(self._surplus(key) for key in self.recalled)
+
+    def give_back(self, group: Group) -> None:
+        """Reduce the authority on recalled counters to what is held; the group's shares say so to the others."""
+        for key in self.recalled:
+            if self._surplus(key):
+                account = self._accounts[key]
+                group.begin()
+                group.touch(account)
+                account.authority = account.held
+
+    def _surplus(self, key: CounterKey) -> bool:
+        account = self._accounts.get(key)
+        if account is None or account.limit is None:
+            return False
+        return account.authority != account.held or (account.written is not None and not account.written[2])
+
+    def parts_over(self, now_ms: int, most: int) -> list[Account]:
+        """Accounts of parts that count no more; each counter has a new one every few seconds."""
+        over: list[Account] = []
+        while self._parts and self._parts[0][0] <= now_ms and len(over) < most:
+            account = self._accounts.get(heapq.heappop(self._parts)[1])
+            if account is not None and account.held == 0 and account.group is None:
+                over.append(account)
+        return over
+
+
+@cache
+def _select_windows(count: int) -> str:
+    return _SELECT_WINDOWS.format(marks=", ".join("?" * count))

@@ -1,0 +1,79 @@
+"""``farthing budget explain``: which limits apply to one request, and what became of it."""
+
+import click
+import msgspec
+
+from farthing.cli.context import App, Failed, closed, format_option, pass_app, scope_of, scope_options, show
+from farthing.cli.receipt import find_entries, find_exchange
+from farthing.core.budget import Budgets, Need
+from farthing.core.types import Exchange, LedgerEntry, Scope
+from farthing.insight.render import Format
+from farthing.insight.reports import budget_explain
+
+
+@click.command()
+@click.argument("request_id", required=False)
+@scope_options
+@click.option("--key", default="", metavar="ID", help="The id of the virtual key.")
+@click.option("--provider", default="", metavar="NAME", help="The provider that would serve it.")
+@click.option("--model", default="", metavar="NAME", help="The model that it would ask for.")
+@click.option("--tokens", type=click.IntRange(0), default=0, help="Input tokens, at most.")
+@click.option("--output", type=click.IntRange(0), default=0, help="Output tokens, at most.")
+@click.option("--usd", type=float, help="What it can cost at most, in dollars.")
+@format_option()
+@pass_app
+def explain(app: App, /, request_id: str | None, form: Format, **said: object) -> None:
+    """Which limits apply to a request, what it needed of them, what was booked, and why it was refused.
+
+    With REQUEST_ID, of one that was made. Without, of one that might be: --team search --model gpt-4o --tokens 8000.
+    """
+    if request_id is not None:
+        with app.ledger() as ledger:
+            entries = find_entries(ledger, request_id)
+            exchange = find_exchange(ledger, entries, request_id)
+        if not entries and exchange is None:
+            raise Failed(f'There is no request "{request_id}"; "farthing requests" lists the last ones.')
+        asked = _asked(entries, exchange)
+    else:
+        asked = _imagined(said, app.now_ms())
+    budgets = Budgets(app.settings.policy.budgets)
+    found = budget_explain.applying(budgets, asked)
+    with closed(app.stores.open_balances(app.settings)) as books:
+        balances = books.balances(budget_explain.wanted(found))
+    show(budget_explain.build(asked, found, balances), form)
+
+
+def _asked(entries: tuple[LedgerEntry, ...], exchange: Exchange | None) -> budget_explain.Asked:
+    """The request as the ledger and the traffic log have it."""
+    first = entries[0] if entries else None
+    attempt = exchange.attempts[0] if exchange is not None and exchange.attempts else None
+    record = exchange if exchange is not None else first
+    assert record is not None
+    provider = first.provider if first else attempt.provider if attempt else ""
+    model = attempt.model if attempt else exchange.view.model if exchange else first.model_requested if first else ""
+    return budget_explain.Asked(
+        request_id=record.request_id,
+        scope=record.scope,
+        provider=provider,
+        model=model,
+        at_ms=record.received_at_ms,
+        entries=entries,
+        exchange=exchange,
+    )
+
+
+def _imagined(said: dict[str, object], now_ms: int) -> budget_explain.Asked:
+    names = [name for name in Scope.__struct_fields__ if name not in ("tags", "key")]
+    tags = said["tags"]
+    assert isinstance(tags, tuple)
+    scope = scope_of({name: str(said[name]) for name in names}, tags, key=str(said["key"]))
+    usd = said["usd"]
+    tokens, output = said["tokens"], said["output"]
+    assert isinstance(tokens, int)
+    assert isinstance(output, int)
+    need = Need(usd=None, input_tokens=tokens, output_tokens=output)
+    if isinstance(usd, float):
+        need = msgspec.structs.replace(need, usd=round(usd * 1e9))
+    return budget_explain.Asked(
+        scope=scope, provider=str(said["provider"]), model=str(said["model"]), at_ms=now_ms, need=need
+    )

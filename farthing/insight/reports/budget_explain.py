@@ -1,0 +1,157 @@
+"""One request and its budgets: which limits applied, what it needed, what was booked, and why it was refused."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from farthing.core.budget import Budgets, Need, amounts_of, spent
+from farthing.core.policy import Budget
+from farthing.core.types import Exchange, Hold, LedgerEntry, Scope
+from farthing.insight.moments import shown
+from farthing.insight.table import Column, Money, Row, Table, Value
+from farthing.ports.books import Balance
+
+COLUMNS: Final = (
+    Column(name="budget", title="budget"),
+    Column(name="counter", title="counter"),
+    Column(name="window", title="window"),
+    Column(name="unit", title="unit"),
+    Column(name="limit", title="limit then", kind="quantity"),
+    Column(name="needed", title="needed", kind="quantity"),
+    Column(name="booked", title="booked", kind="quantity"),
+    Column(name="left", title="left now", kind="quantity"),
+    Column(name="verdict", title="verdict"),
+)
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was made (with its records) or that might be (with its need)."""
+
+    request_id: str = ""
+    scope: Scope
+    provider: str = ""
+    model: str = ""
+    at_ms: int
+    need: Need | None = None
+    entries: tuple[LedgerEntry, ...] = ()
+    exchange: Exchange | None = None
+
+
+class Applying(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits on a request: holds on counters, and budgets that bind single calls."""
+
+    holds: tuple[Hold, ...]
+    single: tuple[Budget, ...]
+    needed: Need | None
+
+
+def applying(budgets: Budgets, asked: Asked) -> Applying:
+    """The limits that the policy of now puts on a request at its time."""
+    need = asked.need or _most(asked.entries)
+    plain = need or Need(usd=0, input_tokens=0, output_tokens=0)
+    holds = budgets.holds(asked.scope, provider=asked.provider, model=asked.model, need=plain, at_ms=asked.at_ms)
+    binding = budgets.binding(asked.scope, provider=asked.provider, model=asked.model)
+    return Applying(holds=holds, single=tuple(budget for budget, counter in binding if not counter), needed=need)
+
+
+def wanted(found: Applying) -> list[tuple[str, str]]:
+    """The (counter, window) pairs whose balances :func:`build` needs."""
+    return list(dict.fromkeys((hold.counter, window) for hold in found.holds for window in (hold.window, *hold.also)))
+
+
+def build(asked: Asked, found: Applying, balances: Iterable[Balance]) -> Table:
+    """One row a limit, and the story of the request in the notes."""
+    used: dict[tuple[str, str, str], int] = {}
+    for one in balances:
+        used[(one.counter, one.window, one.unit)] = one.posted + one.held
+    booked = _booked(found.holds, asked.entries)
+    rows = [_hold_row(asked, found, place, hold, used, booked) for place, hold in enumerate(found.holds)]
+    for budget in found.single:
+        rows += [_single_row(asked, budget, unit, limit) for unit, limit in budget.limits]
+    title = f"Budgets of request {asked.request_id}" if asked.request_id else "Budgets of such a request"
+    return Table(title=title, columns=COLUMNS, rows=tuple(rows), notes=tuple(_notes(asked, found)))
+
+
+def _hold_row(
+    asked: Asked,
+    found: Applying,
+    place: int,
+    hold: Hold,
+    used: dict[tuple[str, str, str], int],
+    booked: tuple[int, ...],
+) -> Row:
+    taken = sum(used.get((hold.counter, window, hold.unit), 0) for window in (hold.window, *hold.also))
+    left = hold.limit - taken
+    needed = hold.amount if found.needed is not None and not _unknown(found.needed, hold.unit) else None
+    verdict = ""
+    if asked.need is not None:
+        verdict = "fits" if needed is None or needed <= left else "would be refused" if hold.hard else "passes (soft)"
+        verdict = "unknown: say --usd" if needed is None else verdict
+    elif not asked.entries:
+        verdict = "refused by it" if hold.budget == _refuser(asked) else "not held"
+    return (
+        hold.budget,
+        hold.counter,
+        hold.window,
+        hold.unit,
+        _in(hold.unit, hold.limit),
+        None if needed is None else _in(hold.unit, needed),
+        _in(hold.unit, booked[place]) if asked.entries else None,
+        _in(hold.unit, left),
+        verdict or "held and booked",
+    )
+
+
+def _single_row(asked: Asked, budget: Budget, unit: str, limit: int) -> Row:
+    needed = dict(amounts_of(asked.need)).get(unit) if asked.need is not None else None  # type: ignore[call-overload]
+    verdict = "" if needed is None else "fits" if needed <= limit else "would be refused"
+    if asked.need is None and not asked.entries and budget.name == _refuser(asked):
+        verdict = "refused by it"
+    shown_need = None if needed is None else _in(unit, needed)
+    return (budget.name, "", "request", unit, _in(unit, limit), shown_need, None, None, verdict)
+
+
+def _notes(asked: Asked, found: Applying) -> Iterable[str]:
+    if asked.request_id:
+        yield f"Received {shown(asked.at_ms)} UTC; limits are those of the policy of now at that time."
+    exchange = asked.exchange
+    if exchange is not None:
+        yield f"Outcome: {exchange.outcome}, status {exchange.status}" + (
+            f", {exchange.error}" * bool(exchange.error)
+        )
+        for one in exchange.decisions:
+            if one.stage == "budget":
+                said = "; ".join(f"{name}: {value}" for name, value in one.evidence)
+                yield f"{one.reason} ({one.action}): {said}"
+    if not found.holds and not found.single:
+        yield "No budget applies."
+    if asked.entries and len({entry.attempt for entry in asked.entries}) > 1:
+        yield "Needed is the largest ceiling of its tries; booked is their sum."
+
+
+def _refuser(asked: Asked) -> str:
+    """The budget that refused, as the traffic log has it: ``budget_exceeded:<name>``."""
+    return asked.exchange.error.partition(":")[2] if asked.exchange is not None else ""
+
+
+def _most(entries: tuple[LedgerEntry, ...]) -> Need | None:
+    """What was held at most, as far as the ledger keeps it: the ceiling in dollars."""
+    ceilings = [entry.ceiling for entry in entries if entry.ceiling is not None]
+    return Need(usd=max(ceilings), input_tokens=-1, output_tokens=-1) if ceilings else None
+
+
+def _unknown(need: Need, unit: str) -> bool:
+    return (need.usd is None and unit == "usd") or (need.input_tokens < 0 and unit.endswith("tokens"))
+
+
+def _booked(holds: tuple[Hold, ...], entries: tuple[LedgerEntry, ...]) -> tuple[int, ...]:
+    units = [line for entry in entries for part in entry.usage.parts for line in part.lines]
+    given = sum(count for unit, count in units if unit.startswith("output"))
+    taken = sum(count for unit, count in units if unit.startswith("input"))
+    usd = sum(entry.charge.total or 0 for entry in entries)
+    return spent(holds, usd=usd, input_tokens=taken, output_tokens=given)
+
+
+def _in(unit: str, value: int) -> Value:
+    return Money(value) if unit == "usd" else value
