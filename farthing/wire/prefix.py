@@ -10,6 +10,7 @@ from farthing.wire.body import NULL, given
 BLOCK_BYTES = 1024
 BLOCKS_MAX = 4096
 SECTIONS_MAX = 256
+TOOLS_MAX = 128
 _ROLE_FIRST = b'{"role":"'
 
 
@@ -49,8 +50,10 @@ def sections(body: bytes, salt: bytes) -> tuple[tuple[PromptSection, ...], tuple
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return (), ()
     parts: list[tuple[str, bytes]] = []
-    for role, raw in (("tools", read.tools), ("functions", read.functions), ("system", read.system),
-                      ("instructions", read.instructions)):  # fmt: skip
+    for role, raw in (("tool", read.tools), ("tool", read.functions)):
+        if given(raw):
+            parts.extend(_tools(role, raw))
+    for role, raw in (("system", read.system), ("instructions", read.instructions)):
         if given(raw):
             parts.append((role, bytes(raw)))
     turns = next((raw for raw in (read.messages, read.input, read.prompt) if given(raw)), None)
@@ -68,6 +71,16 @@ def sections(body: bytes, salt: bytes) -> tuple[tuple[PromptSection, ...], tuple
     if size <= BLOCK_BYTES:
         return tuple(found), ()
     return tuple(found), _blocks(b"\x00".join([data for _, data in parts]), keyed)
+
+
+def _tools(role: str, raw: msgspec.Raw) -> list[tuple[str, bytes]]:
+    """One part a tool, so that tools in another order are told from other tools; too many are one part."""
+    data = bytes(raw)
+    try:
+        each = list(map(bytes, _LIST.decode(raw))) if data.startswith(b"[") else [data]
+    except msgspec.DecodeError:
+        each = [data]
+    return [(role, one) for one in each] if len(each) <= TOOLS_MAX else [(role, data)]
 
 
 def _turns(raw: msgspec.Raw) -> list[tuple[str, bytes]]:

@@ -20,11 +20,11 @@ def turn(text, role="user"):
 
 
 def test_sections_come_in_the_order_in_which_providers_build_the_prefix():
-    made = body(messages=[turn("a", "system"), turn("b")], tools=[{"a": 1}], system="s")
+    made = body(messages=[turn("a", "system"), turn("b")], tools=[{"a": 1}, {"b": 2}], system="s")
     found, _ = sections(made, SALT)
-    assert [section.role for section in found] == ["tools", "system", "system", "user"]
-    assert found[0].size == len(json.dumps([{"a": 1}]))
-    assert found[0].digest == digest(json.dumps([{"a": 1}]).encode(), SALT)
+    assert [section.role for section in found] == ["tool", "tool", "system", "system", "user"]
+    assert found[0].size == len(json.dumps({"a": 1}))
+    assert found[0].digest == digest(json.dumps({"a": 1}).encode(), SALT)
 
 
 def test_every_dialects_prompt_is_found():
