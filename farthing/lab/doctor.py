@@ -125,7 +125,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return self.read_tokens / self.input_tokens if self.input_tokens else 0.0
 
 
-class _Ask(msgspec.Struct, frozen=True, kw_only=True):
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What the doctor keeps of a request."""
 
     id: str
@@ -151,14 +151,14 @@ class Doctor:
         self._rates_of = rates_of
         self._rule_of = rule_of
         self._marks_needed = marks_needed
-        self._recent: OrderedDict[tuple[str, ...], list[_Ask]] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, ...], list[Ask]] = OrderedDict()
         self._systems: dict[tuple[str, ...], Counter[str]] = {}
         self._last_system: dict[tuple[str, ...], str] = {}
 
     def examine(self, exchanges: Iterable[Exchange]) -> Iterator[tuple[Exchange, Miss | None]]:
         """Each answered request with its miss; None where it read all that it could."""
         for exchange in exchanges:
-            ask = _ask(exchange)
+            ask = ask_of(exchange)
             if ask is None:
                 continue
             family = _family(exchange)
@@ -166,7 +166,7 @@ class Doctor:
             self._remember(ask, family, exchange.scope.session)
             yield exchange, miss
 
-    def _miss(self, ask: _Ask, family: tuple[str, ...], session: str) -> Miss | None:
+    def _miss(self, ask: Ask, family: tuple[str, ...], session: str) -> Miss | None:
         earlier = self._recent.get((*family, session), []) if session else []
         candidates = earlier or self._recent.get(family, [])
         if not candidates:
@@ -179,7 +179,7 @@ class Doctor:
             cause, size, where = self._outside(ask, other, shared), shared, ""
         return self._made(ask, family, cause, size, where)
 
-    def _is_prefix_fault(self, ask: _Ask, other: _Ask, place: int) -> bool:
+    def _is_prefix_fault(self, ask: Ask, other: Ask, place: int) -> bool:
         """Whether the difference is one that the caller could have avoided, not simply another question."""
         role = ask.sections[place].role
         if role in ("tool", "system", "instructions") or other.sections[place].role in ("tool", "system"):
@@ -189,7 +189,7 @@ class Doctor:
             section.digest in {one.digest for one in other.sections[place + 1 :]} for section in ask.sections[place:]
         )
 
-    def _broken(self, ask: _Ask, other: _Ask, family: tuple[str, ...], place: int) -> tuple[Cause, int, str]:
+    def _broken(self, ask: Ask, other: Ask, family: tuple[str, ...], place: int) -> tuple[Cause, int, str]:
         """(cause, bytes that would have been shared, where): the prefix itself differs."""
         mine, theirs = ask.sections[place], other.sections[place]
         common = Counter(one.digest for one in other.sections)
@@ -213,7 +213,7 @@ class Doctor:
         cause = "history_trimmed" if kept and kept[0] is ask.sections[place] else "history_rewritten"
         return cause, size, f"message {place + 1}"
 
-    def _system_cause(self, ask: _Ask, other: _Ask, family: tuple[str, ...], place: int) -> Cause:
+    def _system_cause(self, ask: Ask, other: Ask, family: tuple[str, ...], place: int) -> Cause:
         seen = self._systems.get(family, Counter())
         mine, theirs = ask.sections[place].digest, other.sections[place].digest
         if seen[mine] >= 1 and seen[theirs] >= 1 and seen[mine] + 1 >= 2:
@@ -222,7 +222,7 @@ class Doctor:
             return "prompt_deployed"
         return "dynamic_value"
 
-    def _outside(self, ask: _Ask, other: _Ask, shared: int) -> Cause:
+    def _outside(self, ask: Ask, other: Ask, shared: int) -> Cause:
         """The prefix agrees: something around it kept it from being read."""
         rule = self._rule_of(ask.provider, ask.model)
         if _tokens(ask, shared) < rule.minimum_tokens:
@@ -243,7 +243,7 @@ class Doctor:
             return "ttl_lapsed"
         return "evicted"
 
-    def _made(self, ask: _Ask, family: tuple[str, ...], cause: Cause, size: int, where: str) -> Miss | None:
+    def _made(self, ask: Ask, family: tuple[str, ...], cause: Cause, size: int, where: str) -> Miss | None:
         rule = self._rule_of(ask.provider, ask.model)
         tokens = max(0, _tokens(ask, size) - ask.read)
         tolerance = max(rule.step_tokens, ask.input_tokens // 50)
@@ -259,7 +259,7 @@ class Doctor:
             request_id=ask.id, cause=cause, tokens=tokens, nusd=nusd, where=where, family="/".join(family[1:])
         )
 
-    def _remember(self, ask: _Ask, family: tuple[str, ...], session: str) -> None:
+    def _remember(self, ask: Ask, family: tuple[str, ...], session: str) -> None:
         for key in {family, (*family, session)} if session else {family}:
             recent = self._recent.setdefault(key, [])
             recent.append(ask)
@@ -319,13 +319,14 @@ def summarise(examined: Iterable[tuple[Exchange, Miss | None]]) -> Report:
     )
 
 
-def _ask(exchange: Exchange) -> _Ask | None:
+def ask_of(exchange: Exchange) -> Ask | None:
+    """What the doctor looks at; None for requests without an answer, usage or prompt."""
     answering = next((one for one in reversed(exchange.attempts) if 0 < one.status < 300), None)
     if exchange.outcome != "answered" or answering is None or exchange.usage is None or not exchange.sections:
         return None
     taken, read = _input(exchange)
     view = exchange.view
-    return _Ask(
+    return Ask(
         id=exchange.request_id,
         at_ms=answering.started_at_ms,
         ends_ms=answering.started_at_ms + (answering.ttft_ms or answering.latency_ms),
@@ -358,7 +359,7 @@ def _family(exchange: Exchange) -> tuple[str, ...]:
     return (exchange.view.endpoint, scope.team or scope.org, scope.feature)
 
 
-def _closest(ask: _Ask, candidates: Sequence[_Ask], ttl_ms: int) -> _Ask:
+def _closest(ask: Ask, candidates: Sequence[Ask], ttl_ms: int) -> Ask:
     """The earlier request with the longest common prefix.
 
     Of equals one that a common cache would still have; then one on the same cache; then the latest.
@@ -387,7 +388,7 @@ def _shared(mine: Sequence[PromptSection], theirs: Sequence[PromptSection]) -> t
     return size, place
 
 
-def _agreed_bytes(ask: _Ask, other: _Ask) -> int:
+def _agreed_bytes(ask: Ask, other: Ask) -> int:
     """Bytes of the common leading blocks: how far into the prompt the two still agree."""
     agreed = 0
     for one, two in zip(ask.blocks, other.blocks, strict=False):
@@ -397,6 +398,6 @@ def _agreed_bytes(ask: _Ask, other: _Ask) -> int:
     return agreed
 
 
-def _tokens(ask: _Ask, size: int) -> int:
+def _tokens(ask: Ask, size: int) -> int:
     """Tokens of so many bytes of this prompt, by its own ratio."""
     return ask.input_tokens * min(size, ask.size) // ask.size if ask.size else 0

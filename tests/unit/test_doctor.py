@@ -10,6 +10,7 @@ import pytest
 from farthing.core.prefix_cache import ANTHROPIC_5M, OPENAI_AUTO, PrefixCache
 from farthing.core.types import AttemptFact, Exchange, PromptView, Scope, Usage, UsagePart
 from farthing.lab.doctor import CAUSES, Doctor, Rates, summarise
+from farthing.lab.doctor_ttl import TtlAdvice
 from farthing.wire import prefix
 
 SALT = b"test"
@@ -252,3 +253,30 @@ def test_an_unknown_price_is_said_and_is_not_zero():
     found = [miss for _, miss in doctor.examine(exchange for exchange, _ in world.served()) if miss]
     assert found
     assert all(miss.nusd is None for miss in found)
+
+
+def test_the_time_to_live_that_pays_depends_on_the_pauses():
+    def saved(minutes: int) -> list[int]:
+        world = World(1)
+        system = words(world.rng, 2_000)
+        for number in range(30):
+            at = 1_795_000_000_000 + number * minutes * MINUTE
+            world.ask("f", at, [turn("user", f"q {number}")], "none", system=system, provider="anthropic")
+        advice = TtlAdvice(lambda p, m: RATES, lambda p: p == "anthropic")
+        assert len(list(advice.watch(exchange for exchange, _ in world.served()))) == 30
+        return [one.saved_nusd for one in advice.kept()]
+
+    short, long = saved(3)
+    assert short > long > 0
+    short, long = saved(20)
+    assert short < 0 < long
+    short, long = saved(90)
+    assert long < short < 0
+
+
+def test_providers_that_cache_by_themselves_get_no_advice_on_it():
+    world = World(1)
+    plant(world, "ttl_lapsed", 1_795_000_000_000, 4)
+    advice = TtlAdvice(lambda p, m: RATES, lambda p: p == "anthropic")
+    list(advice.watch(exchange for exchange, _ in world.served()))
+    assert advice.kept() == ()
