@@ -6,7 +6,7 @@ Declared as data so that the parser, the "did you mean" hints and the documentat
 from types import MappingProxyType
 from typing import Final, NamedTuple, get_args
 
-from farthing.config import budgets, caches, routes, values
+from farthing.config import budgets, caches, people, routes, values
 from farthing.config.settings import ProviderKind
 from farthing.config.values import Reader, Wrong, did_you_mean, shown
 from farthing.core.budget_check import is_budget_dimension
@@ -271,6 +271,14 @@ STORE: Final = MappingProxyType(
     }
 )
 
+DASHBOARD: Final = MappingProxyType(
+    {
+        "users": Setting(people.users),
+        "session": Setting(values.duration_ms, "session_ms"),
+        "plain_http": Setting(values.flag),
+    }
+)
+
 TOP: Final = MappingProxyType(
     {
         "on_disconnect": Setting(values.choice("drain", "cancel")),
@@ -293,6 +301,7 @@ SECTIONS: Final = MappingProxyType(
         "analytics": ANALYTICS,
         "cache_store": CACHE_STORE,
         "embedder": EMBEDDER,
+        "dashboard": DASHBOARD,
     }
 )
 """``[section]``: at most once each."""

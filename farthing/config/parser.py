@@ -56,6 +56,7 @@ def parse(text: str, *, env: Mapping[str, str], source: str) -> Settings:
         "store": single["store"],
         "cache_store": single["cache_store"],
         "embedder": single["embedder"],
+        "dashboard": single["dashboard"],
         "source": source,
     }
     return _checked(whole, source or "configuration")

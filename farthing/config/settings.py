@@ -149,6 +149,28 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ``on_store_failure = "allow"``."""
 
 
+class DashboardUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One person of the dashboard, ``[[dashboard.users]]``."""
+
+    name: str
+    role: Literal["admin", "analyst", "team"]
+    """``admin``: everything. ``analyst``: sees everything, acknowledges alerts. ``team``: sees one team."""
+    team: str = ""
+    password_hash: str
+    """Argon2id, as ``farthing dashboard password`` prints it."""
+
+
+class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[dashboard]``."""
+
+    users: tuple[DashboardUser, ...] = ()
+    """Nobody: whoever reaches a gateway on a loopback address is an admin, and elsewhere nobody is let in."""
+    session_ms: int = 12 * 3_600_000
+    """How long a sign-in lasts."""
+    plain_http: bool = False
+    """The session's cookie also travels over plain HTTP to other machines than this one."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole installation."""
 
@@ -162,5 +184,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     analytics: AnalyticsSettings = AnalyticsSettings()
     cache_store: CacheStoreSettings = CacheStoreSettings()
     embedder: EmbedderSettings = EmbedderSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     source: str = ""
     """The file the settings came from; empty: defaults."""

@@ -7,12 +7,14 @@
     │   ├─ PolicyError
     │   └─ PriceBookError
     ├─ RequestError                      4xx, the caller can fix it
-    │   ├─ BadRequest  Unauthorized  Forbidden  UnknownModel  NotFound  TooLong
+    │   ├─ BadRequest  Untranslatable  Unauthorized  Forbidden  UnknownModel  NotFound  TooLong  NotCached
+    │   ├─ Throttled  Deferred           429 by a budget's threshold
     │   └─ BudgetExceeded                429 that must not be retried
+    │       └─ SpendingTooFast
     ├─ ProviderFailed                    the upstream's fault
     │   ├─ RateLimited  Overloaded  TimedOut  Rejected  StreamBroken
     ├─ StoreFailed
-    │   ├─ StoreUnavailable  Conflict
+    │   ├─ StoreUnavailable  OutageAllowanceSpent  Conflict
     └─ Unpriced
 
 Codes are part of the API: documented in ``docs/reference/errors.md`` and tested to be unique.
@@ -78,6 +80,12 @@ class BadRequest(RequestError):
     """Malformed JSON, a wrong type, an impossible value."""
 
 
+class Untranslatable(RequestError):
+    """The provider chosen speaks another API, which has no words for ``param``."""
+
+    code = "not_translatable"
+
+
 class Unauthorized(RequestError):
     """No key, an unknown key, or a revoked one."""
 
@@ -113,6 +121,13 @@ class TooLong(RequestError):
     http_status = 413
 
 
+class NotCached(RequestError):
+    """The caller wanted an answer from the cache only, and there is none."""
+
+    code = "not_cached"
+    http_status = 504
+
+
 class BudgetExceeded(RequestError):
     """A hard limit would be crossed; refused before any money was spent. Never worth an automatic retry."""
 
@@ -127,6 +142,30 @@ class BudgetExceeded(RequestError):
         self.left = left
         self.limit = limit
         self.resets_at_ms = resets_at_ms
+
+
+class SpendingTooFast(BudgetExceeded):
+    """A counter is blocked because its calls cost more per minute than they may; it goes on when they slow down."""
+
+    code = "spending_too_fast"
+    retry_after_ms: int | None = None
+
+
+class Throttled(RequestError):
+    """A budget's threshold slows its calls down; this one may be tried again after ``retry_after_ms``."""
+
+    code = "throttled"
+    http_status = 429
+    retryable = True
+    retry_after_ms: int | None = None
+
+
+class Deferred(RequestError):
+    """A call that says it can wait, while a budget's threshold leaves such calls to the batch API."""
+
+    code = "deferred"
+    http_status = 429
+    retry_after_ms: int | None = None
 
 
 class ProviderFailed(FarthingError):
@@ -204,6 +243,12 @@ class StoreUnavailable(StoreFailed):
 
     code = "store_unavailable"
     retryable = True
+
+
+class OutageAllowanceSpent(StoreUnavailable):
+    """The store is away, and what policy lets through without it is used up: refused even under ``allow``."""
+
+    code = "outage_allowance_spent"
 
 
 class Conflict(StoreFailed):

@@ -1,4 +1,8 @@
-"""Which upstream serves a model: a pure function of the configured providers and the policy's fallbacks."""
+"""Which upstream serves a model: a pure function of the configured providers and the policy's fallbacks.
+
+An upstream that is named serves, whatever it speaks. Otherwise whoever claims the model does, then whoever takes what
+nobody claims; among equals those that speak the caller's own dialect come first, and in configured order.
+"""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -8,9 +12,9 @@ import msgspec
 
 from farthing.core.errors import UnknownModel
 from farthing.core.policy import Fallback
-from farthing.core.types import Dialect, Target
+from farthing.core.types import Dialect, ProviderDialect, Target
 
-ProviderKind = Literal["openai", "anthropic", "azure"]
+ProviderKind = Literal["openai", "anthropic", "azure", "gemini", "bedrock"]
 _MEMO_MAX = 10_000
 
 
@@ -18,7 +22,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     """What routing needs to know of a configured provider."""
 
     name: str
-    dialect: Dialect
+    dialect: ProviderDialect
     models: tuple[str, ...] = ()
     """Name patterns it serves; empty: whatever no other provider claims."""
     price_as: str = ""
@@ -62,24 +66,25 @@ class Routes:
     def _primary(self, model: str, dialect: Dialect) -> Target:
         prefix, slash, rest = model.partition("/")
         named = self._by_name.get(prefix) if slash and rest else None
-        if named is not None and named.dialect == dialect:
+        if named is not None:
             return _target(named, rest)
-        able = [upstream for upstream in self._upstreams if upstream.dialect == dialect]
-        for upstream in able:
+        native = [upstream for upstream in self._upstreams if upstream.dialect == dialect]
+        others = [upstream for upstream in self._upstreams if upstream.dialect != dialect]
+        for upstream in (*native, *others):
             if any(fnmatchcase(model, pattern) for pattern in upstream.models):
                 return _target(upstream, model)
-        for upstream in able:
+        for upstream in (*native, *others):
             if not upstream.models:
                 return _target(upstream, model)
-        raise self._unknown(model, dialect)
+        raise self._unknown(model)
 
-    def _unknown(self, model: str, dialect: Dialect) -> UnknownModel:
+    def _unknown(self, model: str) -> UnknownModel:
         served = "; ".join(
             f"{upstream.name}: {', '.join(upstream.models) or 'any model'} ({upstream.dialect} API)"
             for upstream in self._upstreams
         )
         return UnknownModel(
-            f"No configured provider serves the model '{model[:200]}' over the {dialect} API.",
+            f"No configured provider serves the model '{model[:200]}'.",
             hint=f"Configured: {served or 'nothing'}. Add the model to a provider in farthing.toml.",
             param="model",
         )

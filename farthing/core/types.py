@@ -99,8 +99,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     view: PromptView
     scope: Scope
     readings: dict[str, int | str] = {}
-    """What was read from the body to decide, by name, noted when it was first read. A request that is replayed without
-    its text brings those of the log, and is decided by them."""
+    """What was read from the body to decide, by name, noted when it was first read. A request that is replayed
+    without its text brings those of the log, and is decided by them."""
 
 
 NO_TEXT: Final = b'{"model":"","messages":[]}'

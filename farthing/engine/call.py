@@ -5,14 +5,21 @@ settlement, whatever happens in between.
 """
 
 import asyncio
-import random
 from dataclasses import dataclass
 from typing import Literal
+from zlib import crc32
 
 import msgspec
 
 from farthing.core.budget import spent
-from farthing.core.errors import BudgetExceeded, ProviderFailed, StoreFailed, Unpriced
+from farthing.core.errors import (
+    BudgetExceeded,
+    OutageAllowanceSpent,
+    ProviderFailed,
+    StoreFailed,
+    Unpriced,
+    Untranslatable,
+)
 from farthing.core.money import Nusd
 from farthing.core.types import (
     AttemptFact,
@@ -28,19 +35,24 @@ from farthing.core.types import (
     Usage,
     UsagePart,
 )
+from farthing.engine.act import SQUEEZES_MAX, cap_note, squeezed
 from farthing.engine.ceiling import (
+    LONG_BODY,
     Ceiling,
     bounds_of,
     ceiling_lines,
     ceiling_of,
     tight_bounds,
+    tight_bounds_aside,
     unpriced_amount,
     within_request_limits,
 )
-from farthing.engine.messages import budget_exceeded, error_class
-from farthing.engine.plan import Plan, body_for
-from farthing.engine.record import Ending, Recorder, tokens_of, with_stated_difference
+from farthing.engine.messages import budget_exceeded, error_class, would_refuse
+from farthing.engine.plan import Plan
+from farthing.engine.reading import likely_prompt
+from farthing.engine.record import Ending, Prints, Recorder, tokens_of, with_stated_difference
 from farthing.engine.services import Services, Upstream
+from farthing.engine.translating import Prepared, prepared
 from farthing.ports.books import Settlement
 from farthing.ports.provider import HttpReply
 
@@ -58,10 +70,12 @@ class Attempt:
     target: Target
     upstream: Upstream
     body: bytes
-    strips_usage: bool
+    ask: Prepared
     bounds: Bounds
     ceiling: Ceiling
     started_ms: int
+    ended_ms: int = -1
+    """When it was over, for every record of it; -1: it is not."""
     reservation: Reservation | None = None
     stub: LedgerEntry | None = None
     ttft_ms: int | None = None
@@ -81,9 +95,17 @@ class Call:
         self.decisions: list[Decision] = []
         self.entries: list[LedgerEntry] = []
         self.facts: list[AttemptFact] = []
+        self.acts: list[tuple[int, int]] = []
+        """What was asked of the books and told them (see ``Exchange.acts``)."""
         self.current: Attempt | None = None
+        self.kept_back = 0
+        """Answers of the same operation that are read and not booked yet; later attempts are numbered after them."""
         self.ended = False
         """The exchange has been handed over; nothing more may be said about this request."""
+        self.lever = ""
+        """The lever that makes this call for its own sake; its entries have no baseline and it logs no exchange."""
+        self._not_before_ms = 0
+        """The end of the last try and its pause: a clock that was set back does not make the next one earlier."""
         self._recorder = recorder
         self._sent_body: bytes | None = None
 
@@ -95,6 +117,12 @@ class Call:
     def elapsed_ms(self) -> int:
         """Time since the request came in."""
         return max(0, self.services.clock.now_ms() - self.request.received_at_ms)
+
+    def end(self, attempt: Attempt) -> int:
+        """The instant at which the attempt was over; the first to ask decides it."""
+        if attempt.ended_ms < 0:
+            attempt.ended_ms = self._not_before_ms = max(self.services.clock.now_ms(), attempt.started_ms)
+        return attempt.ended_ms
 
     async def obtain(self) -> tuple[Attempt, HttpReply]:
         """The first upstream answer that may be given to the caller.
@@ -108,15 +136,15 @@ class Call:
             if order and failure is not None and not self._falls_back(failure):
                 break
             if order:
-                self._note("fallback", "switch", "provider_failed", (("to", f"{target.provider}/{target.model}"),))
+                self.note("fallback", "switch", "provider_failed", (("to", f"{target.provider}/{target.model}"),))
             try:
                 return await self._try_target(target)
             except ProviderFailed as error:
                 failure = error
-            except (BudgetExceeded, Unpriced) as refusal:
+            except (BudgetExceeded, Unpriced, Untranslatable) as refusal:
                 if failure is None:
                     raise
-                self._note("fallback", "skip", refusal.code, (("model", f"{target.provider}/{target.model}"),))
+                self.note("fallback", "skip", refusal.code, (("model", f"{target.provider}/{target.model}"),))
         if failure is None:
             raise ProviderFailed("No upstream was tried.", sent=False)
         raise failure
@@ -132,7 +160,8 @@ class Call:
                 pause_ms = self._pause_ms(error, turn)
                 if pause_ms is None:
                     raise
-                self._note("retry", "again", error.code, (("after_ms", str(pause_ms)),))
+                self.note("retry", "again", error.code, (("after_ms", str(pause_ms)),))
+                self._not_before_ms += pause_ms
                 await asyncio.sleep(pause_ms / 1000)
         raise AssertionError("a failed last try raises")
 
@@ -140,21 +169,27 @@ class Call:
         """Holds the ceiling of the next try. Raises :class:`BudgetExceeded` before anything is spent."""
         services, request = self.services, self.request
         upstream = services.upstreams[target.provider]
-        body, strips = body_for(self.plan, request, target, upstream)
-        bounds = bounds_of(services, request, target, upstream, self.plan)
+        ask, body = prepared(self.plan, request, target, upstream)
+        if ask.translation is not None:
+            ask.translation.note(self.decisions)
+        bounds = bounds_of(services, ask.request, target, upstream, ask.plan)
         if request.view.endpoint in FREE_ENDPOINTS:
             ceiling = Ceiling(amount=Nusd(0), input_tokens=0, output_tokens=0, holds=())
         else:
-            ceiling, bounds = within_request_limits(services, request, target, bounds)
-        now_ms = services.clock.now_ms()
-        number = len(self.facts) + 1
+            counting = (services, request, target, bounds)
+            if services.request_limits and len(ask.request.body) >= LONG_BODY:
+                ceiling, bounds = await asyncio.to_thread(within_request_limits, *counting, sent=ask.request)
+            else:
+                ceiling, bounds = within_request_limits(*counting, sent=ask.request)
+        now_ms = max(services.clock.now_ms(), self._not_before_ms)
+        number = len(self.facts) + self.kept_back + 1
         attempt = Attempt(
             id=f"{request.id}-{number}",
             number=number,
             target=target,
             upstream=upstream,
             body=body,
-            strips_usage=strips,
+            ask=ask,
             bounds=bounds,
             ceiling=ceiling,
             started_ms=now_ms,
@@ -170,17 +205,39 @@ class Call:
         denied = await self._hold(attempt, now_ms)
         if denied is None:
             return
-        tight = tight_bounds(self.services, self.request, attempt.target, attempt.bounds)
+        clock = self.services.clock
+        tight = await tight_bounds_aside(self.services, attempt.ask.request, attempt.target, attempt.bounds)
         if tight is not attempt.bounds:
             attempt.bounds = tight
             attempt.ceiling = ceiling_of(self.services, self.request, attempt.target, tight)
-            denied = await self._hold(attempt, now_ms)
+            denied = await self._hold(attempt, clock.now_ms())
             if denied is None:
                 return
+        for _ in range(SQUEEZES_MAX):
+            if not self._squeeze(attempt, denied):
+                break
+            again = await self._hold(attempt, clock.now_ms())
+            if again is None:
+                self.decisions.append(cap_note(denied, attempt.bounds.output_tokens))
+                return
+            denied = again
         attempt.settled = True
+        if self.services.watch is not None:
+            self.services.watch.refused(denied.hold)
         raise budget_exceeded(denied, now_ms)
 
-    async def _hold(self, attempt: Attempt, now_ms: int) -> Denied | None:
+    def _squeeze(self, attempt: Attempt, denied: Denied) -> bool:
+        """Cuts the answer to what is left where the budget's thresholds say so; False: it is refused."""
+        found = squeezed(self.services, self.request, self.plan, attempt.target, attempt.bounds, denied)
+        if found is None:
+            return False
+        self.plan, attempt.bounds, attempt.ceiling = found
+        attempt.ask, attempt.body = prepared(self.plan, self.request, attempt.target, attempt.upstream)
+        self._sent_body = attempt.body
+        return True
+
+    async def _hold(self, attempt: Attempt, at_ms: int) -> Denied | None:
+        now_ms = self.services.hold_ms()
         reservation = Reservation(
             id=attempt.id,
             request_id=self.request.id,
@@ -189,16 +246,20 @@ class Call:
             expires_at_ms=now_ms + self.services.policy.reservation_ttl_ms,
         )
         attempt.stub = self._stub(attempt)
+        self._act(at_ms)
         try:
             result = await self.services.books.reserve(reservation, now_ms=now_ms, stub=attempt.stub)
         except StoreFailed as error:
             self.services.telemetry.store_failed(error.code)
-            if self.services.policy.on_store_failure == "refuse":
+            if self.services.policy.on_store_failure == "refuse" or isinstance(error, OutageAllowanceSpent):
                 raise
             return None  # served without a hold, as the policy says; its entry waits for the store
         if isinstance(result, Denied):
             return result
         attempt.reservation = reservation
+        self.decisions.extend(map(would_refuse, result.over))
+        if self.services.watch is not None:
+            self.services.watch.held(reservation.holds)
         return None
 
     def _stub(self, attempt: Attempt) -> LedgerEntry:
@@ -231,7 +292,7 @@ class Call:
 
     async def _send(self, attempt: Attempt) -> HttpReply:
         codec = attempt.upstream.codec
-        wire = codec.encode(self.request, attempt.target, attempt.body)
+        wire = codec.encode(attempt.ask.request, attempt.target, attempt.body)
         attempt.sent = True
         reply = await attempt.upstream.transport.send(wire, timeouts=self.services.timeouts)
         if reply.status < 300:  # a redirect is no answer, and nobody bills one
@@ -240,7 +301,9 @@ class Call:
             body = await reply.read()
         finally:
             reply.close()
-        raise codec.failure(reply.status, reply.headers, body)
+        failure = codec.failure(reply.status, reply.headers, body)
+        translation = attempt.ask.translation
+        raise failure if translation is None else translation.failure(failure)
 
     async def _close_failed(self, attempt: Attempt, error: ProviderFailed) -> None:
         """Ends a failed try: free when the provider refused it, booked when it may have been billed."""
@@ -249,7 +312,8 @@ class Call:
         if billable:
             await self.book_unknown(attempt, error.code)
             return
-        self._fact(attempt, status=error.status or 0, error=error.code)
+        asked = getattr(error, "retry_after_ms", None)
+        self._fact(attempt, status=error.status or 0, error=error.code, retry_after_ms=asked)
         await self.settle(attempt, ())
 
     def _pause_ms(self, error: ProviderFailed, turn: int) -> int | None:
@@ -262,9 +326,12 @@ class Call:
         if asked is not None:
             return int(asked) if asked <= retries.backoff_ms_max else None
         most = min(retries.backoff_ms * 2 ** (turn - 1), retries.backoff_ms_max)
-        return random.randint(most // 2, most)  # jitter is no decision: nothing is priced by it
+        spread = crc32(f"{self.request.id}:{len(self.facts)}".encode())  # replayed calls pause as they did
+        return most // 2 + spread % (most - most // 2 + 1)
 
     def _falls_back(self, error: ProviderFailed) -> bool:
+        if self.plan.strong:
+            return True  # the choice was the route's own: the strong model serves, whatever the failure was
         rule = self.services.routes.fallback_for(self.request.view.model)
         kind = error_class(error)
         return rule is not None and kind in rule.on
@@ -281,9 +348,23 @@ class Call:
         entry = self._entry(attempt, usage, charge, status=ending.status, error=error, gone=gone)
         self._fact(attempt, status=ending.status, error=error, entry_id=entry.id)
         await self.settle(attempt, (entry,), ending=ending)
+        if self.services.usage_listener is not None:
+            self._tell(attempt, usage)
 
-    async def book_unknown(self, attempt: Attempt, error: str, *, gone: bool = False) -> None:
-        """Books an attempt whose outcome nobody knows, as the policy says: its ceiling or the likely cost."""
+    def _tell(self, attempt: Attempt, usage: Usage) -> None:
+        """Lets the token counter learn from what was billed for a prompt that is all text."""
+        view = attempt.ask.request.view
+        if self.services.usage_listener is None or usage.source != "reported" or view.images or view.unbounded:
+            return
+        billed = tokens_of(usage)[0]
+        self.services.usage_listener.heard(attempt.ask.request.body, model=attempt.target.model, billed=billed)
+
+    async def book_unknown(self, attempt: Attempt, error: str, *, gone: bool = False, status: int = 0) -> None:
+        """Books an attempt whose outcome nobody knows, as the policy says: its ceiling or the likely cost.
+
+        ``status`` is that of an answer which began and was never whole.
+        """
+        self.end(attempt)
         if self.services.policy.on_unknown_outcome == "ceiling":
             usage = Usage(source="estimated", parts=(UsagePart(lines=ceiling_lines(attempt.ceiling)),))
             charge = self._ceiling_charge(attempt)
@@ -291,7 +372,7 @@ class Call:
             usage = Usage(source="estimated", parts=(UsagePart(lines=self.likely_lines(attempt, b"")),))
             charge = self.services.prices.charge(usage, attempt.target, at_ms=self.request.received_at_ms)
         entry = self._entry(attempt, usage, charge, status=0, error=error, fidelity="unknown", gone=gone)
-        self._fact(attempt, status=0, error=error, entry_id=entry.id)
+        self._fact(attempt, status=status, error=error, entry_id=entry.id)
         await self.settle(attempt, (entry,))
 
     def tokens_for(self, text_bytes: int) -> int:
@@ -300,9 +381,9 @@ class Call:
 
     def likely_lines(self, attempt: Attempt, answer: bytes) -> tuple[tuple[str, int], ...]:
         """Counted tokens of the prompt and of the answer's text so far."""
-        tight = tight_bounds(self.services, self.request, attempt.target, attempt.bounds)
+        tight = tight_bounds(self.services, attempt.ask.request, attempt.target, attempt.bounds)
         most = tight.input_tokens
-        prompt = self.services.tokens.count(self.request.body, model=attempt.target.model).tokens
+        prompt = likely_prompt(self.services.tokens, attempt.ask.request, attempt.target)
         if self.request.view.endpoint == "embeddings":
             answer = b""  # vectors are not billed output
         output = self.services.tokens.count(answer, model=attempt.target.model).tokens if answer else 0
@@ -326,7 +407,7 @@ class Call:
         gone: bool = False,
         fidelity: Literal["exact", "estimated", "unknown"] = "exact",
     ) -> LedgerEntry:
-        now_ms = self.services.clock.now_ms()
+        now_ms = self.end(attempt)
         if usage.source != "reported" and fidelity == "exact":
             fidelity = "estimated"
         return msgspec.structs.replace(
@@ -334,20 +415,20 @@ class Call:
             booked_at_ms=now_ms,
             model=usage.model or attempt.target.model,
             usage=usage,
-            charge=charge,
-            baseline=self._baseline(attempt, usage, charge),
+            charge=msgspec.structs.replace(charge, reason=f"lever:{self.lever}") if self.lever else charge,
+            baseline=Nusd(0) if self.lever else self._baseline(attempt, usage, charge),
             fidelity=fidelity,
             decisions=tuple(self.decisions),
             status=status,
             error=error,
             client_gone=gone,
             ttft_ms=attempt.ttft_ms,
-            latency_ms=max(0, now_ms - attempt.started_ms),
+            latency_ms=now_ms - attempt.started_ms,
         )
 
     def _baseline(self, attempt: Attempt, usage: Usage, charge: Charge) -> Nusd | None:
         """The asked-for model's cost of the same usage; the charge itself unless a fallback changed the model."""
-        asked = self.plan.targets[0]
+        asked = self.plan.asked or self.plan.targets[0]
         if attempt.target is asked:
             return charge.total
         plain = msgspec.structs.replace(usage, model="", stated_pusd=None)
@@ -356,6 +437,8 @@ class Call:
     async def finish(self, ending: Ending) -> None:
         """Ends a request whose attempts are all settled: it was refused, failed, or was free."""
         self.ended = True
+        if self.lever:
+            return
         exchange = self.exchange(ending)
         self.services.telemetry.exchange(exchange, tuple(self.entries))
         self.services.background.log(exchange)
@@ -375,19 +458,42 @@ class Call:
         amounts: tuple[int, ...] = ()
         if attempt.reservation is not None:
             amounts = self._amounts(attempt.reservation, entries)
+            if self.services.watch is not None:
+                who = (self.request.scope.key, self.request.scope.feature, attempt.target.model)
+                self.services.watch.ended(attempt.reservation.holds, amounts, who)
         elif not entries and ending is None:
             return
-        exchange = self.exchange(ending) if ending else None
-        if exchange is not None:
+        self._act(self.end(attempt))
+        exchange = self.exchange(ending) if ending and not self.lever else None
+        if self.lever:
+            self.ended = ending is not None
+            for entry in entries:
+                self.services.telemetry.spent(entry)
+        elif exchange is not None:
             self.ended = True
             self.services.telemetry.exchange(exchange, tuple(self.entries))
         settlement = Settlement(reservation=attempt.reservation, amounts=amounts, entries=entries, exchange=exchange)
         await self._store(settlement)
 
+    async def book_whole(self, entry: LedgerEntry, ending: Ending, prints: Prints | None = None) -> None:
+        """Books an entry without any attempt of this request, and ends it: a cache has answered."""
+        self.entries.append(entry)
+        exchange = self.exchange(ending, prints)
+        self.ended = True
+        self.services.telemetry.exchange(exchange, (entry,))
+        await self._store(Settlement(reservation=None, entries=(entry,), exchange=exchange))
+
+    def for_lever(self, lever: str, act: str) -> "Call":
+        """The same call once more, for a lever's own sake: what it costs is booked to the lever."""
+        call = Call(self.services, self._recorder, self.request)
+        call.plan, call.lever = self.plan, lever
+        call.note(lever, act, "lever_cost", ())
+        return call
+
     async def _store(self, settlement: Settlement) -> None:
         services = self.services
         try:
-            await services.books.settle(settlement, now_ms=services.clock.now_ms())
+            await services.books.settle(settlement, now_ms=services.hold_ms())
         except StoreFailed as error:
             services.telemetry.store_failed(error.code)
             if settlement.entries or settlement.reservation:
@@ -408,7 +514,12 @@ class Call:
             usd += total or 0
         return spent(reservation.holds, usd=usd, input_tokens=taken, output_tokens=given)
 
-    def exchange(self, ending: Ending) -> Exchange:
+    @property
+    def prints(self) -> Prints:
+        """What the traffic log keeps of the request's body, for whoever keeps it for the next one like it."""
+        return self._recorder.prints(self.request.body)
+
+    def exchange(self, ending: Ending, prints: Prints | None = None) -> Exchange:
         """The request's exchange as it stands now."""
         return self._recorder.exchange(
             self.request,
@@ -417,9 +528,22 @@ class Call:
             attempts=tuple(self.facts),
             entries=tuple(self.entries),
             decisions=tuple(self.decisions),
+            prints=prints,
+            acts=tuple(self.acts),
         )
 
-    def _fact(self, attempt: Attempt, *, status: int, error: str, entry_id: str = "") -> None:
+    def _act(self, at_ms: int) -> None:
+        self.acts.append((at_ms - self.request.received_at_ms, next(self.services.acts)))
+
+    def _fact(
+        self,
+        attempt: Attempt,
+        *,
+        status: int,
+        error: str,
+        entry_id: str = "",
+        retry_after_ms: int | None = None,
+    ) -> None:
         self.facts.append(
             AttemptFact(
                 attempt=attempt.number,
@@ -428,11 +552,13 @@ class Call:
                 status=status,
                 error=error,
                 started_at_ms=attempt.started_ms,
-                latency_ms=max(0, self.services.clock.now_ms() - attempt.started_ms),
+                latency_ms=self.end(attempt) - attempt.started_ms,
                 ttft_ms=attempt.ttft_ms,
                 entry_id=entry_id,
+                retry_after_ms=retry_after_ms,
             )
         )
 
-    def _note(self, stage: str, action: str, reason: str, evidence: tuple[tuple[str, str], ...]) -> None:
+    def note(self, stage: str, action: str, reason: str, evidence: tuple[tuple[str, str], ...]) -> None:
+        """Adds a decision; those made before an attempt ends stand in its entry."""
         self.decisions.append(Decision(stage=stage, action=action, reason=reason, evidence=evidence))

@@ -1,5 +1,6 @@
 """The most an attempt can cost, and the holds that follow from it."""
 
+import asyncio
 from dataclasses import dataclass
 
 import msgspec
@@ -9,11 +10,12 @@ from farthing.core.errors import Unpriced
 from farthing.core.money import Nusd, ceil_nusd, price_per_million
 from farthing.core.types import Bounds, Hold, Request, Target
 from farthing.engine.messages import request_limit_exceeded
-from farthing.engine.plan import Plan, strings_of
+from farthing.engine.plan import Plan
+from farthing.engine.reading import counted_bound, turns
 from farthing.engine.services import Services, Upstream
 
-_STRING_OVERHEAD = 8
-"""Tokens that formatting may add around one string of a prompt."""
+LONG_BODY = 50_000
+"""Bytes from which counting takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,42 +49,40 @@ def tight_bounds(services: Services, request: Request, target: Target, bounds: B
     """The same bounds with the prompt really counted; only worth its time when the quick ones do not fit."""
     if bounds.unbounded:
         return bounds
-    try:
-        strings = strings_of(request.body)
-    except (msgspec.DecodeError, RecursionError):  # such as a number no float holds: the provider may take it
-        return bounds
-    counted = services.tokens.count("\n".join(strings).encode("utf-8", "replace"), model=target.model)
-    size = counted.bound + _STRING_OVERHEAD * len(strings) + request.view.images * _image_tokens(target.model)
+    size = counted_bound(services.tokens, request, target, bounds)
     if size >= bounds.input_tokens:
         return bounds
     return msgspec.structs.replace(bounds, input_tokens=size)
 
 
-def _image_tokens(model: str) -> int:
-    """An upper bound per image: small OpenAI models bill images at many times the tokens of large ones."""
-    return 40_000 if "mini" in model or "nano" in model else 6_000
+async def tight_bounds_aside(services: Services, request: Request, target: Target, bounds: Bounds) -> Bounds:
+    """The same; long prompts are counted in a thread, so that the loop goes on."""
+    if len(request.body) < LONG_BODY:
+        return tight_bounds(services, request, target, bounds)
+    return await asyncio.to_thread(tight_bounds, services, request, target, bounds)
 
 
 def within_request_limits(
-    services: Services, request: Request, target: Target, bounds: Bounds
+    services: Services, request: Request, target: Target, bounds: Bounds, *, sent: Request | None = None
 ) -> tuple[Ceiling, Bounds]:
     """Ceiling and bounds of a call that keeps every per-request limit, counting the prompt where that decides.
 
+    ``sent`` is the request as the upstream gets it where that is another than the caller's.
     Raises :class:`BudgetExceeded` when even the counted prompt is too large.
     """
     ceiling = ceiling_of(services, request, target, bounds)
     if not services.request_limits or _violation(services, request, target, ceiling) is None:
         return ceiling, bounds
-    tight = tight_bounds(services, request, target, bounds)
+    tight = tight_bounds(services, sent or request, target, bounds)
     ceiling = ceiling_of(services, request, target, tight)
     violation = _violation(services, request, target, ceiling)
     if violation is not None:
-        raise request_limit_exceeded(violation)
+        raise request_limit_exceeded(violation, session=request.scope.session)
     return ceiling, tight
 
 
 def _violation(services: Services, request: Request, target: Target, ceiling: Ceiling) -> Violation | None:
-    need = Need(usd=ceiling.amount, input_tokens=ceiling.input_tokens, output_tokens=ceiling.output_tokens)
+    need = _need(services, request, ceiling.amount, ceiling.input_tokens, ceiling.output_tokens)
     return services.budgets.violation(request.scope, provider=target.provider, model=target.model, need=need)
 
 
@@ -94,11 +94,24 @@ def ceiling_of(services: Services, request: Request, target: Target, bounds: Bou
     usd: int | None = amount
     if amount is None:
         usd = _unpriced_usd(services, request, target, bounds, output)
-    need = Need(usd=usd, input_tokens=bounds.input_tokens, output_tokens=output)
+    need = _need(services, request, usd, bounds.input_tokens, output)
     holds = services.budgets.holds(
         request.scope, provider=target.provider, model=target.model, need=need, at_ms=at_ms
     )
     return Ceiling(amount=amount, input_tokens=bounds.input_tokens, output_tokens=output, holds=holds)
+
+
+def _need(services: Services, request: Request, usd: int | None, input_tokens: int, output_tokens: int) -> Need:
+    if not services.budgets.counts_turns:
+        return Need(usd=usd, input_tokens=input_tokens, output_tokens=output_tokens)
+    tool_calls, without_human = turns(request)
+    return Need(
+        usd=usd,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        tool_calls=tool_calls,
+        turns_without_human=without_human,
+    )
 
 
 def _unpriced_usd(services: Services, request: Request, target: Target, bounds: Bounds, output: int) -> int | None:

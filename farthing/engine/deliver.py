@@ -12,10 +12,11 @@ from farthing.core.types import Usage, UsagePart
 from farthing.core.units import is_input, is_output
 from farthing.engine.call import FREE_ENDPOINTS, Attempt, Call
 from farthing.engine.record import Ending, tokens_of
+from farthing.engine.translating import FRAMES, ID_HEADERS
 from farthing.ports.provider import HttpReply
 from farthing.ports.reply import Headers, Reply
 from farthing.wire.body import answer_text
-from farthing.wire.tap import MESSAGES_TERMINALS, OPENAI_TERMINALS, RESPONSES_TERMINALS, StreamTap
+from farthing.wire.tap import CONVERSE_TERMINALS, MESSAGES_TERMINALS, OPENAI_TERMINALS, RESPONSES_TERMINALS, StreamTap
 from farthing.wire.usage import SseMeter
 
 _DROPPED = frozenset(
@@ -27,6 +28,8 @@ _TERMINALS = {
     "completions": OPENAI_TERMINALS,
     "responses": RESPONSES_TERMINALS,
     "messages": MESSAGES_TERMINALS,
+    "generate": (),  # Gemini's streams just end
+    "converse": CONVERSE_TERMINALS,
 }
 _KEPT_BYTES_MAX = 32 * 1024 * 1024
 _TAIL_WAIT_S = 1.0
@@ -46,24 +49,28 @@ async def deliver(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -
 def _streams(http: HttpReply) -> bool:
     for name, value in http.headers:
         if name == b"content-type":
-            return value.startswith(b"text/event-stream")
+            return value.startswith((b"text/event-stream", FRAMES))
     return False
 
 
 def _upstream_id(http: HttpReply) -> str:
     """The provider's own name for the call where its body has none (embeddings)."""
-    found = next((value for name, value in http.headers if name in (b"x-request-id", b"request-id")), b"")
+    found = next((value for name, value in http.headers if name in ID_HEADERS), b"")
     return found[:128].decode("ascii", "replace")
 
 
 def answer_headers(call: Call, attempt: Attempt, http: HttpReply, *, cost: bool) -> Headers:
     """The provider's headers without connection matters, and Farthing's own."""
-    headers = [pair for pair in http.headers if pair[0] not in _DROPPED and not pair[0].startswith(b"x-farthing")]
+    translation = attempt.ask.translation
+    if translation is None:
+        headers = [pair for pair in http.headers if pair[0] not in _DROPPED and not pair[0].startswith(b"x-farthing")]
+    else:
+        headers = translation.headers(http, streams=not cost)
     request = call.request
     headers.append((b"x-farthing-request-id", request.id.encode()))
     headers.append((b"x-farthing-cache", b"bypass"))
     target = attempt.target
-    reason = b"fallback" if target is not call.plan.targets[0] else b"direct"
+    reason = b"fallback" if target is not call.plan.targets[0] else call.plan.reason.encode()
     headers.append((b"x-farthing-route", f"{target.provider}/{target.model}".encode("latin-1", "replace")))
     headers.append((b"x-farthing-route-reason", reason))
     if cost:
@@ -80,30 +87,31 @@ async def _deliver_whole(call: Call, attempt: Attempt, http: HttpReply, reply: R
     try:
         body = await _read(call, http, reply)
     except ProviderFailed as error:
-        await _book_lost(call, attempt, error.code, gone=reply.gone)
+        await _book_lost(call, attempt, error.code, gone=reply.gone, status=http.status)
         raise
     if body is None:
-        await _book_lost(call, attempt, "client_gone", gone=True)
+        await _book_lost(call, attempt, "client_gone", gone=True, status=http.status)
         await call.finish(Ending(outcome="aborted", status=499, error="client_gone", latency_ms=call.elapsed_ms()))
         return
-    clock = call.services.clock
-    attempt.ttft_ms = max(0, clock.now_ms() - attempt.started_ms)
+    attempt.ttft_ms = call.end(attempt) - attempt.started_ms
     ending = Ending(
         outcome="answered",
         status=http.status,
-        latency_ms=call.elapsed_ms(),
+        latency_ms=max(0, attempt.ended_ms - call.request.received_at_ms),
         ttft_ms=attempt.ttft_ms,
         answer=body,
     )
     if call.request.view.endpoint in FREE_ENDPOINTS:
         await call.answered_free(attempt, ending)
     else:
-        usage = attempt.upstream.codec.reader(call.request).from_body(body)
+        usage = attempt.upstream.codec.reader(attempt.ask.request).from_body(body)
         if usage.source == "missing":
             usage = _estimated(call, attempt, usage, body)
         if not usage.upstream_id:
             usage = msgspec.structs.replace(usage, upstream_id=_upstream_id(http))
         await call.book(attempt, usage, ending, gone=reply.gone)
+    if attempt.ask.translation is not None:
+        body = attempt.ask.translation.answer(body)
     await reply.whole(http.status, answer_headers(call, attempt, http, cost=True), body)
 
 
@@ -124,10 +132,10 @@ async def _read(call: Call, http: HttpReply, reply: Reply) -> bytes | None:
                     await task
 
 
-async def _book_lost(call: Call, attempt: Attempt, error: str, *, gone: bool) -> None:
+async def _book_lost(call: Call, attempt: Attempt, error: str, *, gone: bool, status: int) -> None:
     if call.request.view.endpoint in FREE_ENDPOINTS:
         return
-    await call.book_unknown(attempt, error, gone=gone)
+    await call.book_unknown(attempt, error, gone=gone, status=status)
 
 
 def _estimated(call: Call, attempt: Attempt, usage: Usage, answer: bytes) -> Usage:
@@ -146,14 +154,16 @@ class _Stream:
         self._attempt = attempt
         self._http = http
         self._reply = reply
-        self._reader = attempt.upstream.codec.reader(call.request)
+        self._reader = attempt.upstream.codec.reader(attempt.ask.request)
+        translation = attempt.ask.translation
+        self._back = translation.stream() if translation is not None else None
         meter = self._reader.meter()
         self._meter = meter
         self._tap = StreamTap(
             meter,
             marks=meter.marks,
-            terminals=_TERMINALS[call.request.view.endpoint],
-            strip_usage=attempt.strips_usage,
+            terminals=_TERMINALS[attempt.ask.request.view.endpoint],
+            strip_usage=attempt.ask.strips_usage,
         )
         self._kept: list[bytes] = []
         self._kept_bytes = 0
@@ -161,7 +171,8 @@ class _Stream:
     async def run(self) -> None:
         call, attempt, reply = self._call, self._attempt, self._reply
         await reply.start(self._http.status, answer_headers(call, attempt, self._http, cost=False))
-        chunks = self._http.chunks()
+        translation = attempt.ask.translation
+        chunks = self._http.chunks() if translation is None else translation.chunks(self._http)
         error = ""
         try:
             finished = await self._pass(chunks)
@@ -175,7 +186,10 @@ class _Stream:
             error = "client_gone"
         rest = b"" if self._tap.ended else self._tap.finish()
         await self._settle(complete=finished, error=error)
-        await reply.end(rest + self._tap.held)
+        last = rest + self._tap.held
+        if self._back is not None:
+            last = self._back.feed(last) + self._back.finish()
+        await reply.end(last)
         if self._tap.ended:
             await self._drain(chunks)
 
@@ -186,6 +200,8 @@ class _Stream:
         async for chunk in chunks:
             self._keep(chunk)
             passed = tap.feed(chunk)
+            if passed and self._back is not None:
+                passed = self._back.feed(passed)
             if passed:
                 if self._attempt.ttft_ms is None:
                     now_ms = self._call.services.clock.now_ms()
@@ -205,6 +221,7 @@ class _Stream:
 
     async def _settle(self, *, complete: bool, error: str) -> None:
         call, attempt = self._call, self._attempt
+        call.end(attempt)
         usage = self._meter.usage(complete=complete)
         if usage.source in ("missing", "partial"):
             usage = self._with_estimate(usage, complete=complete)
@@ -215,7 +232,7 @@ class _Stream:
             outcome="answered" if complete and not error else "aborted" if error == "client_gone" else "failed",
             status=self._http.status,
             error=error,
-            latency_ms=call.elapsed_ms(),
+            latency_ms=max(0, attempt.ended_ms - call.request.received_at_ms),
             ttft_ms=attempt.ttft_ms,
             answer=answer,
         )

@@ -24,8 +24,11 @@ def error_answer(error: FarthingError, dialect: Dialect, request_id: str) -> tup
         own.append((b"x-should-retry", b"false"))
         own.append((b"x-farthing-budget", error.budget.encode("ascii", "backslashreplace")))
         own.append((b"x-farthing-budget-left", error.left.encode()))
-    elif isinstance(error, RequestError) or not error.retryable:
+    elif not error.retryable:
         own.append((b"x-should-retry", b"false"))
+    wait_ms: int | None = getattr(error, "retry_after_ms", None)
+    if wait_ms is not None:
+        own.append((b"retry-after", str(-(-wait_ms // 1000)).encode()))
     return error.http_status, [_JSON, *own], error_body(error, dialect, request_id)
 
 

@@ -13,7 +13,7 @@ from farthing.sim.faults import Fault
 from farthing.sim.http import Wire
 from farthing.sim.invoice import key_hash
 
-Vendor = Literal["openai", "anthropic"]
+Vendor = Literal["openai", "anthropic", "google", "aws"]
 DIRECTIVES = ("nonce", "fault", "request", "tokens", "tools", "tier", "effort")
 """Each is the header ``x-sim-<name>``, or ``[sim: name=value ...]`` in the last turn's text; the header wins."""
 _MARK = b"[sim:"
@@ -77,7 +77,8 @@ def directives_of(wire: Wire, raw: bytes, body: dict[str, Any]) -> dict[str, str
 
 def api_key(account: Account, wire: Wire, vendor: Vendor) -> str:
     """The caller's key; raises the vendor's 401 without an acceptable one."""
-    key = wire.header(b"x-api-key") if vendor == "anthropic" else ""
+    named = {"anthropic": b"x-api-key", "google": b"x-goog-api-key"}.get(vendor)
+    key = wire.header(named) if named else ""
     if not key:
         scheme, _, token = wire.header(b"authorization").partition(" ")
         key = token.strip() if scheme.lower() == "bearer" else ""
@@ -102,8 +103,20 @@ def decode(raw: bytes) -> dict[str, Any]:
     return body
 
 
-async def admit(account: Account, wire: Wire, vendor: Vendor, endpoint: str, kinds: tuple[str, ...]) -> Ticket:
-    """Read and check a call; raises :class:`~farthing.sim.errors.ApiError`, status faults included."""
+async def admit(
+    account: Account,
+    wire: Wire,
+    vendor: Vendor,
+    endpoint: str,
+    kinds: tuple[str, ...],
+    *,
+    model: str = "",
+    stream: bool | None = None,
+) -> Ticket:
+    """Read and check a call; raises :class:`~farthing.sim.errors.ApiError`, status faults included.
+
+    ``model`` and ``stream`` are given where the path says them; elsewhere the body does.
+    """
     account.requests += 1
     at = account.settings.now_ms()
     raw = await wire.body()
@@ -111,14 +124,15 @@ async def admit(account: Account, wire: Wire, vendor: Vendor, endpoint: str, kin
     if vendor == "anthropic" and not wire.header(b"anthropic-version"):
         raise invalid("anthropic-version: header is required")
     body = decode(raw)
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
+    said = model or body.get("model")
+    if not isinstance(said, str) or not said:
         raise invalid("you must provide a model parameter", param="model")
+    model = said
     card = account.catalog.find(vendor, model)
     if card is None or card.kind not in kinds:
         raise _unknown_model(vendor, model, card)
     directives = directives_of(wire, raw, body)
-    stream = body.get("stream") is True
+    stream = body.get("stream") is True if stream is None else stream
     request = directives.get("request") or blake2b(raw, digest_size=12).hexdigest()
     wanted = directives.get("fault", "")
     fault = account.faults.pick(wanted, request, model=model, endpoint=endpoint, stream=stream)

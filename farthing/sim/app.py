@@ -7,6 +7,8 @@ from farthing.sim import (
     anthropic_messages,
     anthropic_reports,
     anthropic_wire,
+    bedrock,
+    gemini,
     openai_chat,
     openai_other,
     openai_reports,
@@ -15,7 +17,7 @@ from farthing.sim import (
 )
 from farthing.sim.account import Account
 from farthing.sim.errors import ApiError
-from farthing.sim.http import JSON, Receive, Scope, Send, Wire
+from farthing.sim.http import JSON, Headers, Receive, Scope, Send, Wire
 from farthing.sim.settings import SimSettings
 
 Endpoint = Callable[[Account, Wire], Awaitable[None]]
@@ -63,8 +65,14 @@ class SimApp:
 
     async def _refuse(self, wire: Wire, error: ApiError) -> None:
         self.account.refused += 1
-        if (
-            wire.scope["path"].startswith(("/v1/messages", "/v1/organizations/"))
+        path = wire.scope["path"]
+        headers: Headers
+        if path.startswith(gemini.PATH):
+            payload, headers = gemini.error_payload(error), []
+        elif path.startswith(bedrock.PATH):
+            payload, headers = bedrock.error_payload(error), bedrock.error_headers(self.account, error)
+        elif (
+            path.startswith(("/v1/messages", "/v1/organizations/"))
             or b"anthropic-version" in wire.headers
         ):
             request_id = self.account.next_id("req_")
@@ -90,6 +98,10 @@ def _elsewhere(scope: Scope) -> Endpoint:
     method, path = scope["method"], scope["path"]
     if method == "GET" and path.startswith("/v1/models/"):
         return openai_other.models
+    if method == "POST" and path.startswith(gemini.PATH):
+        return gemini.generate
+    if method == "POST" and path.startswith(bedrock.PATH):
+        return bedrock.converse
     if path in _PATHS:
         raise ApiError(405, f"Not allowed to {method} on {path}.", code="method_not_allowed")
     message = f"Invalid URL ({method} {path})"

@@ -77,9 +77,19 @@ async def deliver(account: Account, wire: Wire, ticket: Ticket, call: Call, payl
 
 
 async def deliver_stream(
-    account: Account, wire: Wire, ticket: Ticket, call: Call, events: Iterator[Event], headers: Headers
+    account: Account,
+    wire: Wire,
+    ticket: Ticket,
+    call: Call,
+    events: Iterator[Event],
+    headers: Headers,
+    *,
+    content_type: tuple[bytes, bytes] = EVENT_STREAM,
 ) -> None:
-    """Server-sent events. Generation stops within one event of the client's leaving; that much is billed."""
+    """Server-sent events, or frames of another kind.
+
+    Generation stops within one event of the client's leaving; that much is billed.
+    """
     if await _lost(account, wire, ticket, call):
         return
     fault, speed = ticket.fault, account.settings.speed
@@ -87,7 +97,7 @@ async def deliver_stream(
     generated = call.raw
     try:
         await _pause(fault.value if fault and fault.kind == "slow" else speed * ticket.card.ttft_ms)
-        await wire.start(200, [EVENT_STREAM, *headers])
+        await wire.start(200, [content_type, *headers])
         if fault and fault.kind == "slow-first-byte":
             await _pause(fault.value)
         if not wire.gone:

@@ -1,6 +1,7 @@
 """A gateway for tests and benchmarks: on a thread of this process, or as a process of its own that may be killed."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -32,6 +33,14 @@ def simulated_providers(url: str) -> str:
     return (
         f'[[providers]]\nname = "openai"\nbase_url = "{url}/v1"\napi_key_env = "SIM_KEY"\n'
         f'[[providers]]\nname = "anthropic"\nbase_url = "{url}/v1"\napi_key_env = "SIM_KEY"\n'
+    )
+
+
+def foreign_providers(url: str) -> str:
+    """The TOML of upstreams at a simulator whose dialects no caller speaks: Gemini and Bedrock."""
+    return (
+        f'[[providers]]\nname = "gemini"\nbase_url = "{url}/v1beta"\napi_key_env = "SIM_KEY"\n'
+        f'[[providers]]\nname = "bedrock"\nbase_url = "{url}"\napi_key_env = "SIM_KEY"\n'
     )
 
 
@@ -212,7 +221,7 @@ class GatewayProcess:
     def start(self) -> None:
         """Starts the process and returns when it is ready."""
         command = [sys.executable, "-m", "farthing", "--home", str(self.home), "serve", "--port", str(self.port)]
-        self._process = subprocess.Popen(command, env=self._env)
+        self._process = subprocess.Popen(command, env=self._env, start_new_session=True)
         due = time.monotonic() + STARTUP_SECONDS
         while time.monotonic() < due:
             if self._process.poll() is not None:
@@ -226,7 +235,11 @@ class GatewayProcess:
         raise RuntimeError("the gateway did not become ready")
 
     def kill(self) -> None:
-        """SIGKILL: no goodbye."""
+        """SIGKILL to it and all of its workers: no goodbye."""
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         self._end(signal.SIGKILL)
 
     def terminate(self) -> int:

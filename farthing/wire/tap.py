@@ -135,6 +135,7 @@ RESPONSES_TERMINALS = (
     b"event: response.completed", b"event: response.incomplete", b"event: response.failed", b"event: error",
     b"event:response.completed", b"event:response.incomplete", b"event:response.failed", b"event:error",
 )  # fmt: skip
+CONVERSE_TERMINALS = (b"event: metadata",)
 MESSAGES_TERMINALS = (b"event: message_stop", b"event: error", b"event:message_stop", b"event:error")
 
 

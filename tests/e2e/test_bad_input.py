@@ -148,7 +148,7 @@ def test_an_unknown_model_says_who_serves_what(tmp_path):
         assert answer.status_code == 404
         error = answer.json()["error"]
         assert (error["code"], error["param"]) == ("model_not_found", "model")
-        assert "'gpt-4o' over the openai API" in error["message"]
+        assert "serves the model 'gpt-4o'" in error["message"]
         assert "groq: llama-*" in error["message"]
         assert "farthing.toml" in error["message"]
         assert gateway.books.exchange(answer.headers["x-farthing-request-id"]).outcome == "refused"

@@ -29,8 +29,11 @@ def names(routes: Routes, model: str, dialect="openai"):
         ("groq/openai/gpt-oss-20b", "openai", "groq/openai/gpt-oss-20b"),
         ("meta/llama-3", "openai", "openai/meta/llama-3"),
         ("claude-4", "anthropic", "anthropic/claude-4"),
-        ("claude-4", "openai", "openai/claude-4"),
-        ("anthropic/claude-4", "openai", "openai/anthropic/claude-4"),
+        ("claude-4", "openai", "anthropic/claude-4"),
+        ("anthropic/claude-4", "openai", "anthropic/claude-4"),
+        ("anthropic/gpt-4o", "openai", "anthropic/gpt-4o"),
+        ("gpt-4o", "anthropic", "openai/gpt-4o"),
+        ("llama-3", "anthropic", "groq/llama-3"),
         ("prod", "openai", "azure/prod"),
         ("/x", "openai", "openai//x"),
         ("openai/", "openai", "openai/openai/"),
@@ -45,6 +48,22 @@ def test_the_first_provider_that_claims_a_model_gets_it():
     two = Upstream(name="two", dialect="openai", models=("m-1",))
     assert names(Routes([one, two]), "m-1") == ["one/m-1"]
     assert names(Routes([two, one]), "m-1") == ["two/m-1"]
+
+
+def test_among_those_who_claim_a_model_the_callers_own_dialect_comes_first():
+    proxy = Upstream(name="proxy", dialect="openai", models=("claude-*",))
+    gemini = Upstream(name="gemini", dialect="gemini", models=("gemini-*",))
+    routes = Routes([CLAUDE, proxy, gemini, OPENAI])
+    assert names(routes, "claude-4", "openai") == ["proxy/claude-4"]
+    assert names(routes, "claude-4", "anthropic") == ["anthropic/claude-4"]
+    assert names(routes, "gemini-3", "anthropic") == ["gemini/gemini-3"]
+    assert names(routes, "gpt-4o", "anthropic") == ["openai/gpt-4o"]
+
+
+def test_whoever_takes_the_rest_takes_it_in_the_callers_own_dialect_first():
+    rest = Upstream(name="rest", dialect="anthropic")
+    assert names(Routes([OPENAI, rest]), "x", "anthropic") == ["rest/x"]
+    assert names(Routes([rest, OPENAI]), "x", "openai") == ["openai/x"]
 
 
 def test_a_target_carries_what_pricing_needs():
@@ -63,7 +82,7 @@ def test_fallbacks_follow_in_order_without_repeating_the_primary():
 
 
 def test_an_unserved_model_names_what_is_served():
-    with pytest.raises(UnknownModel, match=r"'gpt-4o' over the openai API.*anthropic: claude-\* \(anthropic API\)"):
+    with pytest.raises(UnknownModel, match=r"serves the model 'gpt-4o'.*anthropic: claude-\* \(anthropic API\)"):
         Routes([CLAUDE]).targets("gpt-4o", "openai")
     with pytest.raises(UnknownModel, match="Configured: nothing"):
         Routes([]).targets("gpt-4o", "openai")
