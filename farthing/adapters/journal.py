@@ -1,0 +1,198 @@
+"""The entry journal: what this worker settled, on its own disk until the ledger's database has it.
+
+One append-only file of small segments a worker, one record a line: a checksum, then JSON. A record is durable when
+``write`` returns; a torn last line (the machine died) was never answered for and is passed over.
+"""
+
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+SEGMENT_BYTES: Final = 16 * 1024 * 1024
+CHUNK_BYTES: Final = 1024 * 1024
+"""How much is read at once when records are shipped."""
+
+_SUM_BYTES: Final = 9
+
+
+class Post(msgspec.Struct, frozen=True, array_like=True):
+    """What a settlement adds to one counter; ``held`` is what its hold had set aside."""
+
+    counter: str
+    window: str
+    unit: str
+    amount: int
+    held: int
+    ends_at_ms: int = 0
+    """When the counter counts for nothing any more; 0: never."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One settlement: everything that the database must learn of it, in one line."""
+
+    seq: int
+    """1, 2, 3… in this worker's journal."""
+    ids: tuple[str, ...] = ()
+    """Ids of ``entries``."""
+    entries: tuple[msgspec.Raw, ...] = ()
+    """Rows of the table ``entries`` as JSON objects."""
+    exchanges: tuple[msgspec.Raw, ...] = ()
+    """At most one row of the table ``exchanges``."""
+    posts: tuple[Post, ...] = ()
+    ended: str = ""
+    """The reservation that this settlement ends."""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Record).decode
+
+
+def line_of(record: Record) -> bytes:
+    """The record as a line of the file."""
+    text = _encode(record)
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def record_of(line: bytes) -> Record | None:
+    """The record of a line; None when the line is torn."""
+    text = line[_SUM_BYTES:]
+    if line[: _SUM_BYTES - 1] != b"%08x" % zlib.crc32(text):
+        return None
+    return _decode(text)
+
+
+class EntryJournal:
+    """This worker's journal. ``write`` is called by one thread, ``read`` and ``shipped`` by another."""
+
+    def __init__(self, folder: Path, worker: str, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        """Begins a new journal. Raises ``OSError`` when the folder cannot be written."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._worker = worker
+        self._segment_bytes = segment_bytes
+        self._segment = 0
+        self._file = self._open(0)
+        self._size = 0
+        self._reading = (0, 0)
+        self.bytes_written = 0
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Appends whole lines and waits for the disk. Raises ``OSError``: then nothing was appended."""
+        if self._size >= self._segment_bytes:
+            self._turn()
+        data = b"".join(lines)
+        try:
+            done = 0
+            while done < len(data):
+                done += os.write(self._file, data[done:])
+            os.fdatasync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(data)
+        self.bytes_written += len(data)
+
+    def read(self) -> tuple[list[Record], tuple[int, int]]:
+        """Records after the last that were shipped, up to a chunk, and the place to call ``shipped`` with."""
+        segment, offset = self._reading
+        while True:
+            limit = self._size if segment == self._segment else None
+            found, end = _chunk(_path(self._folder, self._worker, segment), offset, limit)
+            if found or segment >= self._segment:
+                return found, (segment, end)
+            segment, offset = segment + 1, 0
+
+    def shipped(self, place: tuple[int, int]) -> None:
+        """The database has everything before ``place``: whole segments before it are removed."""
+        for segment in range(self._reading[0], place[0]):
+            _path(self._folder, self._worker, segment).unlink(missing_ok=True)
+        self._reading = place
+
+    @property
+    def waiting(self) -> bool:
+        """Something was written that is not shipped."""
+        return self._reading != (self._segment, self._size)
+
+    def close(self, *, remove: bool) -> None:
+        """Closes the file; ``remove`` deletes what is left, when all of it was shipped."""
+        os.close(self._file)
+        if remove:
+            remove_entries(self._folder, self._worker)
+
+    def _turn(self) -> None:
+        fresh = self._open(self._segment + 1)
+        os.close(self._file)
+        self._file, self._size = fresh, 0
+        self._segment += 1
+
+    def _open(self, segment: int) -> int:
+        path = _path(self._folder, self._worker, segment)
+        descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return descriptor
+
+
+def read_entries(folder: Path, worker: str) -> list[Record]:
+    """What a dead worker's journal holds."""
+    found: list[Record] = []
+    for path in _paths(folder, worker):
+        offset = 0
+        while True:
+            records, end = _chunk(path, offset, None)
+            found += records
+            if end == offset:
+                break
+            offset = end
+    return found
+
+
+def remove_entries(folder: Path, worker: str) -> None:
+    """Deletes a worker's journal."""
+    for path in _paths(folder, worker):
+        path.unlink(missing_ok=True)
+
+
+def workers_of(folder: Path) -> set[str]:
+    """Names of the workers that left a journal."""
+    return {path.name.rsplit(".entries.", 1)[0] for path in folder.glob("*.entries.*")}
+
+
+def bytes_waiting(folder: Path) -> int:
+    """Size of all journals here, shipped parts of open segments included."""
+    return sum(path.stat().st_size for path in folder.glob("*.entries.*"))
+
+
+def count(records: Iterable[Record]) -> int:
+    """Entries in these records."""
+    return sum(len(record.ids) for record in records)
+
+
+def _chunk(path: Path, offset: int, limit: int | None) -> tuple[list[Record], int]:
+    """Whole lines from ``offset``; a torn line in the middle is skipped, a last one ends the chunk."""
+    size = CHUNK_BYTES
+    with path.open("rb") as file:
+        while True:
+            file.seek(offset)
+            data = file.read(size if limit is None else min(size, limit - offset))
+            end = data.rfind(b"\n") + 1
+            if end or len(data) < size:
+                break
+            size *= 4
+    records = [record_of(line) for line in data[:end].split(b"\n") if line]
+    return [record for record in records if record is not None], offset + end
+
+
+def _paths(folder: Path, worker: str) -> list[Path]:
+    return sorted(folder.glob(f"{worker}.entries.*"))
+
+
+def _path(folder: Path, worker: str, segment: int) -> Path:
+    return folder / f"{worker}.entries.{segment:08d}"

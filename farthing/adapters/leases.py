@@ -1,0 +1,150 @@
+"""Leases: a worker's authority over a part of a counter's room, and what a store of leases must do.
+
+For each counter the store keeps what is booked, and every worker's *authority*: the most that this worker may have in
+use (held by calls in flight, or spent and not booked yet). Σ booked + Σ authority ≤ limit, so each worker decides in
+memory while its own use stays within its authority. When the room is used up, the store *recalls* what others do not
+need, and a call is refused only when every other worker has answered with exactly what it uses.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from farthing.adapters.memory import CounterKey
+from farthing.core.errors import StoreUnavailable
+
+LEASE_S: Final = 10.0
+"""A worker that the store has not heard of for so long may spend nothing more; a half later its lease ends."""
+
+GRACE: Final = 1.5
+"""The store waits so many times ``LEASE_S`` before it gives a silent worker's authority to others."""
+
+SLICE: Final = 255
+"""Extra authority taken beyond a need, in needs; never more than an eighth of the room."""
+
+ALL_ANSWERED: Final = -1
+"""``Grant.answered`` when no other worker has any authority on the counter."""
+
+
+class LeaseLost(StoreUnavailable):
+    """The store has forgotten this worker (it was silent too long) or everything (data lost): declare anew."""
+
+
+class Rebuilding(StoreUnavailable):
+    """The store lost its data and waits for all living workers to declare what they use."""
+
+
+class Want(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker asks for on one counter: authority for what it uses now and ``ask`` more."""
+
+    key: CounterKey
+    also: tuple[CounterKey, ...] = ()
+    """Other windows whose use counts against the limit too."""
+    limit: int
+    used: int
+    ask: int
+    slice: int
+    """What it would like to have beyond that while there is plenty."""
+    ends_at_ms: int = 0
+    """When the counter counts for nothing any more; 0: never."""
+    recall: bool = False
+    """Ask the other workers to give back what they do not use."""
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a :class:`Want`."""
+
+    authority: int
+    """Never less than ``used``."""
+    room: int
+    """The limit less what is booked and what other workers have authority for; may be negative."""
+    answered: int
+    """The oldest recall that some other worker with authority has answered last; ``ALL_ANSWERED``: there is none."""
+    recall: int = 0
+    """The number of the recall that this want has started."""
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """This worker's authority on a counter as it is from now on; 0 gives up the lease."""
+
+    key: CounterKey
+    authority: int
+    answers: int = 0
+    """The recall that this answers: authority is exactly what is in use."""
+
+
+class Posted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the ledger has booked on a counter, at a version of that counter."""
+
+    key: CounterKey
+    amount: int
+    version: int
+    ends_at_ms: int = 0
+
+
+class LeaseStore(Protocol):
+    """The store's side. Blocking; called by one thread at a time. Raises ``StoreUnavailable`` and its children.
+
+    Every method may be repeated when its outcome is unknown.
+    """
+
+    in_ledger: bool
+    """It reads what is booked where the ledger writes it: shipping lowers the leases in the same transaction."""
+
+    def declare(self, shares: Sequence[Share]) -> None:
+        """Join, or come back after ``LeaseLost``: this is what I use, whether there is room for it or not."""
+        ...
+
+    def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
+        """I live; my authority and the ledger's figures have changed so. The recalls: counter → (number, now_ms)."""
+        ...
+
+    def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]: ...
+
+    def leave(self) -> None:
+        """Give everything back."""
+        ...
+
+    def drop(self, worker: str, posted: Sequence[Posted]) -> None:
+        """End another worker's lease; it is dead, and the ledger knows all that it will ever know of it."""
+        ...
+
+    def leased(self, worker: str) -> Sequence[CounterKey]:
+        """Counters on which a worker has authority."""
+        ...
+
+    def silent(self, workers: Sequence[str]) -> Sequence[str]:
+        """Those of the workers whose lease has run out."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Account:
+    """This worker's side of one counter."""
+
+    __slots__ = ("answered", "authority", "busy", "ends_at_ms", "exact", "held", "key", "limit", "pending", "used_at")
+
+    def __init__(self, key: CounterKey) -> None:
+        self.key = key
+        self.held = 0
+        """Set aside by calls in flight."""
+        self.pending = 0
+        """Spent, and not known to be booked by the store yet."""
+        self.authority = 0
+        self.limit: tuple[int, tuple[str, ...]] | None = None
+        """The limit, with its other windows, under which the authority was granted."""
+        self.busy = False
+        """A grant is on its way: nothing is decided without it."""
+        self.exact = False
+        """A limit over several windows counts it: authority is never more than what is in use."""
+        self.answered = 0
+        """The last recall that was answered."""
+        self.ends_at_ms = 0
+        self.used_at = 0.0
+
+    @property
+    def used(self) -> int:
+        """What must be covered by authority."""
+        return self.held + self.pending

@@ -1,0 +1,294 @@
+"""Holding calls: in memory while the lease covers them, else by asking the store."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from farthing.adapters.leases import LEASE_S, Grant, LeaseLost, Posted, Share
+from farthing.adapters.leases_desk import Need, Terms, Tombstone, Waiting
+from farthing.adapters.leases_state import (
+    NEWS_S,
+    RECALL_WAIT_S,
+    RETRY_S,
+    STORE_WAIT_S,
+    TICK_S,
+    Answer,
+    State,
+    log,
+)
+from farthing.adapters.memory import CounterKey
+from farthing.adapters.sqlite_rows import Row, reservation_to_row
+from farthing.core.errors import Conflict, OutageAllowanceSpent, StoreUnavailable
+from farthing.core.types import Denied, Held, LedgerEntry, Reservation
+
+
+class Asking(State):
+    """Holding calls: in memory while the lease covers them, else by asking the store."""
+
+    async def reserve(self, reservation: Reservation, now_ms: int, stub: LedgerEntry | None) -> Held | Denied:
+        desk = self.desk
+        self._enter(now_ms)
+        if desk.known(reservation):
+            return Held(id=reservation.id)
+        row = reservation_to_row(reservation, worker=self._name, now_ms=now_ms, stub=stub)
+        if self._may_spend():
+            verdict = desk.decide(reservation, {}, {}, patient=True)
+            if isinstance(verdict, Held):
+                self._take(reservation, row)
+                return verdict
+        elif self.books._allowance is not None:
+            return self._take_on_allowance(reservation, row)
+        waiting = Waiting(reservation, row, now_ms, self._acts, self._loop.create_future())
+        self._waiting.append(waiting)
+        self._pump_kick.set()
+        try:
+            return await waiting.future
+        except asyncio.CancelledError:
+            self._give_up(waiting)
+            raise
+
+    def _may_spend(self) -> bool:
+        """The lease is surely valid: the store has heard of this worker not long ago."""
+        return self._joined and time.monotonic() - self._renewed_s < LEASE_S
+
+    def _take(self, reservation: Reservation, row: Row) -> None:
+        self.desk.hold(reservation)
+        try:
+            self._holds.hold(reservation.id, row)
+        except OSError as error:
+            self.desk.release(reservation)
+            raise StoreUnavailable(
+                f"The hold journal in {self._folder} cannot be written: {error.strerror}.", hint="Free some space."
+            ) from error
+        self._unwritten[reservation.id] = (row, time.monotonic())
+
+    def _take_on_allowance(self, reservation: Reservation, row: Row) -> Held:
+        """The lease store is away and policy lets a little through."""
+        allowance, need = self.books._allowance, reservation.ceiling or 0
+        assert allowance is not None
+        if self.books.allowance_held + need > allowance:
+            raise OutageAllowanceSpent(
+                "The store of budgets is away, and what may be spent without it is used up.",
+                hint="Bring it back, or raise store.allowance.",
+            )
+        self.books.allowance_held += need
+        self._take(reservation, row)
+        return Held(id=reservation.id)
+
+    def _give_up(self, waiting: Waiting) -> None:
+        """The caller is gone and may never settle: whatever was held is given back."""
+        if waiting in self._waiting:
+            self._waiting.remove(waiting)
+        elif waiting.future.done() and not waiting.future.cancelled() and self.desk.open.get(waiting.reservation.id):
+            self._release(waiting.reservation)
+            self.desk.bury(Tombstone(waiting.reservation, (), ()))
+
+    def _release(self, reservation: Reservation) -> None:
+        self.desk.release(reservation)
+        self._over(reservation.id)
+
+    def _over(self, reservation_id: str) -> None:
+        """It is in flight no more: in the hold journal, and in the database if it has a row there."""
+        if self._unwritten.pop(reservation_id, None) is None:
+            self._ended_rows.append(reservation_id)
+        with contextlib.suppress(OSError):
+            self._holds.ended([reservation_id])
+
+    def _enter(self, now_ms: int) -> None:
+        self._acts += 1
+        self._now_ms = max(self._now_ms, now_ms)
+        self._expire(now_ms)
+
+    def _expire(self, now_ms: int) -> None:
+        for reservation in self.desk.expire(now_ms):
+            self._over(reservation.id)
+
+    # Asking the store
+
+    async def _pump_loop(self) -> None:
+        while True:
+            if not self._waiting:
+                self._pump_kick.clear()
+                await self._pump_kick.wait()
+            batch = list(self._waiting)
+            began = time.monotonic()
+            try:
+                settled = await self._round(batch)
+            except StoreUnavailable as error:
+                self._refuse_late(batch, error)
+                settled = False
+            if not settled:
+                await asyncio.sleep(max(0.0, 0.003 - (time.monotonic() - began)))
+
+    async def _round(self, batch: list[Waiting]) -> bool:
+        """Ask once for all that wait; True when somebody got an answer."""
+        if not self._may_spend() and not await self._declare():
+            raise StoreUnavailable("The store of budgets is away or being rebuilt.", hint="Try again.")
+        async with self._lease_lock:
+            fresh = await self._ask(batch)
+        return self._answer_all(batch, fresh)
+
+    async def _ask(self, batch: list[Waiting]) -> dict[Terms, Grant]:
+        sums: dict[Terms, Need] = {}
+        now_ms = 0
+        for waiting in batch:
+            now_ms = max(now_ms, waiting.now_ms)
+            if waiting.reservation.id in self.desk.open:
+                continue
+            verdict = self.desk.decide(waiting.reservation, {}, {}, patient=True)
+            for need in verdict if isinstance(verdict, list) else ():
+                terms = _terms(need)
+                known = sums.setdefault(terms, Need(need.hold, 0))
+                known.ask += need.ask
+                known.recall = known.recall or terms in waiting.short
+        self._expire(now_ms)
+        for need in sums.values():
+            if need.hold.also:
+                self.desk.make_exact(need.hold)
+        recalls = await self._tell()
+        self._process(recalls)
+        if not sums:
+            return {}
+        wants = [self.desk.want(need.hold, need.ask, recall=need.recall) for need in sums.values()]
+        try:
+            grants = await self._lease_call(lambda: self._leases.grant(wants, now_ms=now_ms))
+        finally:
+            for want in wants:
+                self.desk.account(want.key).busy = False
+        fresh = {}
+        self.desk.granted([(need.hold, grant) for need, grant in zip(sums.values(), grants, strict=True)])
+        for (terms, need), want, grant in zip(sums.items(), wants, grants, strict=True):
+            fresh[terms] = msgspec.structs.replace(grant, room=grant.room + need.hold.limit - want.limit)
+        return fresh
+
+    def _answer_all(self, batch: list[Waiting], fresh: dict[Terms, Grant]) -> bool:
+        answered = False
+        now_s = time.monotonic()
+        for waiting in batch:
+            if waiting not in self._waiting:
+                continue
+            for terms in waiting.short:
+                if terms in fresh and fresh[terms].recall:
+                    waiting.recalls[terms] = fresh[terms].recall
+            waiting.short.clear()
+            if self._answer_one(waiting, fresh, now_s):
+                answered = True
+                self._waiting.remove(waiting)
+        return answered
+
+    def _answer_one(self, waiting: Waiting, fresh: dict[Terms, Grant], now_s: float) -> bool:
+        patient = waiting.deadline == 0.0 or now_s < waiting.deadline
+        try:
+            if self.desk.known(waiting.reservation):
+                waiting.future.set_result(Held(id=waiting.reservation.id))
+                return True
+            verdict = self.desk.decide(waiting.reservation, fresh, waiting.recalls, patient=patient)
+            if isinstance(verdict, list):
+                waiting.short = {_terms(need) for need in verdict if need.recall}
+                if waiting.short and waiting.deadline == 0.0:
+                    waiting.deadline = now_s + RECALL_WAIT_S
+                return False
+            if isinstance(verdict, Held):
+                self._take(waiting.reservation, waiting.row)
+                if self._acts > waiting.number:  # others came later, and maybe after its end
+                    self._expire(self._now_ms)
+            waiting.future.set_result(verdict)
+        except (Conflict, StoreUnavailable) as error:
+            waiting.future.set_exception(error)
+        return True
+
+    def _refuse_late(self, batch: list[Waiting], error: StoreUnavailable) -> None:
+        """Who has waited long enough is told; the first wait begins with the first failure."""
+        now_s = time.monotonic()
+        for waiting in batch:
+            if waiting not in self._waiting:
+                continue
+            if self.books._allowance is not None and not self._may_spend():
+                self._waiting.remove(waiting)
+                try:
+                    waiting.future.set_result(self._take_on_allowance(waiting.reservation, waiting.row))
+                except StoreUnavailable as spent:
+                    waiting.future.set_exception(spent)
+            elif waiting.deadline == 0.0:
+                waiting.deadline = now_s + STORE_WAIT_S
+            elif now_s >= waiting.deadline:
+                self._waiting.remove(waiting)
+                waiting.future.set_exception(error)
+
+    async def _tell(self) -> Mapping[CounterKey, tuple[int, int]]:
+        """Tell the store what is booked and what authority is left; the lease lock is held. The recalls."""
+        now_s = time.monotonic()
+        desk = self.desk
+        if now_s < self._news_due_s and not (desk.urgent or desk.recalled or self._closing):
+            recalls = await self._lease_call(lambda: self._leases.renew([], []))
+            self._renewed_s = now_s
+            return recalls
+        self._news_due_s = now_s + NEWS_S
+        booked = [self._booked.popleft() for _ in range(len(self._booked))]
+        sums: dict[CounterKey, int] = {}
+        newest: dict[CounterKey, Posted] = {}
+        for posts, posted in booked:
+            for key, amount in posts.items():
+                sums[key] = sums.get(key, 0) + amount
+            newest |= {one.key: one for one in posted}
+        self.desk.booked(sums)
+        shares: list[Share] = self.desk.shares()
+        asked_s = time.monotonic()
+        try:
+            recalls = await self._lease_call(lambda: self._leases.renew(shares, list(newest.values())))
+        except StoreUnavailable:
+            self.desk.unbooked(sums)
+            self.desk.untold(shares)
+            self._booked.extendleft(reversed(booked))
+            raise
+        self._renewed_s = asked_s
+        return recalls
+
+    async def _lease_call(self, act: Callable[[], Answer]) -> Answer:
+        try:
+            answer = await self._on_leases(act)
+        except LeaseLost:
+            self._joined = False
+            raise
+        except StoreUnavailable as error:
+            if self._leases_ok:
+                self._outages += 1
+                log.error("The store of budgets is away: %s", error)
+            self._leases_ok = False
+            raise
+        self._leases_ok = True
+        return answer
+
+    def _process(self, recalls: Mapping[CounterKey, tuple[int, int]]) -> None:
+        for reservation in self.desk.answer(recalls):
+            self._over(reservation.id)
+
+    async def _tick_loop(self) -> None:
+        idle_s = 0.0
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.desk.now_s = now_s = time.monotonic()
+            if now_s > idle_s:
+                self.desk.drop_idle()
+                idle_s = now_s + 1.0
+            try:
+                if not self._joined:
+                    if not await self._declare():
+                        await asyncio.sleep(RETRY_S)
+                    continue
+                async with self._lease_lock:
+                    self._process(await self._tell())
+                    if self.desk.news and self.desk.recalled:  # answers to recalls: others wait for them
+                        self._process(await self._tell())
+            except LeaseLost:
+                continue
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_S)
+
+
+def _terms(need: Need) -> Terms:
+    hold = need.hold
+    return ((hold.counter, hold.window, hold.unit), hold.limit, hold.also)

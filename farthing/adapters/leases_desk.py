@@ -1,0 +1,360 @@
+"""The desk of one worker: its open reservations and accounts, and what it may decide without asking the store.
+
+Pure bookkeeping in memory, owned by the event loop; ``leases_books`` does the waiting, ``LeaseStore`` the sharing.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from farthing.adapters.journal import Post
+from farthing.adapters.leases import ALL_ANSWERED, SLICE, Account, Grant, Share, Want
+from farthing.adapters.memory import CounterKey, Expiries, counted_keys, counter_key
+from farthing.adapters.sqlite_rows import Row
+from farthing.core.errors import Conflict
+from farthing.core.types import Denied, Held, Hold, Reservation
+from farthing.ports.books import Settlement
+
+TOMBSTONES_MAX: Final = 8_192
+ACCOUNTS_MAX: Final = 50_000
+"""Counters kept in memory; idle ones beyond that are given back soon."""
+
+IDLE_S: Final = 30.0
+"""Authority on a counter that was not used for so long is given back."""
+
+Terms = tuple[CounterKey, int, tuple[str, ...]]
+"""A counter, the limit on it and the other windows that count: what one grant is about."""
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """A reservation that is held no more; ``entry_ids`` is None while it has expired but was never settled."""
+
+    reservation: Reservation
+    amounts: tuple[int, ...]
+    entry_ids: tuple[str, ...] | None
+
+
+class Waiting:
+    """A reservation that needs the store's answer."""
+
+    __slots__ = ("deadline", "future", "now_ms", "number", "recalls", "reservation", "row", "short")
+
+    def __init__(
+        self, reservation: Reservation, row: Row, now_ms: int, number: int, future: "asyncio.Future[Held | Denied]"
+    ) -> None:
+        self.reservation = reservation
+        self.row = row
+        self.now_ms = now_ms
+        self.number = number
+        """How many acts had come when this one came."""
+        self.future = future
+        self.recalls: dict[Terms, int] = {}
+        """The recall that was started for this reservation, by terms."""
+        self.short: set[Terms] = set()
+        """Terms on which a recall must be started."""
+        self.deadline = 0.0
+        """Monotonic time until which others may still give back; 0: nobody was asked yet."""
+
+
+class Need(msgspec.Struct):
+    """What a reservation lacks on one counter."""
+
+    hold: Hold
+    ask: int
+    recall: bool = False
+
+
+class Desk:
+    """Open reservations, accounts, and what has ended."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, Reservation] = {}
+        self.accounts: dict[CounterKey, Account] = {}
+        self.recalled: dict[CounterKey, int] = {}
+        """Counters on which some worker is short: no slices there, and what is not in use goes back."""
+        self.urgent = False
+        """More is in use somewhere than the store knows of."""
+        self.now_s = 0.0
+        """A coarse clock, set by the owner."""
+        self._dirty: dict[CounterKey, Account] = {}
+        self._tombstones: dict[str, Tombstone] = {}
+        self._expiries = Expiries()
+
+    # Deciding
+
+    def known(self, reservation: Reservation) -> bool:
+        """It was seen before, with the same content. Raises ``Conflict`` when the content was another."""
+        known = self.open.get(reservation.id)
+        if known is None:
+            tombstone = self._tombstones.get(reservation.id)
+            known = None if tombstone is None else tombstone.reservation
+        if known is None:
+            return False
+        if known is not reservation and known != reservation:
+            raise Conflict(f"Reservation {reservation.id} already exists with other content.")
+        return True
+
+    def decide(
+        self, reservation: Reservation, fresh: Mapping[Terms, Grant], recalls: Mapping[Terms, int], *, patient: bool
+    ) -> Held | Denied | list[Need]:
+        """Held, denied, or what must be asked of the store first. ``fresh``: its answers of this moment.
+
+        ``recalls`` says which recall must have been answered by everybody before a refusal is certain; it is certain
+        without when patience has ended.
+        """
+        needed: dict[CounterKey, int] = {}
+        over: list[Denied] = []
+        needs: list[Need] = []
+        for hold in reservation.holds:
+            key = (hold.counter, hold.window, hold.unit)
+            account = self.accounts.get(key)
+            before = needed.get(key, 0)
+            need = before + hold.amount
+            if account is None or not _covers(account, hold, need):
+                grant = fresh.get((key, hold.limit, hold.also))
+                if grant is None:
+                    needs.append(Need(hold, need))
+                else:
+                    left = self._left(grant, hold, needed)
+                    if hold.amount > left:
+                        terms = (key, hold.limit, hold.also)
+                        asked = recalls.get(terms)
+                        sure = grant.answered == ALL_ANSWERED or (asked is not None and asked <= grant.answered)
+                        if not hold.hard:
+                            over.append(Denied(id=reservation.id, hold=hold, left=max(0, left)))
+                        elif not sure and patient:
+                            needs.append(Need(hold, need, recall=asked is None))
+                        elif not needs:
+                            return Denied(id=reservation.id, hold=hold, left=max(0, left))
+                    elif account is None or account.held + account.pending + need > account.authority:
+                        needs.append(Need(hold, need))
+            needed[key] = need
+        return needs or Held(id=reservation.id, over=tuple(over))
+
+    def want(self, hold: Hold, ask: int, *, recall: bool) -> Want:
+        """What to ask of the store; the account is busy until ``granted``."""
+        key = counter_key(hold)
+        account = self.account(key)
+        account.busy = True
+        elsewhere = 0
+        for other in counted_keys(hold)[1:]:
+            mine = self.accounts.get(other)
+            if mine is not None:
+                elsewhere += mine.used
+        if hold.resets_at_ms is not None:
+            # Windows that count against later ones too live on; how long is not known here.
+            account.ends_at_ms = hold.resets_at_ms + (100 * 86_400_000 if hold.also else 3_600_000)
+        return Want(
+            key=key,
+            also=counted_keys(hold)[1:],
+            limit=hold.limit - elsewhere,
+            used=account.used,
+            ask=ask,
+            slice=0 if hold.also or account.exact else SLICE * max(1, hold.amount),
+            ends_at_ms=account.ends_at_ms,
+            recall=recall,
+        )
+
+    def make_exact(self, hold: Hold) -> None:
+        """A limit over several windows is only exact while authority on all of them is what is in use."""
+        for key in counted_keys(hold):
+            account = self.accounts.get(key)
+            if account is not None:
+                account.exact = True
+                self._trim(account)
+
+    def granted(self, answers: Sequence[tuple[Hold, Grant]]) -> None:
+        """The store has answered. Of several limits on one counter, the widest decided the authority."""
+        fresh: set[CounterKey] = set()
+        for hold, grant in answers:
+            account = self.account(counter_key(hold))
+            if account.key not in fresh or grant.authority > account.authority:
+                account.authority = grant.authority
+                account.limit = (hold.limit, hold.also)
+            fresh.add(account.key)
+            account.busy = False
+            account.answered = 0
+        for key in fresh:
+            self.cover(self.accounts[key])
+
+    def hold(self, reservation: Reservation) -> None:
+        """Set everything aside."""
+        for hold in reservation.holds:
+            account = self.account(counter_key(hold))
+            account.held += hold.amount
+            account.used_at = self.now_s
+            self.cover(account)
+        self.open[reservation.id] = reservation
+        self._expiries.add(reservation, self.open)
+
+    def release(self, reservation: Reservation) -> None:
+        """Set nothing aside any more."""
+        del self.open[reservation.id]
+        for hold in reservation.holds:
+            account = self.account(counter_key(hold))
+            account.held -= hold.amount
+            if account.exact or account.key in self.recalled:
+                self._trim(account)
+
+    # Settling
+
+    def tombstone(self, reservation_id: str) -> Tombstone | None:
+        """How a reservation ended, if that was not long ago."""
+        return self._tombstones.get(reservation_id)
+
+    def bury(self, tombstone: Tombstone) -> None:
+        """Remember how a reservation ended."""
+        self._tombstones.pop(tombstone.reservation.id, None)
+        self._tombstones[tombstone.reservation.id] = tombstone
+        if len(self._tombstones) > TOMBSTONES_MAX:
+            del self._tombstones[next(iter(self._tombstones))]
+
+    def post(self, posts: Iterable[Post]) -> None:
+        """Money was spent: it counts from now on, whether there was authority for it or not."""
+        for post in posts:
+            account = self.account((post.counter, post.window, post.unit))
+            account.pending += post.amount
+            account.used_at = self.now_s
+            if post.ends_at_ms:
+                account.ends_at_ms = post.ends_at_ms
+            self.cover(account)
+
+    def booked(self, posts: Mapping[CounterKey, int]) -> None:
+        """The ledger has these amounts now: they need no authority any more."""
+        for key, amount in posts.items():
+            account = self.account(key)
+            account.pending -= amount
+            account.authority = max(account.authority - amount, account.held + account.pending)
+            self._mark(account)
+
+    def unbooked(self, posts: Mapping[CounterKey, int]) -> None:
+        """Undo ``booked``: the store could not be told."""
+        for key, amount in posts.items():
+            account = self.account(key)
+            account.pending += amount
+            account.authority += max(0, amount)
+            self.cover(account)
+
+    def expire(self, now_ms: int) -> list[Reservation]:
+        """Release what is past its time; a call that still settles is booked all the same."""
+        if not self._expiries.any_due(now_ms):
+            return []
+        found = []
+        for reservation_id in self._expiries.due(now_ms, self.open):
+            reservation = self.open.get(reservation_id)
+            if reservation is not None:
+                self.release(reservation)
+                self.bury(Tombstone(reservation, (), None))
+                found.append(reservation)
+        return found
+
+    # Sharing
+
+    def account(self, key: CounterKey) -> Account:
+        """This worker's side of a counter."""
+        account = self.accounts.get(key)
+        if account is None:
+            account = self.accounts[key] = Account(key)
+            account.used_at = self.now_s
+        return account
+
+    def cover(self, account: Account) -> None:
+        """What was spent or held anyway is covered, and the store learns it."""
+        if account.authority < account.held + account.pending:
+            account.authority = account.held + account.pending
+            self.urgent = True
+            self._mark(account)
+
+    def answer(self, recalls: Mapping[CounterKey, tuple[int, int]]) -> list[Reservation]:
+        """Give back what is not in use on recalled counters; what has expired on the way."""
+        self.recalled = {key: number for key, (number, _) in recalls.items()}
+        expired: list[Reservation] = []
+        for key, (number, now_ms) in recalls.items():
+            account = self.accounts.get(key)
+            if account is not None and account.answered < number and not account.busy:
+                expired += self.expire(now_ms)
+                account.authority = account.used
+                account.answered = number
+                self._mark(account)
+        return expired
+
+    def shares(self) -> list[Share]:
+        """What the store does not know yet. Accounts that a grant is on its way for are told by that."""
+        marked, self._dirty = self._dirty, {}
+        self.urgent = False
+        return [Share(key=one.key, authority=one.authority, answers=one.answered) for one in marked.values()]
+
+    def untold(self, shares: Sequence[Share]) -> None:
+        """The store could not be told: once more, later."""
+        for share in shares:
+            self._mark(self.account(share.key))
+
+    def in_use(self) -> list[Share]:
+        """All that is in use, for a store that has forgotten; more than that is given up."""
+        self._dirty = {}
+        for account in self.accounts.values():
+            account.authority = account.used
+            account.limit = None
+            account.answered = 0
+        return [Share(key=one.key, authority=one.used) for one in self.accounts.values() if one.used]
+
+    def drop_idle(self) -> None:
+        """Give back what nobody uses; forget what was given back."""
+        many = len(self.accounts) > ACCOUNTS_MAX
+        due = self.now_s - (1.0 if many else IDLE_S)
+        for account in list(self.accounts.values()):
+            if account.held == 0 == account.pending and account.used_at < due and not account.busy:
+                if account.authority:
+                    account.authority = 0
+                    self._mark(account)
+                elif account.key not in self._dirty:
+                    del self.accounts[account.key]
+
+    @property
+    def news(self) -> bool:
+        """The store does not know everything."""
+        return bool(self._dirty)
+
+    def _trim(self, account: Account) -> None:
+        if account.authority > account.used and not account.busy:
+            account.authority = account.used
+            self._mark(account)
+
+    def _mark(self, account: Account) -> None:
+        self._dirty[account.key] = account
+
+    def _left(self, grant: Grant, hold: Hold, needed: Mapping[CounterKey, int]) -> int:
+        """What is left of the limit; the room is the limit less what is booked and what others have authority for."""
+        left = grant.room
+        for key in counted_keys(hold):
+            account = self.accounts.get(key)
+            left -= needed.get(key, 0) + (0 if account is None else account.used)
+        return left
+
+
+def _covers(account: Account, hold: Hold, need: int) -> bool:
+    """Authority that is surely there is enough."""
+    if account.busy or hold.also or account.limit != (hold.limit, ()):
+        return False
+    free = account.authority - account.held - account.pending
+    return need <= free and free > 0
+
+
+def posts_of(settlement: Settlement, deltas: Sequence[int]) -> tuple[Post, ...]:
+    """What a settlement adds to each counter."""
+    if settlement.reservation is None:
+        return ()
+    return tuple(
+        Post(
+            hold.counter,
+            hold.window,
+            hold.unit,
+            delta,
+            hold.amount,
+            0 if hold.resets_at_ms is None else hold.resets_at_ms + (100 * 86_400_000 if hold.also else 3_600_000),
+        )
+        for hold, delta in zip(settlement.reservation.holds, deltas, strict=True)
+        if delta
+    )

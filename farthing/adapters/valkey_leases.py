@@ -1,0 +1,239 @@
+"""Leases in Valkey (or Redis): one atomic script for each act, every key under one hash tag.
+
+All keys of an installation share the tag ``{namespace}``: a reservation touches counters of org, team, user, key and
+model at once, so they must live in one slot of a cluster. Valkey holds no truth: what is booked is the ledger's, what
+is in use is known to the workers, and both are put together again when Valkey has lost its data.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from importlib.resources import files
+from typing import Any, Final, Protocol, cast
+
+import valkey
+from valkey.exceptions import NoScriptError, ResponseError, ValkeyError
+
+from farthing.adapters.leases import GRACE, LEASE_S, Grant, LeaseLost, Posted, Rebuilding, Share, Want
+from farthing.adapters.memory import CounterKey
+from farthing.core.errors import StoreUnavailable
+
+TIMEOUT_S: Final = 2.0
+SEED_PAGE: Final = 2_000
+_SEPARATOR: Final = "\x1f"
+_SCRIPTS: Final = ("declare", "renew", "grant", "seed", "drop")
+_READY: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) end return 1"
+
+
+def valkey_error(error: Exception) -> StoreUnavailable:
+    """The error to raise for a failure of Valkey; never shows the URL."""
+    text = " ".join(str(error).split())
+    return StoreUnavailable(f"Valkey cannot be used: {text}", hint="Check that it runs and can be reached.")
+
+
+def connect(url: str) -> "valkey.Valkey":
+    """A client; it connects when it is first used. Raises ``StoreUnavailable`` for a URL that is none."""
+    try:
+        return valkey.Valkey.from_url(
+            url,
+            socket_timeout=TIMEOUT_S,
+            socket_connect_timeout=TIMEOUT_S,
+            decode_responses=True,
+            client_name="farthing",
+        )
+    except ValueError as error:
+        raise StoreUnavailable("The URL of Valkey cannot be used.", hint="Write valkey://host:6379/0.") from error
+
+
+class Ledger(Protocol):
+    """What a rebuild asks of the ledger; see ``postgres_shelf``."""
+
+    def living(self) -> Sequence[str]:
+        """Workers that are not known to be dead."""
+        ...
+
+    def counters(self, *, now_ms: int) -> Iterable[Posted]:
+        """All counters that still count."""
+        ...
+
+
+KEPT_MS: Final = 2 * 86_400_000
+"""How long a counter is kept after its window has ended."""
+
+
+class ValkeyLeases:
+    """``LeaseStore`` in Valkey. ``ledger`` is asked when Valkey has lost its data."""
+
+    in_ledger = False
+
+    def __init__(self, url: str, namespace: str, worker: str, ledger: Ledger) -> None:
+        self._client = connect(url)
+        self._worker = worker
+        self._ledger = ledger
+        self._tag = f"{{{namespace}}}"
+        self._epoch = ""
+        self._lease_ms = int(LEASE_S * GRACE * 1000)
+        folder = files("farthing.adapters") / "valkey"
+        common = (folder / "common.lua").read_text(encoding="utf-8")
+        self._scripts = {name: common + (folder / f"{name}.lua").read_text(encoding="utf-8") for name in _SCRIPTS}
+        self._hashes: dict[str, str] = {}
+
+    def declare(self, shares: Sequence[Share]) -> None:
+        while True:
+            keys = [self._name("epoch"), self._pulse(), self._mine(), *(self._counter(one.key) for one in shares)]
+            arguments = [self._worker, self._lease_ms, *(one.authority for one in shares)]
+            epoch = self._run("declare", keys, arguments)
+            if epoch:
+                break
+            now_s = self._call(lambda: self._client.time())[0]
+            fresh = f"?{now_s}-{secrets.token_hex(8)}"
+            self._call(partial(self._client.set, self._name("epoch"), fresh, nx=True))
+        self._epoch = str(epoch).removeprefix("?")
+        if str(epoch).startswith("?"):
+            self._rebuild(str(epoch))
+
+    def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
+        keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._mine()]
+        told: list[object] = [self._epoch, self._worker, self._lease_ms, len(shares)]
+        for share in shares:
+            keys.append(self._counter(share.key))
+            told += [len(keys), share.authority, share.answers]
+        told.append(len(posted))
+        for one in posted:
+            keys.append(self._counter(one.key))
+            told += [len(keys), one.amount, one.version, _forget_ms(one.ends_at_ms)]
+        answer = self._checked(self._run("renew", keys, told))
+        pairs = answer[1]
+        recalls = {}
+        for name, value in zip(pairs[::2], pairs[1::2], strict=True):
+            number, now_ms, _ = str(value).split(" ")
+            recalls[self._key_of(name)] = (int(number), int(now_ms))
+        return recalls
+
+    def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]:
+        keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._name("number"), self._mine()]
+        places: dict[CounterKey, int] = {}
+
+        def place(key: CounterKey) -> int:
+            if key not in places:
+                keys.append(self._counter(key))
+                places[key] = len(keys)
+            return places[key]
+
+        told: list[object] = [self._epoch, self._worker, now_ms, len(wants)]
+        for want in wants:
+            told += [place(want.key), len(want.also), *(place(key) for key in want.also)]
+            told += [want.limit, want.used, want.ask, want.slice, int(want.recall), _forget_ms(want.ends_at_ms)]
+        answer = self._checked(self._run("grant", keys, told))
+        return [
+            Grant(authority=int(authority), room=int(room), answered=int(answered), recall=int(recall))
+            for authority, room, answered, recall in answer[1:]
+        ]
+
+    def leave(self) -> None:
+        self.drop(self._worker, ())
+
+    def drop(self, worker: str, posted: Sequence[Posted]) -> None:
+        keys = [self._pulse(worker), self._mine(worker), *(self._counter(one.key) for one in posted)]
+        told: list[object] = [worker]
+        for one in posted:
+            told += [one.amount, one.version, _forget_ms(one.ends_at_ms)]
+        self._run("drop", keys, told)
+
+    def leased(self, worker: str) -> Sequence[CounterKey]:
+        return [self._key_of(name) for name in self._call(lambda: self._client.smembers(self._mine(worker)))]
+
+    def silent(self, workers: Sequence[str]) -> Sequence[str]:
+        if not workers:
+            return ()
+        alive = self._call(lambda: self._client.mget([self._pulse(worker) for worker in workers]))
+        return [worker for worker, pulse in zip(workers, alive, strict=True) if pulse is None]
+
+    def close(self) -> None:
+        self._client.close()  # type: ignore[no-untyped-call]
+
+    def _rebuild(self, epoch: str) -> None:
+        """Load the ledger's counters, wait until every living worker has said what it uses, then open.
+
+        Raises ``Rebuilding`` while somebody is missing; any worker goes on with it at its next try.
+        """
+        now_s = self._call(lambda: self._client.time())[0]
+        started_s = int(epoch[1:].split("-")[0])
+        if now_s - started_s < LEASE_S * GRACE and self.silent(self._ledger.living()):
+            raise Rebuilding(
+                "Valkey has lost its data; its counters are being rebuilt from the ledger.",
+                hint="This takes some seconds; try again.",
+            )
+        page: list[Posted] = []
+        for one in self._ledger.counters(now_ms=now_s * 1000 - KEPT_MS):
+            page.append(one)
+            if len(page) == SEED_PAGE:
+                self._seed(page)
+                page = []
+        self._seed(page)
+        self._call(lambda: self._client.eval(_READY, 1, self._name("epoch"), epoch, epoch[1:]))
+
+    def _seed(self, page: Sequence[Posted]) -> None:
+        if page:
+            told = [value for one in page for value in (one.amount, one.version, _forget_ms(one.ends_at_ms))]
+            self._run("seed", [self._counter(one.key) for one in page], told)
+
+    def _checked(self, answer: Any) -> Any:
+        if answer[0] == "ok":
+            return answer
+        raise LeaseLost(f"Valkey does not know this worker any more ({answer[0]}).", hint="It joins again by itself.")
+
+    def _run(self, name: str, keys: Sequence[str], arguments: Iterable[object]) -> Any:
+        told: list[Any] = list(arguments)
+        digest = self._hashes.get(name)
+        if digest is None:
+            digest = self._hashes[name] = str(self._call(lambda: self._client.script_load(self._scripts[name])))
+        try:
+            return self._call(lambda: self._client.evalsha(digest, len(keys), *keys, *told))
+        except NoScriptError:
+            return self._call(lambda: self._client.eval(self._scripts[name], len(keys), *keys, *told))
+
+    def _call(self, act: Callable[[], Any]) -> Any:
+        """Raises ``StoreUnavailable``, ``NoScriptError``."""
+        try:
+            return act()
+        except NoScriptError:
+            raise
+        except ResponseError as error:
+            if "OOM" in str(error):
+                raise StoreUnavailable(
+                    "Valkey is out of memory.", hint="Raise maxmemory; maxmemory-policy must be noeviction."
+                ) from error
+            raise valkey_error(error) from error
+        except (ValkeyError, OSError) as error:
+            raise valkey_error(error) from error
+
+    def _name(self, what: str) -> str:
+        return f"{self._tag}:{what}"
+
+    def _pulse(self, worker: str = "") -> str:
+        return f"{self._tag}:pulse:{worker or self._worker}"
+
+    def _mine(self, worker: str = "") -> str:
+        return f"{self._tag}:of:{worker or self._worker}"
+
+    def _counter(self, key: CounterKey) -> str:
+        return f"{self._tag}:c:{_SEPARATOR.join(key)}"
+
+    def _key_of(self, name: str) -> CounterKey:
+        counter, window, unit = name[len(self._tag) + 3 :].split(_SEPARATOR)
+        return counter, window, unit
+
+
+def _forget_ms(ends_at_ms: int) -> int:
+    """When Valkey may forget a counter; 0: never. A gateway's clock may be behind Valkey's, or be set back."""
+    return ends_at_ms + KEPT_MS if ends_at_ms else 0
+
+
+def clock_skew_ms(client: "valkey.Valkey") -> int:
+    """The server's clock less ours."""
+    before = time.time()
+    seconds, micros = cast(tuple[int, int], client.time())
+    middle = (before + time.time()) / 2
+    return int((seconds + micros / 1e6 - middle) * 1000)

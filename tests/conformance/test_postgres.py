@@ -1,0 +1,7 @@
+"""PostgreSQL alone keeps the books contract."""
+
+from farthing.testing.contracts import DurableBooksContract
+
+
+class TestPostgresBooks(DurableBooksContract):
+    opener = "farthing.testing.stores:open_postgres"
