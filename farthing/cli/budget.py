@@ -7,6 +7,7 @@ from farthing.cli.budget_forecast import forecast
 from farthing.cli.budget_set import set_
 from farthing.cli.context import App, closed, format_option, pass_app, show
 from farthing.core.policy import Budget
+from farthing.insight import budget_counters
 from farthing.insight.render import Format
 from farthing.insight.reports import budget_list, budget_status
 
@@ -37,16 +38,16 @@ def status(app: App, name: str | None, form: Format) -> None:
     """What each budget has spent, holds and has left, at which rate, and when it starts anew."""
     now_ms = app.now_ms()
     chosen = chosen_budgets(app, name)
-    found: list[budget_status.BudgetCounter] = []
+    found: list[budget_counters.BudgetCounter] = []
     with app.ledger() as ledger:
         for one in chosen:
-            frames = budget_status.frames_of(one, now_ms)
+            frames = budget_counters.frames_of(one, now_ms)
             if frames:
                 window = frames[0][0]
-                answers = [row for query in budget_status.queries(one, window) for row in ledger.totals(query)]
-                found += budget_status.counters(one, frames, answers)
+                answers = [row for query in budget_counters.queries(one, window) for row in ledger.totals(query)]
+                found += budget_counters.counters(one, frames, answers)
     with closed(app.stores.open_balances(app.settings)) as books:
-        balances = books.balances(budget_status.wanted(found))
+        balances = books.balances(budget_counters.wanted(found))
     show(budget_status.build(found, balances, chosen, now_ms=now_ms), form)
 
 

@@ -3,8 +3,9 @@
 import click
 
 from farthing.cli.context import App, closed, format_option, pass_app, show
+from farthing.insight import budget_counters
 from farthing.insight.render import Format
-from farthing.insight.reports import budget_forecast, budget_status
+from farthing.insight.reports import budget_forecast
 
 
 @click.command()
@@ -20,10 +21,10 @@ def forecast(app: App, name: str | None, form: Format) -> None:
     found: list[budget_forecast.Series] = []
     with app.ledger() as ledger:
         for one in chosen:
-            frames = budget_status.frames_of(one, now_ms)
+            frames = budget_counters.frames_of(one, now_ms)
             if frames:
                 answers = ledger.totals(budget_forecast.query(one, now_ms))
                 found += budget_forecast.series(one, frames, answers, now_ms)
     with closed(app.stores.open_balances(app.settings)) as books:
-        balances = books.balances(budget_status.wanted(one.counter for one in found))
+        balances = books.balances(budget_counters.wanted(one.counter for one in found))
     show(budget_forecast.build(found, balances, now_ms), form)

@@ -8,6 +8,7 @@ import msgspec
 
 from farthing.core.policy import Budget
 from farthing.core.types import Reservation
+from farthing.insight import budget_counters
 from farthing.insight.render import cell
 from farthing.insight.reports import budget_status
 from farthing.insight.table import Column, Money, Table
@@ -28,14 +29,14 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
 
 def audit(ledger: Ledger, books: Books, budgets: tuple[Budget, ...], at_ms: int) -> Audit:
     """Reads the counters of the windows that hold at ``at_ms``; blocking, on the thread that owns ``books``."""
-    found: list[budget_status.BudgetCounter] = []
+    found: list[budget_counters.BudgetCounter] = []
     for budget in budgets:
-        frames = budget_status.frames_of(budget, at_ms)
+        frames = budget_counters.frames_of(budget, at_ms)
         if frames:
-            asked = budget_status.queries(budget, frames[0][0])
+            asked = budget_counters.queries(budget, frames[0][0])
             answers = [row for query in asked for row in ledger.totals(query)]
-            found += budget_status.counters(budget, frames, answers)
-    balances = books.balances(budget_status.wanted(found))
+            found += budget_counters.counters(budget, frames, answers)
+    balances = books.balances(budget_counters.wanted(found))
     reservations = books.open_reservations()
     single = [budget for budget in budgets if budget.per == "request"]
     hard, problems = _passed(found, balances)
@@ -60,7 +61,9 @@ def _fullest(table: Table) -> Table:
     return msgspec.structs.replace(table, rows=tuple(kept), notes=(*table.notes, *(notes if left else ())))
 
 
-def _passed(found: Iterable[budget_status.BudgetCounter], balances: Iterable[Balance]) -> tuple[int, tuple[str, ...]]:
+def _passed(
+    found: Iterable[budget_counters.BudgetCounter], balances: Iterable[Balance]
+) -> tuple[int, tuple[str, ...]]:
     """(hard limits that anything was booked on, sentences on those that were passed)."""
     known = {(balance.counter, balance.window, balance.unit): balance for balance in balances}
     used, problems = 0, []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from farthing.core.money import Nusd, Pusd
 from farthing.core.policy import Budget
 from farthing.core.types import Charge, ChargeLine, Decision, Exchange, LedgerEntry, PromptView, Scope, Totals, Usage
-from farthing.insight import receipt
+from farthing.insight import budget_counters, receipt
 from farthing.insight.moments import iso, parse_moment, shown
 from farthing.insight.render import percent, render, usd
 from farthing.insight.reports import budget_status, comparison, spend
@@ -155,9 +155,9 @@ def test_a_comparison_asks_for_the_equal_period_before_and_ranks_by_change():
 
 def test_a_budget_shows_used_held_and_left_in_its_own_units():
     month = Budget(name="m", per="month", limits=(("usd", 10_000_000_000), ("tokens", 100)), match=(("team", "x"),))
-    frames = budget_status.frames_of(month, NOW)
-    assert budget_status.queries(month, frames[0][0]) == ()
-    found = budget_status.counters(month, frames, ())
+    frames = budget_counters.frames_of(month, NOW)
+    assert budget_counters.queries(month, frames[0][0]) == ()
+    found = budget_counters.counters(month, frames, ())
     balances = (Balance(counter="m", window="2026-11", unit="usd", posted=9_000_000_000, held=1_000_000_000),)
     table = budget_status.build(found, balances, now_ms=NOW)
     usd_row, token_row = table.rows
@@ -181,10 +181,10 @@ def test_a_budget_shows_used_held_and_left_in_its_own_units():
 
 def test_a_budget_per_user_has_a_row_for_every_user_with_a_balance():
     each = Budget(name="u", per="day", limits=(("requests", 10),), each=("user",), hard=False)
-    frames = budget_status.frames_of(each, NOW)
-    (query,) = budget_status.queries(each, frames[0][0])
+    frames = budget_counters.frames_of(each, NOW)
+    (query,) = budget_counters.queries(each, frames[0][0])
     assert (query.group_by, query.since_ms) == (("user",), NOW - 10 * 3_600_000)
-    found = budget_status.counters(
+    found = budget_counters.counters(
         each, frames, (Totals(group=("ada",)), Totals(group=("",)), Totals(group=("bob",)))
     )
     balances = tuple(
@@ -200,7 +200,7 @@ def test_a_budget_per_user_has_a_row_for_every_user_with_a_balance():
 
 def test_limits_per_request_are_listed_without_a_counter():
     budget = Budget(name="call", per="request", limits=(("input_tokens", 8000),))
-    assert budget_status.frames_of(budget, NOW) == ()
+    assert budget_counters.frames_of(budget, NOW) == ()
     assert budget_status.build((), (), [budget]).rows[0][:7] == (
         "call",
         "everything",

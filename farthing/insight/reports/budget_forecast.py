@@ -17,8 +17,8 @@ from farthing.core.budget import counter_name, splits
 from farthing.core.budget_limits import Frame
 from farthing.core.policy import Budget
 from farthing.core.types import LedgerQuery, Totals
+from farthing.insight.budget_counters import BudgetCounter, by_key, left_of
 from farthing.insight.moments import shown
-from farthing.insight.reports.budget_status import BudgetCounter, by_key, left_of
 from farthing.insight.table import Column, Money, Row, Table, Value
 from farthing.ports.books import Balance
 

@@ -1,0 +1,49 @@
+"""Spend over time, split by the largest groups: the table behind every chart over time."""
+
+from typing import Final
+
+from farthing.core.types import LedgerQuery, Totals
+from farthing.insight.table import Column, Row, Table
+
+GROUPS_MAX: Final = 8
+OTHER: Final = "(other)"
+
+
+def query(
+    grain: str,
+    by: tuple[str, ...],
+    *,
+    since_ms: int | None,
+    until_ms: int | None,
+    where: tuple[tuple[str, str], ...] = (),
+) -> LedgerQuery:
+    """Time first, then the groups."""
+    names = (grain, *(name for name in by if name != grain))
+    return LedgerQuery(group_by=names, since_ms=since_ms, until_ms=until_ms, where=where)
+
+
+def build(rows: tuple[Totals, ...], grain: str, by: tuple[str, ...], *, slots: tuple[str, ...] = ()) -> Table:
+    """A row for each slot of time, a column for each of the largest groups; ``slots`` without rows are zero."""
+    sums: dict[str, int] = {}
+    cells: dict[tuple[str, str], int] = {}
+    for row in rows:
+        name = " · ".join(value or "(none)" for value in row.group[1:]) or "cost"
+        sums[name] = sums.get(name, 0) + row.amount
+        cells[row.group[0], name] = cells.get((row.group[0], name), 0) + row.amount
+    ranked = sorted(sums, key=lambda name: (-sums[name], name))
+    head, rest = ranked[:GROUPS_MAX], ranked[GROUPS_MAX:]
+    times = sorted({row.group[0] for row in rows} | set(slots))
+    lines: list[Row] = []
+    for time in times:
+        other = [sum(cells.get((time, name), 0) for name in rest)] if rest else []
+        lines.append((time, *(cells.get((time, name), 0) for name in head), *other))
+    columns = [Column(name=name, title=name, kind="usd") for name in head]
+    if rest:
+        columns.append(Column(name=OTHER, title=f"other ({len(rest)})", kind="usd"))
+    total = ("total", *(sums[name] for name in head), *([sum(sums[name] for name in rest)] if rest else []))
+    return Table(
+        title=f"Spend by {grain}" + (f" and {', '.join(by)}" if by else ""),
+        columns=(Column(name=grain, title=f"{grain} (UTC)"), *columns),
+        rows=tuple(lines),
+        total=total if lines else None,
+    )
