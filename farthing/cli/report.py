@@ -1,17 +1,27 @@
 """``farthing report``: spend by any dimensions, by itself or beside the period before."""
 
+from typing import Protocol, cast
+
 import click
 import msgspec
 
-from farthing.cli.context import App, assignments, format_option, pass_app, show, since_option, until_option
+from farthing.cli.context import App, assignments, closed, format_option, pass_app, show, since_option, until_option
+from farthing.config import Settings
 from farthing.core.dimensions import ENTRY_DIMENSIONS, SCOPE_DIMENSIONS, TIME_DIMENSIONS, is_dimension
 from farthing.insight.moments import shown
 from farthing.insight.render import Format
 from farthing.insight.reports import comparison, spend
+from farthing.insight.reports import savings as saved
 from farthing.insight.table import Table
 from farthing.ports.books import Ledger
 
 Where = tuple[tuple[str, str], ...]
+
+
+class ReportStores(Protocol):
+    """What this command needs of ``farthing.bootstrap`` beyond the common stores."""
+
+    def open_reports(self, settings: Settings, source: str) -> Ledger: ...
 
 
 def dimensions(text: str) -> tuple[str, ...]:
@@ -35,11 +45,26 @@ def check_dimension(name: str, option: str, *, time: bool = True) -> None:
 @since_option("all")
 @until_option()
 @click.option("--where", "where", multiple=True, callback=assignments, help="Only team=search, say; repeatable.")
+@click.option("--savings", is_flag=True, help="What caches saved, less what saving cost.")
 @click.option("--compare", is_flag=True, help="Beside the equal period before.")
 @click.option("--limit", type=click.IntRange(0), default=0, help="Only that many rows; 0: all.")
+@click.option("--from", "source", default="", metavar="SOURCE",
+              help="ledger, parquet, parquet:DIR or clickhouse [default: analytics.reports].")  # fmt: skip
 @format_option()
 @pass_app
-def report(app: App, by: str, since: int, until: int, where: Where, compare: bool, limit: int, form: Format) -> None:
+def report(
+    app: App,
+    /,
+    by: str,
+    since: int,
+    until: int,
+    where: Where,
+    savings: bool,
+    compare: bool,
+    limit: int,
+    source: str,
+    form: Format,
+) -> None:
     """Spend by any dimensions.
 
     Costs are sums of exact charges. What has no known price is counted apart and in no cost; what rests on
@@ -52,8 +77,11 @@ def report(app: App, by: str, since: int, until: int, where: Where, compare: boo
         raise click.BadParameter("ends before it begins", param_hint="--until")
     if compare and since == 0:
         raise click.BadParameter("a comparison needs a period, such as --since 30d", param_hint="--compare")
-    with app.ledger() as ledger:
-        make = _compared if compare else _plain
+    if compare and savings:
+        raise click.BadParameter("is a report of its own", param_hint="--savings")
+    stores = cast("ReportStores", app.stores)
+    with closed(stores.open_reports(app.settings, source)) as ledger:
+        make = _saved if savings else _compared if compare else _plain
         show(make(ledger, groups, since, until, where, limit), form)
 
 
@@ -68,6 +96,12 @@ def _plain(ledger: Ledger, by: tuple[str, ...], since: int, until: int, where: W
     whole = ledger.totals(msgspec.structs.replace(query, group_by=()))
     title = f"{spend.TITLE}, {_period(since, until)}"
     return spend.build(ledger.totals(query), whole, by, title=title, limit=limit)
+
+
+def _saved(ledger: Ledger, by: tuple[str, ...], since: int, until: int, where: Where, limit: int) -> Table:
+    query = saved.query(by, since_ms=since, until_ms=until, where=where)
+    title = f"{saved.TITLE}, {_period(since, until)}"
+    return saved.build(ledger.totals(query), by, title=title, limit=limit)
 
 
 def _compared(ledger: Ledger, by: tuple[str, ...], since: int, until: int, where: Where, limit: int) -> Table:

@@ -16,6 +16,7 @@ ENTRY_DIMENSIONS: Final = (
     "service_tier",
     "source",
     "state",
+    "reason",
     "kind",
     "policy",
     "price_book",
@@ -52,6 +53,8 @@ def entry_value(entry: LedgerEntry, dimension: str) -> str:
             return entry.usage.source
         case "state":
             return entry.charge.state
+        case "reason":
+            return entry.charge.reason
         case "policy":
             return entry.policy_ref
         case "price_book":

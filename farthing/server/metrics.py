@@ -5,7 +5,7 @@ bounded: what comes after the bound counts under ``other``.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry
@@ -20,6 +20,8 @@ _SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 
 _PROVIDER: Final = "gen_ai_provider_name"
 _TOKEN_FAMILIES: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
 _Labels = tuple[str, ...]
+Counted = tuple[str, str, tuple[str, ...], Mapping[tuple[str, ...], float]]
+"""(name, what it counts, names of its labels, value by labels)."""
 
 
 def _families(unit: str) -> tuple[str, ...]:
@@ -48,9 +50,17 @@ class _Histogram:
 class Metrics:
     """Implements ``farthing.ports.reply.Telemetry`` and renders ``/metrics``."""
 
-    def __init__(self, gauges: Callable[[], dict[str, float]] | None = None) -> None:
-        """``gauges`` answers the present state (requests in flight, settlements that wait, …) at scrape time."""
+    def __init__(
+        self,
+        gauges: Callable[[], dict[str, float]] | None = None,
+        counters: Callable[[], Iterable[Counted]] | None = None,
+    ) -> None:
+        """``gauges`` answers the present state (requests in flight, settlements that wait, …) at scrape time.
+
+        ``counters`` answers what other parts of the gateway count by themselves.
+        """
         self._gauges = gauges or dict
+        self._counters = counters or tuple
         self._requests: dict[_Labels, int] = {}
         self._tokens: dict[_Labels, int] = {}
         self._nusd: dict[_Labels, int] = {}
@@ -78,6 +88,9 @@ class Metrics:
                 _observe(self._first_tokens, (view.endpoint, provider, view.model), exchange.ttft_ms / 1000)
         for entry in entries:
             self._entry(entry)
+
+    def spent(self, entry: LedgerEntry) -> None:
+        self._entry(entry)
 
     def attempt_failed(self, provider: str, code: str) -> None:
         _add(self._failures, (provider, code), 1)
@@ -126,6 +139,8 @@ class Metrics:
         operations = ("gen_ai_operation_name", _PROVIDER, "gen_ai_request_model")
         yield _histogram("gen_ai_client_operation_duration_seconds", "Request duration", operations, self._durations)
         yield _histogram("gen_ai_server_time_to_first_token_seconds", "First token", operations, self._first_tokens)
+        for name, text, labels, series in self._counters():
+            yield _counter(name, text, labels, series)
         for name, value in self._gauges().items():
             yield GaugeMetricFamily(f"farthing_{name}", name.replace("_", " "), value=value)
 
@@ -164,7 +179,7 @@ def _observe(series: dict[_Labels, _Histogram], labels: _Labels, seconds: float)
     found.add(seconds)
 
 
-def _counter(name: str, text: str, labels: tuple[str, ...], series: dict[_Labels, int]) -> Metric:
+def _counter(name: str, text: str, labels: tuple[str, ...], series: Mapping[_Labels, float]) -> Metric:
     metric = CounterMetricFamily(name, text, labels=labels)
     for key, value in series.items():
         metric.add_metric(key, value)

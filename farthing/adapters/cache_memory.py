@@ -1,0 +1,162 @@
+"""Answers in this process's memory: the reference of the contract, and the layer in front of shared stores."""
+
+import heapq
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from farthing.core.caching import worth
+from farthing.ports.cache import CacheState, Selector, StoredAnswer
+
+ENTRIES_MAX = 10_000
+BYTES_MAX = 64 * 1024 * 1024
+
+
+def selects(selector: Selector, answer: StoredAnswer) -> bool:
+    """Every condition that is given holds."""
+    return (
+        (not selector.tag or selector.tag in answer.tags)
+        and (not selector.route or selector.route == answer.route)
+        and (not selector.model or fnmatchcase(answer.target.model, selector.model))
+        and answer.key.startswith(selector.prefix)
+        and (not selector.partition or selector.partition == answer.partition)
+        and (selector.before_ms is None or answer.created_at_ms < selector.before_ms)
+    )
+
+
+class _Kept:
+    """One answer with what eviction must know."""
+
+    __slots__ = ("answer", "clock", "counted", "uses")
+
+    def __init__(self, answer: StoredAnswer, clock: float) -> None:
+        self.answer = answer
+        self.clock = clock
+        self.uses = 1
+        self.counted = 1
+
+    def worth(self) -> float:
+        return worth(self.clock, cost=self.answer.charge, uses=self.uses, size=self.answer.size)
+
+
+class MemoryCache:
+    """``ExactCache`` without I/O. Nothing in it suspends, so it needs no lock."""
+
+    def __init__(self, *, entries_max: int = ENTRIES_MAX, bytes_max: int = BYTES_MAX) -> None:
+        self._entries_max = entries_max
+        self._bytes_max = bytes_max
+        self._kept: dict[str, _Kept] = {}
+        self._heap: list[tuple[float, str]] = []
+        self._claims: dict[str, tuple[str, int]] = {}
+        self._bytes = 0
+        self._clock = 0.0
+        self._stores = self._evictions = self._expired = self._forgotten = 0
+
+    async def start(self) -> None:
+        """Nothing to open."""
+
+    def peek(self, key: str, *, now_ms: int) -> StoredAnswer | None:
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        if kept.answer.expires_at_ms <= now_ms:
+            self._drop(key)
+            self._expired += 1
+            return None
+        kept.uses += 1
+        kept.clock = self._clock
+        return kept.answer
+
+    async def get(self, key: str, *, now_ms: int) -> StoredAnswer | None:
+        return self.peek(key, now_ms=now_ms)
+
+    def add(self, answer: StoredAnswer, *, now_ms: int) -> None:
+        """``put`` for callers that do not wait."""
+        if answer.expires_at_ms <= now_ms or answer.size > self._bytes_max:
+            return
+        self._drop(answer.key)
+        kept = _Kept(answer, self._clock)
+        self._kept[answer.key] = kept
+        self._bytes += answer.size
+        self._stores += 1
+        heapq.heappush(self._heap, (kept.worth(), answer.key))
+        self._shrink(now_ms)
+
+    async def put(self, answer: StoredAnswer, *, now_ms: int) -> None:
+        self.add(answer, now_ms=now_ms)
+
+    async def claim(self, key: str, *, owner: str, ttl_ms: int, now_ms: int) -> bool:
+        held = self._claims.get(key)
+        if held is not None and held[0] != owner and held[1] > now_ms:
+            return False
+        self._claims[key] = (owner, now_ms + ttl_ms)
+        return True
+
+    async def release(self, key: str, *, owner: str) -> None:
+        if self._claims.get(key, ("", 0))[0] == owner:
+            del self._claims[key]
+
+    def drop(self, selector: Selector) -> int:
+        """``forget`` for callers that do not wait."""
+        found = [key for key, kept in self._kept.items() if selects(selector, kept.answer)]
+        for key in found:
+            self._drop(key)
+        self._forgotten += len(found)
+        return len(found)
+
+    async def forget(self, selector: Selector, *, now_ms: int) -> int:
+        return self.drop(selector)
+
+    async def answers(self, selector: Selector, *, limit: int, now_ms: int) -> tuple[StoredAnswer, ...]:
+        live = (kept.answer for kept in self._kept.values() if kept.answer.expires_at_ms > now_ms)
+        return tuple(newest(selector, live, limit))
+
+    async def state(self) -> CacheState:
+        return CacheState(
+            kind="memory",
+            entries=len(self._kept),
+            bytes=self._bytes,
+            stores=self._stores,
+            evictions=self._evictions,
+            expired=self._expired,
+            forgotten=self._forgotten,
+        )
+
+    def take_uses(self) -> dict[str, int]:
+        """How often answers were served since the last time this was asked."""
+        found: dict[str, int] = {}
+        for key, kept in self._kept.items():
+            if kept.uses > kept.counted:
+                found[key] = kept.uses - kept.counted
+                kept.counted = kept.uses
+        return found
+
+    async def close(self) -> None:
+        """Nothing to close; what was kept is gone with the process."""
+
+    def _drop(self, key: str) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._bytes -= kept.answer.size
+
+    def _shrink(self, now_ms: int) -> None:
+        while self._kept and (len(self._kept) > self._entries_max or self._bytes > self._bytes_max):
+            recorded, key = heapq.heappop(self._heap)
+            kept = self._kept.get(key)
+            if kept is None:
+                continue
+            present = kept.worth()
+            if present > recorded and kept.answer.expires_at_ms > now_ms:  # served since: look at it again later
+                heapq.heappush(self._heap, (present, key))
+                continue
+            self._clock = max(self._clock, recorded)
+            self._drop(key)
+            self._evictions += 1
+        if len(self._heap) > 2 * len(self._kept) + 64:  # what was replaced or forgotten left its mark behind
+            self._heap = [(kept.worth(), key) for key, kept in self._kept.items()]
+            heapq.heapify(self._heap)
+
+
+def newest(selector: Selector, answers: Iterator[StoredAnswer], limit: int) -> list[StoredAnswer]:
+    """The selected answers, newest first."""
+    found = [answer for answer in answers if selects(selector, answer)]
+    return sorted(found, key=lambda answer: (-answer.created_at_ms, answer.key))[:limit]
