@@ -14,7 +14,7 @@ from farthing.cli.sql import VIEWS
 from farthing.config import grammar, parse
 from farthing.config.presets import PRESETS
 from farthing.core import errors
-from farthing.core.budget import is_budget_dimension
+from farthing.core.budget_check import is_budget_dimension
 from farthing.core.dimensions import ENTRY_DIMENSIONS, SCOPE_DIMENSIONS, TIME_DIMENSIONS
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.core.savings import Conversation, _student, benjamini_hochberg, in_order, measure, shapley
+from farthing.core.savings import Conversation, benjamini_hochberg, in_order, measure, shapley, student
 
 TRUE = 0.2
 
@@ -93,7 +93,7 @@ def test_conversations_without_a_baseline_are_refused_by_name():
 def test_student_quantiles_agree_with_the_tables():
     table = {2: 4.303, 3: 3.182, 5: 2.571, 10: 2.228, 30: 2.042, 120: 1.980}
     for freedom, quantile in table.items():
-        assert _student(freedom, 0.95) == pytest.approx(quantile, rel=0.01)
+        assert student(freedom, 0.95) == pytest.approx(quantile, rel=0.01)
 
 
 LEVERS = ["cache", "route", "trim", "batch"]
