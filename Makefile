@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint types imports bench bench-prices lock clean
+.PHONY: run test check lint types imports bench bench-prices bench-analytics race chaos lock clean
 
 run: $(VENV)/.run
 	$(BIN)/farthing demo
@@ -24,6 +24,16 @@ imports: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/run.py
+
+bench-analytics: $(VENV)/.dev
+	$(BIN)/python bench/analytics.py --entries $(or $(ENTRIES),1000000) --month $(or $(MONTH),10000000)
+
+race: $(VENV)/.dev
+	$(BIN)/python bench/race.py --clients $(or $(CLIENTS),4000) --seed $(or $(SEED),1) $(if $(STORE),--store $(STORE))
+
+chaos: $(VENV)/.dev
+	$(BIN)/python bench/chaos.py --faults $(or $(FAULTS),200) --seed $(or $(SEED),1) $(if $(STORE),--store $(STORE)) \
+		$(if $(FAULTS)$(STORE),,--write)
 
 bench-prices: $(VENV)/.dev bench/.cache/prices/.ready
 	$(BIN)/python bench/prices.py --peers bench/.cache/prices

@@ -6,14 +6,16 @@ run side by side.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
 import platform
 import secrets
+import signal
 import sys
 from collections import ChainMap
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,18 +27,21 @@ from farthing import config
 from farthing.adapters import analytics, focus_files, semantic_opening, store_opening
 from farthing.adapters import price_files as price_store
 from farthing.adapters.alert_sinks import open_alert_log, open_sinks
+from farthing.adapters.cache_memory import MemoryCache
 from farthing.adapters.cache_opening import open_cache, open_shared
 from farthing.adapters.clickhouse_shipper import ClickHouseShipper, Shipped
 from farthing.adapters.codecs import codec_of, secret_of
 from farthing.adapters.http import HttpTransport
 from farthing.adapters.http_library import LibraryTransport
+from farthing.adapters.newest import ReadNewest
 from farthing.adapters.parquet import Exported
+from farthing.adapters.practice_log import SqlPractice
 from farthing.adapters.price_feeds import BookPrices, Loaded, load_book, load_default_book, price_files
 from farthing.adapters.provider_reports import ProviderReports
 from farthing.adapters.rollout_file import ROLLOUTS_FILE, RolloutFile
+from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.adapters.store_opening import GatewayBooks, ReadableLedger, books_gauges
 from farthing.adapters.system import RandomIds, SteadyClock, SystemClock
-from farthing.adapters.tokenizers import BpeTokenizer
 from farthing.adapters.tokenizers_calibrated import CALIBRATION_FILE, CalibratedTokenizer
 from farthing.config import ProviderSettings, Settings, dialect_of
 from farthing.core.budget import Budgets
@@ -45,20 +50,25 @@ from farthing.core.route_decide import read_artefact
 from farthing.core.route_model import RouteModel
 from farthing.core.routing import Routes
 from farthing.core.routing import Upstream as RoutedUpstream
-from farthing.core.types import Dialect
+from farthing.core.types import Dialect, Target, Usage, UsagePart
+from farthing.core.units import INPUT, OUTPUT
 from farthing.engine.alerting import Alerting, is_wanted, make_alerting
 from farthing.engine.background import Background
 from farthing.engine.caching import Caching
+from farthing.engine.levers import Levers
 from farthing.engine.plan import strings_of
 from farthing.engine.record import Recorder
+from farthing.engine.route_serving import RouteServing
 from farthing.engine.routing import Routing, Trained
 from farthing.engine.semantic import SemanticRecall
 from farthing.engine.semantic_families import Families
 from farthing.engine.semantic_judge import Judge
 from farthing.engine.semantic_partitions import Partitions
 from farthing.engine.services import Services, Upstream
+from farthing.insight.slices import ListPrice
 from farthing.lab.replay import Log, Unlogged
 from farthing.lab.replay_books import ReplayBooks
+from farthing.lab.replay_cache import ReplayCaching
 from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.alerts import AlertLog, AlertSink
@@ -69,11 +79,15 @@ from farthing.ports.embed import EmbedderState
 from farthing.ports.prices import Prices
 from farthing.ports.provider import Timeouts, Transport
 from farthing.ports.semantic import SemanticRecords
+from farthing.ports.tokens import Tokenizer
 from farthing.server.admin import Admin
 from farthing.server.app import App, Gateway
 from farthing.server.auth import Doorman
 from farthing.server.metrics import Metrics
 from farthing.server.models import Catalogue, Models
+from farthing.server.outcomes import OutcomesApi
+from farthing.server.pages.ask import Sources
+from farthing.server.pages.site import Dashboard
 from farthing.server.protocol import GatewayProtocol
 
 _LOG = logging.getLogger("farthing.bootstrap")
@@ -81,6 +95,7 @@ _RETENTION_S = 3_600
 _RESTART_S = 2
 LEDGER_FILE = "farthing.db"
 SALT_FILE = "salt"
+DASHBOARD_SECRET_FILE = "dashboard-secret"
 
 
 def load_settings(config_path: str | None = None, home: str | None = None) -> Settings:
@@ -163,6 +178,12 @@ def alert_sinks(settings: Settings) -> dict[str, AlertSink]:
     return open_sinks(settings.alerts.sinks, env=os.environ, clock=SystemClock())
 
 
+def open_practice(settings: Settings) -> SqlPractice:
+    """Marks on incidents, outcomes and the audit log, beside the ledger."""
+    _made_home(settings)
+    return store_opening.open_practice(settings, os.environ)
+
+
 def open_keys(settings: Settings) -> Keys:
     """The virtual keys."""
     _made_home(settings)
@@ -240,8 +261,13 @@ def take_prices(settings: Settings, source: str, file: str) -> Path:
 
 
 def salt_of(settings: Settings) -> bytes:
-    """The installation's salt for the traffic log's digests; made once, readable by its owner only."""
-    path = _made_home(settings) / SALT_FILE
+    """The installation's salt for the traffic log's digests."""
+    return _own_secret(settings, SALT_FILE)
+
+
+def _own_secret(settings: Settings, name: str) -> bytes:
+    """Random bytes of this installation; made once, readable by its owner only."""
+    path = _made_home(settings) / name
     with contextlib.suppress(FileExistsError):
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "wb") as file:
@@ -398,11 +424,12 @@ def build(
     )
     salt = salt_of(settings)
     counter = tokenizer(settings)
+    prices = price_book(settings)
     services = Services(
         policy=policy,
         routes=routes,
         upstreams=upstreams,
-        prices=price_book(settings),
+        prices=prices,
         budgets=budgets,
         books=books,
         clock=clock,
@@ -417,6 +444,7 @@ def build(
         actions=alerting.actions if alerting is not None else None,
         caching=caching,
         routing=routing_of(settings),
+        levers=Levers(policy.levers, prices) if policy.levers else None,
         request_limits=budgets.single,
         timeouts=Timeouts(
             connect_ms=policy.limits.connect_timeout_ms,
@@ -435,6 +463,8 @@ def build(
         metrics=metrics,
         models=Models(catalogues, transports, routes, clock),
         ready=lambda: _not_ready(installation),
+        outcomes=OutcomesApi(doorman, lambda: store_opening.open_practice(settings, env), clock),
+        dashboard=Dashboard(_page_sources(settings, env, clock, lambda: _not_ready(installation))),
     )
     gateway = Gateway(services=services, recorder=recorder, doorman=doorman, ids=RandomIds(), admin=admin.app())
     owned = tuple({id(one): one for one in (shared, *transports.values())}.values())
@@ -444,12 +474,64 @@ def build(
     return installation
 
 
+def _page_sources(
+    settings: Settings, env: Mapping[str, str], clock: Clock, ready: Callable[[], list[str]]
+) -> Sources:
+    """What the dashboard reads: everything opened when a page asks for it."""
+
+    def ledger() -> ReadableLedger:
+        return store_opening.open_ledger(settings, env)
+
+    def reports() -> Ledger:
+        return analytics.open_reports(ledger(), settings.analytics, Path(settings.home), env, "")
+
+    return Sources(
+        settings=lambda: settings,
+        reports=reports,
+        ledger=ledger,
+        newest=SqliteNewest(ledger_path(settings)) if settings.store.kind == "sqlite" else ReadNewest(ledger),
+        counters=ledger,
+        alerts=lambda: open_alert_log(settings, env),
+        practice=lambda: store_opening.open_practice(settings, env),
+        keys=lambda: store_opening.open_keys(settings, env),
+        list_price=_list_price(settings),
+        book=functools.cache(lambda: load_default_book(price_files(settings.home))),
+        check=lambda text, source: config.parse(text, env=env, source=source),
+        ready=ready,
+        secret=lambda: _own_secret(settings, DASHBOARD_SECRET_FILE),
+        now_ms=clock.now_ms,
+    )
+
+
+def _list_price(settings: Settings) -> ListPrice:
+    """List prices by this installation's book; providers bill under the names that settings give them."""
+    billed = {one.name: one.price_as or one.name for one in settings.providers}
+    loaded = functools.cache(lambda: price_book(settings))
+
+    def price(provider: str, model: str, tokens: tuple[int, int], at_ms: int) -> int | None:
+        lines = tuple((unit, count) for unit, count in ((INPUT, tokens[0]), (OUTPUT, tokens[1])) if count > 0)
+        if not lines:
+            return 0
+        target = Target(provider=provider, price_as=billed.get(provider, provider), model=model)
+        usage = Usage(parts=(UsagePart(lines=lines),), source="reported", model=model)
+        return loaded().charge(usage, target, at_ms=at_ms).total
+
+    return price
+
+
 def replay_services(
-    settings: Settings, loop: VirtualLoop, provider: Provider, log: Log, *, prices: Prices | None = None
+    settings: Settings,
+    loop: VirtualLoop,
+    provider: Provider,
+    log: Log,
+    *,
+    prices: Prices | None = None,
+    tokens: Tokenizer | None = None,
 ) -> Services:
     """The pipeline of a replay under the policy of ``settings``: the live one with other ports."""
     policy = settings.policy
     books = ReplayBooks(loop, provider)
+    rated = prices or price_book(settings)
     budgets = Budgets(policy.budgets)
     upstreams = {
         one.name: Upstream(
@@ -464,15 +546,17 @@ def replay_services(
         policy=policy,
         routes=routes_of(settings),
         upstreams=upstreams,
-        prices=prices or price_book(settings),
+        prices=rated,
+        levers=Levers(policy.levers, rated) if policy.levers else None,
         budgets=budgets,
         books=books,
         clock=loop,
-        tokens=tokenizer(settings),
+        tokens=tokens or tokenizer(settings),
         telemetry=log,
         background=Unlogged(books, loop, provider),
         salt=b"replay",
         policy_ref=policy.ref,
+        caching=ReplayCaching(policy.cache, MemoryCache(), provider) if policy.cache else None,
         request_limits=budgets.single,
     )
 
@@ -483,7 +567,7 @@ def routing_of(settings: Settings) -> Routing | None:
         return None
     home = Path(settings.home)
     trained = {route.name: trained_of(home / route.table) for route in settings.policy.routes if route.table}
-    return Routing(settings.policy.routes, trained, RolloutFile(home / ROLLOUTS_FILE))
+    return Routing(settings.policy.routes, RouteServing(), trained, RolloutFile(home / ROLLOUTS_FILE))
 
 
 def trained_of(path: Path) -> Trained:
@@ -636,6 +720,14 @@ def check_exposure(settings: Settings, keys_exist: bool) -> None:
         )
 
 
+async def _end_with_parent(parent: int) -> None:
+    """Stops this worker when the process that supervises it is gone: nobody else would, and it holds the port."""
+    while os.getppid() == parent:
+        await asyncio.sleep(1)
+    _LOG.error("the supervising process is gone; this worker stops")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class _Asgi:
     """The installation behind ASGI's lifespan."""
 
@@ -671,8 +763,11 @@ class _Asgi:
             await asyncio.sleep(_RESTART_S)
             os._exit(os.EX_TEMPFAIL)
         _calm_collector()
+        orphaned = asyncio.create_task(_end_with_parent(os.getppid())) if self._supervised else None
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if orphaned is not None:
+            orphaned.cancel()
         await self._installation.stop()
         await send({"type": "lifespan.shutdown.complete"})
 

@@ -20,7 +20,7 @@ from farthing.adapters.leases_state import (
     log,
 )
 from farthing.adapters.memory import CounterKey
-from farthing.adapters.sqlite_rows import Row, reservation_to_row
+from farthing.adapters.sqlite_rows import Row, held_record
 from farthing.core.errors import Conflict, OutageAllowanceSpent, StoreUnavailable
 from farthing.core.types import Denied, Held, LedgerEntry, Reservation
 
@@ -33,7 +33,7 @@ class Asking(State):
         self._enter(now_ms)
         if desk.known(reservation):
             return Held(id=reservation.id)
-        row = reservation_to_row(reservation, worker=self._name, now_ms=now_ms, stub=stub)
+        row = held_record(reservation, worker=self._name, now_ms=now_ms, stub=stub)
         if self._may_spend():
             verdict = desk.decide(reservation, {}, {}, patient=True)
             if isinstance(verdict, Held):

@@ -18,7 +18,7 @@ from farthing.adapters.leases_state import (
 )
 from farthing.adapters.memory import CounterKey
 from farthing.adapters.sqlite_journal import read_journal, remove_journal
-from farthing.adapters.sqlite_rows import Row, reservation_from_row
+from farthing.adapters.sqlite_rows import Row, record_to_row, reservation_from_row
 from farthing.core.errors import StoreUnavailable
 from farthing.core.types import LimitUnit, Reservation
 from farthing.ports.books import Balance
@@ -112,7 +112,7 @@ class Shipping(Settling):
             if since > due:
                 break
             del self._unwritten[reservation_id]
-            found.append(row)
+            found.append(record_to_row(row))
         return found
 
     def _take_ended(self) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Final
 from farthing.core.dimensions import ENTRY_DIMENSIONS, TIME_DIMENSIONS, entry_value, is_dimension
 from farthing.core.errors import BadRequest
 from farthing.core.types import LedgerEntry, LedgerQuery, Totals
-from farthing.core.units import OUTPUT_REASONING, is_cache_read, is_cache_write, is_input, is_output
+from farthing.core.units import INPUT_UNITS, OUTPUT_REASONING, OUTPUT_UNITS, is_cache_read, is_cache_write
 
 MEASURES: Final = (
     "entries",
@@ -94,20 +94,24 @@ def entry_measures(entry: LedgerEntry) -> tuple[int, ...]:
 
 def token_sums(entry: LedgerEntry) -> tuple[int, int, int, int, int]:
     """(input, cache read, cache write, output, reasoning) tokens over all parts of the usage."""
-    input_sum = read_sum = write_sum = output_sum = reasoning_sum = 0
+    sums = [0, 0, 0, 0, 0]
     for part in entry.usage.parts:
         for unit, quantity in part.lines:
-            if is_input(unit):
-                input_sum += quantity
-                if is_cache_read(unit):
-                    read_sum += quantity
-                elif is_cache_write(unit):
-                    write_sum += quantity
-            elif is_output(unit):
-                output_sum += quantity
-                if unit == OUTPUT_REASONING:
-                    reasoning_sum += quantity
-    return input_sum, read_sum, write_sum, output_sum, reasoning_sum
+            for place in _PLACES.get(unit, ()):
+                sums[place] += quantity
+    return sums[0], sums[1], sums[2], sums[3], sums[4]
+
+
+def _places(unit: str) -> tuple[int, ...]:
+    """Which of the ``token_sums`` a unit counts in."""
+    if unit in OUTPUT_UNITS:
+        return (3, 4) if unit == OUTPUT_REASONING else (3,)
+    if is_cache_read(unit):
+        return (0, 1)
+    return (0, 2) if is_cache_write(unit) else (0,)
+
+
+_PLACES: Final = {unit: _places(unit) for unit in (*INPUT_UNITS, *OUTPUT_UNITS)}
 
 
 def _wanted(entry: LedgerEntry, query: LedgerQuery) -> bool:

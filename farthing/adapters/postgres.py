@@ -28,6 +28,8 @@ from farthing.ports.books import Balance
 
 PAGE: Final = 500
 IMPORT_PAGE: Final = 500
+REPORT_TIMEOUT_MS: Final = 600_000
+"""For sums over the whole ledger, which no call waits for."""
 
 STALE_S: Final = 1.0
 """A key added or revoked elsewhere is noticed after this at the latest."""
@@ -65,7 +67,8 @@ class PostgresLedger:
 
     def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
         statement, parameters = compile_totals(query)
-        with self._using() as connection:
+        with self._using() as connection, connection.transaction():
+            connection.execute(f"SET LOCAL statement_timeout = {REPORT_TIMEOUT_MS}".encode())
             rows = connection.execute(statement.encode(), parameters).fetchall()
         width = len(query.group_by)
         return tuple(_totals(row, width) for row in rows)

@@ -21,11 +21,11 @@ from farthing.adapters.sqlite_reader import SqliteLedger, open_read
 from farthing.adapters.sqlite_recovery import OnLost, Recovery
 from farthing.adapters.sqlite_rows import (
     RESERVATION_COLUMNS,
-    entry_to_row,
-    exchange_to_row,
+    entry_to_sqlite,
+    exchange_to_sqlite,
+    held_record,
     quoted,
     reservation_from_row,
-    reservation_to_row,
 )
 from farthing.adapters.sqlite_schema import BUSY_TIMEOUT_MS, Durability, connect, connect_read, migrate, store_error
 from farthing.adapters.sqlite_workers import WorkerLock, WorkerLocks
@@ -89,7 +89,7 @@ class SqliteBooks:
         self, reservation: Reservation, *, now_ms: int, stub: LedgerEntry | None = None
     ) -> Held | Denied:
         running = self._require()
-        row = reservation_to_row(reservation, worker=self._worker, now_ms=now_ms, stub=stub)
+        row = held_record(reservation, worker=self._worker, now_ms=now_ms, stub=stub)
         if running.writer.hold(reservation, row, now_ms):
             return Held(id=reservation.id)
         future = running.loop.create_future()
@@ -105,8 +105,8 @@ class SqliteBooks:
     async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
         running = self._require()
         check_settlement(settlement)
-        entry_rows = [entry_to_row(entry) for entry in settlement.entries]
-        exchange_row = None if settlement.exchange is None else exchange_to_row(settlement.exchange)
+        entry_rows = [entry_to_sqlite(entry) for entry in settlement.entries]
+        exchange_row = None if settlement.exchange is None else exchange_to_sqlite(settlement.exchange)
         waits = self._durability == "strict" or running.writer.unwritten >= self._unwritten_max
         future = running.loop.create_future() if waits else None
         running.writer.submit(Settle(settlement, entry_rows, exchange_row, now_ms, future))

@@ -112,6 +112,8 @@ class Desk:
             needed[account] = need = needed.get(account, 0) + hold.amount
             if hold.also or hold.limit != account.limit or need > account.sure() or account.sure() <= 0:
                 return False
+            if not hold.hard and not account.fits(need):
+                return False
         for account, amount in needed.items():
             account.held += amount
         self.open[reservation.id] = reservation

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Final
 
 from farthing.adapters.memory import CounterKey
-from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, EXCHANGE_COLUMNS, RESERVATION_COLUMNS, Row
+from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, EXCHANGE_COLUMNS, RESERVATION_COLUMNS, Row, record_to_row
 from farthing.core.types import Reservation
 from farthing.ports.books import Settlement
 
@@ -96,6 +96,10 @@ class Account:
         """Hold less by ``amount``."""
         self.held -= amount
 
+    def fits(self, need: int) -> bool:
+        """What this worker knows of leaves room. Authority does not say so for soft limits: they are passed."""
+        return self.limit is None or self.posted + self.held + need <= self.limit
+
     def sure(self) -> int:
         """Authority that stands in the file and is not promised to any call yet: safe to promise at once."""
         if self.written is None or self.folding:
@@ -154,10 +158,10 @@ class Group:
             tight = account.authority == account.held and (account.exact or account.key in recalled)
             self._states.append((account, (account.posted, account.authority, tight)))
             if account.written != (account.posted, account.authority, tight) and _counts(account):
-                shares.append((*account.key, worker, account.posted, account.authority, tight))
+                shares.append((*account.key, worker, account.posted, account.authority, +tight))
         execute = self.connection.execute
         for sql, rows in (
-            (_INSERT_RESERVATIONS, list(self.reservation_rows.values())),
+            (_INSERT_RESERVATIONS, [record_to_row(row) for row in self.reservation_rows.values()]),
             (_INSERT_ENTRIES, self.entry_rows),
             (_INSERT_EXCHANGES, self.exchange_rows),
             (_REPLACE_SHARES, shares),

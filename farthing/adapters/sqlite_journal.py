@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from farthing.adapters.sqlite_rows import Row
+from farthing.adapters.sqlite_rows import Row, record_to_row
 
 SEGMENT_BYTES: Final = 1024 * 1024
 """Size of a segment; its blocks are allocated when it is begun, so that a full disk is told there and then."""
@@ -36,9 +36,9 @@ class HoldJournal:
         self._map = self._open(SEGMENT_BYTES)
         self._size = 0
 
-    def hold(self, reservation_id: str, row: Row) -> None:
-        """Writes one hold. Raises ``OSError`` (disk full): then nothing may be sent."""
-        self._write(b"+" + _encode(row) + b"\n")
+    def hold(self, reservation_id: str, record: Row) -> None:
+        """Writes one ``held_record``. Raises ``OSError`` (disk full): then nothing may be sent."""
+        self._write(b"+%b\n" % _encode(record))
         self._of[reservation_id] = self._segment
         self._live[self._segment] = self._live.get(self._segment, 0) + 1
 
@@ -105,8 +105,8 @@ def read_journal(folder: Path, worker: str) -> list[Row]:
                 ended.add(line[1:].decode("utf-8", "replace"))
             elif line.startswith(b"+"):
                 try:
-                    row = tuple(_HELD.decode(line[1:]))
-                except msgspec.DecodeError:
+                    row = record_to_row(tuple(_HELD.decode(line[1:])))
+                except (msgspec.DecodeError, ValueError):
                     continue
                 held[str(row[0])] = row
     return [row for reservation_id, row in held.items() if reservation_id not in ended]

@@ -48,7 +48,7 @@ class Room:
         before = needed.get(account, 0)
         need = before + hold.amount
         free = account.authority - account.held
-        if hold.limit == account.limit and need <= free and free > 0:
+        if hold.limit == account.limit and need <= free and free > 0 and (hold.hard or account.fits(need)):
             return None
         left = self._acquire(account, hold, need, group)
         return None if left is None else left - before

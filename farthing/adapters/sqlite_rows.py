@@ -1,6 +1,7 @@
 """Records to rows and back: the one place that knows the columns of the SQLite tables."""
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -66,6 +67,15 @@ def quoted(columns: Iterable[str]) -> str:
 
 def entry_to_row(entry: LedgerEntry) -> Row:
     """The entry in the order of ``ENTRY_COLUMNS``. Raises ``ValueError`` for amounts that int64 cannot hold."""
+    return _entry_cells(entry, entry.stream, entry.client_gone)
+
+
+def entry_to_sqlite(entry: LedgerEntry) -> Row:
+    """Like :func:`entry_to_row`, of the types that ``sqlite3`` binds without asking its adapters."""
+    return _entry_cells(entry, +entry.stream, +entry.client_gone)
+
+
+def _entry_cells(entry: LedgerEntry, stream: int, client_gone: int) -> Row:
     scope, usage, charge = entry.scope, entry.usage, entry.charge
     return (
         entry.id, entry.request_id, entry.attempt, entry.kind, entry.corrects,
@@ -75,9 +85,10 @@ def entry_to_row(entry: LedgerEntry) -> Row:
         entry.dialect, entry.endpoint, entry.provider, entry.price_as, entry.model_requested, entry.model,
         usage.service_tier, usage.source, charge.state, charge.reason,
         _int64(charge.total), _int64(charge.computed), _int64(entry.baseline), _int64(entry.ceiling),
-        entry.fidelity, charge.price_ref, entry.policy_ref, entry.stream, entry.status, entry.error,
-        entry.client_gone, entry.ttft_ms, entry.latency_ms, *token_sums(entry),
-        _encode(charge.lines).decode(), _encode(usage).decode(), _encode(entry.decisions).decode(),
+        entry.fidelity, charge.price_ref, entry.policy_ref, stream, entry.status, entry.error,
+        client_gone, entry.ttft_ms, entry.latency_ms, *token_sums(entry),
+        _encode(charge.lines).decode(), _encode(usage).decode(),
+        _encode(entry.decisions).decode() if entry.decisions else "[]",
     )  # fmt: skip
 
 
@@ -123,6 +134,20 @@ def exchange_to_row(exchange: Exchange) -> Row:
     )
 
 
+def exchange_to_sqlite(exchange: Exchange) -> Row:
+    """Like :func:`exchange_to_row`, of the types that ``sqlite3`` binds without asking its adapters."""
+    return (
+        exchange.request_id,
+        exchange.received_at_ms,
+        exchange.outcome,
+        exchange.status,
+        exchange.error,
+        exchange.latency_ms,
+        _int64(exchange.amount),
+        bytearray(_encode(exchange)),
+    )
+
+
 def exchange_from_body(body: bytes) -> Exchange:
     """The exchange of a ``body`` column."""
     return _exchange.decode(body)
@@ -148,10 +173,15 @@ class Stub(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 
 _stub = msgspec.json.Decoder(Stub)
+_rest_of_stub = attrgetter(*Stub.__struct_fields__[3:])
+"""What follows the scope; an entry has the same names."""
 
 
-def reservation_to_row(reservation: Reservation, *, worker: str, now_ms: int, stub: LedgerEntry | None) -> Row:
-    """The reservation in the order of ``RESERVATION_COLUMNS``."""
+def held_record(reservation: Reservation, *, worker: str, now_ms: int, stub: LedgerEntry | None) -> Row:
+    """The reservation in the order of ``RESERVATION_COLUMNS``, holds and stub not encoded yet.
+
+    Every call in flight has one; few are ever written as rows (:func:`record_to_row`).
+    """
     return (
         reservation.id,
         worker,
@@ -159,9 +189,17 @@ def reservation_to_row(reservation: Reservation, *, worker: str, now_ms: int, st
         _int64(reservation.ceiling),
         now_ms,
         reservation.expires_at_ms,
-        _encode([astuple(hold) for hold in reservation.holds]).decode(),
-        None if stub is None else _encode(_stub_of(stub)).decode(),
+        [astuple(hold) for hold in reservation.holds],
+        None if stub is None else (stub.attempt, stub.received_at_ms, astuple(stub.scope), *_rest_of_stub(stub)),
     )
+
+
+def record_to_row(record: Row) -> Row:
+    """A ``held_record`` as a row of ``RESERVATION_COLUMNS``; a row stays as it is."""
+    *cells, holds, stub = record
+    if isinstance(holds, str):
+        return record
+    return (*cells, _encode(holds).decode(), None if stub is None else _encode(stub).decode())
 
 
 def reservation_from_row(row: Sequence[object]) -> Reservation:
@@ -221,24 +259,6 @@ def _charge(total: Nusd | None, *, quantity: int) -> Charge:
         return Charge(reason=WORKER_LOST)
     line = ChargeLine(unit="request", quantity=quantity, price=None, amount=total, row="ceiling")
     return Charge(lines=(line,), total=total, state="priced", reason=WORKER_LOST)
-
-
-def _stub_of(entry: LedgerEntry) -> Stub:
-    return Stub(
-        attempt=entry.attempt,
-        received_at_ms=entry.received_at_ms,
-        scope=astuple(entry.scope),
-        dialect=entry.dialect,
-        endpoint=entry.endpoint,
-        provider=entry.provider,
-        price_as=entry.price_as,
-        model_requested=entry.model_requested,
-        model=entry.model,
-        baseline=entry.baseline,
-        policy_ref=entry.policy_ref,
-        decisions=entry.decisions,
-        stream=entry.stream,
-    )
 
 
 def _nothing_known(received_at_ms: int) -> Stub:

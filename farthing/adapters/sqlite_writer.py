@@ -178,12 +178,12 @@ class Writer:
             if acts and not self._relaxed:
                 group.begin()
             with self.lock:
-                self._desk.give_back(group)
+                self._desk.room.give_back(group)
                 self._desk.write_lasting(group)
                 for act in acts:
                     self._decide(act, group)
             if not self._waiting:
-                self._desk.stop_asking(group)
+                self._desk.room.stop_asking(group)
             if self._may_linger(group):
                 self._answer_early(group)
                 return
@@ -198,7 +198,7 @@ class Writer:
         if group.acts or group.began:
             group.begin()
             self._journal_over(group.voided)
-            group.write(self._desk.worker, self._desk.recalled)
+            group.write(self._desk.worker, self._desk.room.recalled)
             with self.lock:
                 folds = self._desk.fold_idle(group)
             # Folding moves amounts from memory to the file: who reads both must see them in one place.
@@ -287,7 +287,7 @@ class Writer:
             with self.lock:
                 self._decide(act, group)
             self._journal_over(group.voided)
-            group.write(self._desk.worker, self._desk.recalled)
+            group.write(self._desk.worker, self._desk.room.recalled)
             group.commit()
             self._journal_over(group.over)
         except _CONTENT as error:
@@ -307,7 +307,7 @@ class Writer:
         self._check_file()
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         if version != self._version:
-            if self._desk.answer_recalls(self._connection):
+            if self._desk.room.answer_recalls(self._connection):
                 group.begin()
             self._version = version
         self._look_at = now + POLL_S

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from farthing.adapters.postgres_feed import PostgresFeed
+from farthing.adapters.practice_log import SqlPractice
+from farthing.adapters.practice_sqlite import SqlitePractice
 from farthing.adapters.sqlite import SqliteBooks, SqliteKeys, SqliteLedger
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.config import Settings
@@ -97,6 +99,16 @@ def open_keys(settings: Settings, env: Mapping[str, str]) -> Keys:
     from farthing.adapters.postgres import PostgresKeys  # an extra: not needed with SQLite
 
     return PostgresKeys(url, settings.store.namespace)
+
+
+def open_practice(settings: Settings, env: Mapping[str, str]) -> SqlPractice:
+    """Marks on incidents, outcomes and the audit log."""
+    if settings.store.kind == "sqlite":
+        return SqlitePractice(Path(settings.home) / LEDGER_FILE)
+    url = postgres_url(settings, env)
+    from farthing.adapters.practice_postgres import PostgresPractice  # an extra: not needed with SQLite
+
+    return PostgresPractice(url, settings.store.namespace)
 
 
 def open_importer(settings: Settings, env: Mapping[str, str]) -> Importer:

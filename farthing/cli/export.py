@@ -6,7 +6,7 @@ from typing import Final, Protocol, cast
 
 import click
 
-from farthing.cli.context import App, assignments, moment, pass_app, until_option
+from farthing.cli.context import App, Failed, assignments, closed, moment, pass_app, until_option
 from farthing.cli.reprice import configured
 from farthing.config import Settings
 from farthing.core.dimensions import SCOPE_DIMENSIONS
@@ -24,12 +24,49 @@ FILTERS: Final = (*SCOPE_DIMENSIONS, "provider", "model", "model_requested", "en
 """Dimensions that a charge and its corrections share."""
 
 
+class Sent(Protocol):
+    """How much is there."""
+
+    @property
+    def entries(self) -> int: ...
+
+    @property
+    def exchanges(self) -> int: ...
+
+
+class Exported(Sent, Protocol):
+    """What an export wrote."""
+
+    @property
+    def days(self) -> int: ...
+
+
+class Shipper(Protocol):
+    """Sends the books elsewhere, a batch at a time."""
+
+    @property
+    def state(self) -> Sent: ...
+
+    @property
+    def sends(self) -> bool: ...
+
+    def step(self, *, now_ms: int) -> int: ...
+
+    def close(self) -> None: ...
+
+
 class ExportStores(Protocol):
     """What this command needs of ``farthing.bootstrap`` beyond the common stores."""
 
     def prices_of(self, settings: Settings, files: tuple[Path, ...]) -> Prices: ...
 
     def routes_of(self, settings: Settings) -> Routes: ...
+
+    def export_parquet(
+        self, settings: Settings, folder: Path | None, *, since_ms: int, rebuild: bool
+    ) -> tuple[Path, Exported]: ...
+
+    def open_shipper(self, settings: Settings) -> Shipper: ...
 
     def write_focus(
         self, path: Path, columns: Sequence[tuple[str, str]], rows: Iterable[Mapping[str, Cell]]
@@ -98,6 +135,38 @@ def focus(
         click.echo(f"{counts.unpriced:,} of {counts.entries:,} entries have no known price and {what}.", err=True)
     if sums.above_list:
         click.echo(f"{sums.above_list:,} rows are contracted above the list price.", err=True)
+
+
+@export.command()
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="The folder [default: analytics.parquet]."
+)
+@click.option("--since", callback=moment, default="all", show_default=True, help=f"From this day: {EXAMPLES}.")
+@click.option("--rebuild", is_flag=True, help="Write everything anew; else only the days that changed.")
+@pass_app
+def parquet(app: App, out: Path | None, since: int, rebuild: bool) -> None:
+    """Ledger and traffic log as Parquet files, one folder a UTC day, for reports over years and for other tools.
+
+    A second run writes only the days that changed since the first. Prompt and answer text is in the traffic log only
+    where the policy keeps it.
+    """
+    stores = cast("ExportStores", app.stores)
+    folder, done = stores.export_parquet(app.settings, out, since_ms=since, rebuild=rebuild)
+    click.echo(f"Wrote {done.days:,} days, {done.entries:,} entries and {done.exchanges:,} exchanges to {folder}.")
+
+
+@export.command()
+@pass_app
+def clickhouse(app: App) -> None:
+    """Send to ClickHouse what it does not have yet; a running gateway does so by itself."""
+    stores = cast("ExportStores", app.stores)
+    with closed(stores.open_shipper(app.settings)) as shipper:
+        while shipper.step(now_ms=app.now_ms()):
+            pass
+        if not shipper.sends:
+            raise Failed("Another process of this installation is sending already.")
+        state = shipper.state
+    click.echo(f"ClickHouse has {state.entries:,} entries and {state.exchanges:,} exchanges.")
 
 
 def list_prices(app: App) -> Callable[[LedgerEntry], Charge]:

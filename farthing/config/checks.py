@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import get_args
 
 from farthing.config.settings import ProviderSettings, Settings
+from farthing.core.allocation import problems as allocation_problems
 from farthing.core.budget_check import period_problems
 from farthing.core.policy import Fallback
 from farthing.core.policy_routes import route_problems
@@ -20,6 +21,7 @@ def problems(settings: Settings) -> list[str]:
         *_twice("alert_sinks", [sink.name for sink in settings.alerts.sinks]),
     ]
     found += _cache(settings)
+    found += [f"allocation: {problem}" for problem in allocation_problems(settings.allocation)]
     for dialect in get_args(ProviderDialect):
         rest = [one.name for one in settings.providers if not one.models and dialect_of(one) == dialect]
         if len(rest) > 1:

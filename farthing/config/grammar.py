@@ -6,7 +6,7 @@ Declared as data so that the parser, the "did you mean" hints and the documentat
 from types import MappingProxyType
 from typing import Final, NamedTuple, get_args
 
-from farthing.config import budgets, caches, people, routes, values
+from farthing.config import allocations, budgets, caches, levers, people, routes, values
 from farthing.config.settings import ProviderKind
 from farthing.config.values import Reader, Wrong, did_you_mean, shown
 from farthing.core.budget_check import is_budget_dimension
@@ -261,6 +261,26 @@ ROUTE: Final = MappingProxyType(
     }
 )
 
+LEVER: Final = MappingProxyType(
+    {
+        "kind": Setting(values.choice(*levers.KINDS)),
+        "name": Setting(_NAME),
+        "models": Setting(values.listed(values.text)),
+        "match": Setting(values.pairs(caches.dimension, values.text)),
+        "ttl": Setting(values.choice("5m", "1h")),
+        "reuse": Setting(values.choice("seen", "always")),
+        "above_tokens": Setting(values.whole(1)),
+        "to_tokens": Setting(values.whole(0)),
+        "keep_turns": Setting(values.whole(1)),
+        "turns_expected": Setting(values.whole(0)),
+        "bytes_min": Setting(values.whole(0)),
+        "users": Setting(values.flag),
+        "tools": Setting(values.listed(values.text, low=1)),
+        "calls": Setting(values.whole(1)),
+        "tokens": Setting(values.whole(1)),
+    }
+)
+
 STORE: Final = MappingProxyType(
     {
         "kind": Setting(values.choice("sqlite", "postgres", "valkey")),
@@ -276,6 +296,14 @@ DASHBOARD: Final = MappingProxyType(
         "users": Setting(people.users),
         "session": Setting(values.duration_ms, "session_ms"),
         "plain_http": Setting(values.flag),
+    }
+)
+
+ALLOCATION: Final = MappingProxyType(
+    {
+        "version": Setting(values.text),
+        "rules": Setting(allocations.rules),
+        "pools": Setting(allocations.pools),
     }
 )
 
@@ -302,12 +330,21 @@ SECTIONS: Final = MappingProxyType(
         "cache_store": CACHE_STORE,
         "embedder": EMBEDDER,
         "dashboard": DASHBOARD,
+        "allocation": ALLOCATION,
     }
 )
 """``[section]``: at most once each."""
 
 LISTS: Final = MappingProxyType(
-    {"providers": PROVIDER, "budgets": BUDGET, "fallbacks": FALLBACK, "alert_sinks": ALERT_SINK, "cache": CACHE, "routes": ROUTE}
+    {
+        "providers": PROVIDER,
+        "budgets": BUDGET,
+        "fallbacks": FALLBACK,
+        "alert_sinks": ALERT_SINK,
+        "cache": CACHE,
+        "routes": ROUTE,
+        "levers": LEVER,
+    }
 )
 """``[[section]]``: any number of times."""
 
@@ -319,6 +356,7 @@ REQUIRED: Final = MappingProxyType(
         "alert_sinks": ("name", "kind"),
         "cache": ("name",),
         "routes": ("name", "models", "tiers"),
+        "levers": ("kind",),
     }
 )
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from farthing.config import budgets, checks, grammar
+from farthing.config import budgets, checks, grammar, levers
 from farthing.config.grammar import Setting
 from farthing.config.places import default_home
 from farthing.config.presets import DEFAULT_PROVIDERS, PRESETS, preset_values
@@ -42,7 +42,10 @@ def parse(text: str, *, env: Mapping[str, str], source: str) -> Settings:
         "fallbacks": [values for _, values in many["fallbacks"]],
         "cache": [values for _, values in many["cache"]],
         "routes": [values for _, values in many["routes"]],
+        "levers": [values for _, values in many["levers"]],
     }
+    for path, values in many["levers"]:
+        problems.extend(levers.problems(path, values))
     sinks = [_sink(path, values, problems) for path, values in many["alert_sinks"]]
     if problems:
         raise ConfigError(problems, source=source or "configuration")
@@ -57,6 +60,7 @@ def parse(text: str, *, env: Mapping[str, str], source: str) -> Settings:
         "cache_store": single["cache_store"],
         "embedder": single["embedder"],
         "dashboard": single["dashboard"],
+        "allocation": single["allocation"],
         "source": source,
     }
     return _checked(whole, source or "configuration")

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from farthing.core.allocation import AllocationRules
 from farthing.core.policy import Policy
 
 ProviderKind = Literal["openai", "anthropic", "azure", "gemini", "bedrock"]
@@ -185,5 +186,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cache_store: CacheStoreSettings = CacheStoreSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    allocation: AllocationRules = AllocationRules()
     source: str = ""
     """The file the settings came from; empty: defaults."""

@@ -113,7 +113,7 @@ def allocate(rules: AllocationRules, lines: Iterable[Line]) -> tuple[Owner, ...]
     books: dict[str, _Account] = {UNALLOCATED: _Account()}
     pools = {pool.name: 0 for pool in rules.pools}
     for line in lines:
-        pool = next((one for one in rules.pools if _matches(one.match, line.values)), None)
+        pool = next((one for one in rules.pools if matches(one.match, line.values)), None)
         if pool is not None:
             pools[pool.name] += line.amount
             books[UNALLOCATED].unpriced += line.unpriced
@@ -131,7 +131,7 @@ def allocate(rules: AllocationRules, lines: Iterable[Line]) -> tuple[Owner, ...]
 def owner_of(rules: AllocationRules, values: Mapping[str, str]) -> str:
     """The owner by the first rule that matches; "" when none does or the dimension it names is not said."""
     for rule in rules.rules:
-        if _matches(rule.match, values):
+        if matches(rule.match, values):
             if rule.owner.startswith("{") and rule.owner.endswith("}"):
                 return values.get(rule.owner[1:-1], "")
             return rule.owner
@@ -233,5 +233,6 @@ def _weight(basis: Basis, account: _Account | None) -> int:
     return max(0, found)
 
 
-def _matches(match: tuple[tuple[str, str], ...], values: Mapping[str, str]) -> bool:
+def matches(match: tuple[tuple[str, str], ...], values: Mapping[str, str]) -> bool:
+    """Whether every pattern holds; a dimension that is not said counts as ""."""
     return all(fnmatchcase(values.get(name, ""), pattern) for name, pattern in match)

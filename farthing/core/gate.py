@@ -25,6 +25,7 @@ NORMAL_FROM = 500
 """``auto`` uses the normal bound from this many pairs on; below it, betting."""
 
 _BET_CAP = 0.8
+_PRIOR_PAIRS, _PRIOR_VARIANCE = 50, 0.05
 _MORE_MAX = 1_000_000
 
 
@@ -117,14 +118,17 @@ def _betting_high(values: Sequence[float], alpha: float) -> float:
 
 
 def _bets(values: Sequence[float], alpha: float) -> list[float]:
-    """Stakes chosen before each value is seen: large when the values seen so far scatter little."""
+    """Stakes chosen before each value is seen: large when the values seen so far scatter little.
+
+    They begin as if fifty pairs had been seen of which one in five differs; any beginning is valid, this one bets well.
+    """
     count = len(values)
-    total, squares = 0.5, 0.25
+    total, squares = 0.5, _PRIOR_PAIRS * _PRIOR_VARIANCE
     stakes = []
-    for seen, value in enumerate(values, 1):
-        stakes.append(sqrt(2 * log(1 / alpha) / (count * squares / seen)))
+    for seen, value in enumerate(values):
+        stakes.append(sqrt(2 * log(1 / alpha) * (seen + _PRIOR_PAIRS) / (count * squares)))
         total += value
-        squares += (value - total / (seen + 1)) ** 2
+        squares += (value - total / (seen + 2)) ** 2
     return stakes
 
 

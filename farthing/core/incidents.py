@@ -58,7 +58,8 @@ def incidents(values: Sequence[float], rule: Detector, expected_slots: Collectio
 
 def calm(values: Sequence[float], season: int, expected_slots: Collection[int]) -> list[float]:
     """The series with expected slots replaced by those a season earlier (or the slot before, at the beginning)."""
-    known, found = frozenset(expected_slots), []
+    known = frozenset(expected_slots)
+    found: list[float] = []
     for at, value in enumerate(values):
         if at in known:
             value = found[at - season] if at >= season else found[at - 1] if at else 0.0

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from farthing.core.policy_cache import CacheRoute
+from farthing.core.policy_levers import AnyLever
 from farthing.core.policy_routes import Route
 from farthing.core.types import LimitUnit
 
@@ -160,6 +161,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Calls that may be answered from a cache; the first route that matches decides."""
     routes: tuple[Route, ...] = ()
     """Calls that may go to another model than the one asked for; the first route that matches decides."""
+    levers: tuple[AnyLever, ...] = ()
+    """What edits calls before they leave, one after the other."""
 
     @property
     def ref(self) -> str:

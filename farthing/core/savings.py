@@ -79,7 +79,7 @@ def measure(
         return None
     error = math.sqrt(a.relative_variance + b.relative_variance)
     times = _mixture(min(a.effective, b.effective), confidence) if always_valid else 0.0
-    times = max(times, _student(_freedom(a, b), confidence))
+    times = max(times, student(_freedom(a, b), confidence))
     log = math.log(b.ratio / a.ratio)
     estimate = 1 - math.exp(log)
     low, high = 1 - math.exp(log + times * error), 1 - math.exp(log - times * error)
@@ -186,7 +186,7 @@ def _mixture(effective: float, confidence: float) -> float:
     return math.sqrt((1 + 1 / scaled) * math.log((scaled + 1) / (1 - confidence) ** 2))
 
 
-def _student(freedom: float, confidence: float) -> float:
+def student(freedom: float, confidence: float) -> float:
     """Two-sided quantile of Student's t (Hill 1970, algorithm 396): off by less than 1 % from 2 degrees on."""
     tail = 1 - confidence
     if freedom >= 1e6:

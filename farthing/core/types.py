@@ -356,7 +356,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was read from the body to decide (see ``Request.readings``)."""
     acts: tuple[tuple[int, int], ...] = ()
     """Every question to the books and every settlement, in order: (milliseconds since arrival, number of the act in
-    its process). Near a limit, what came first decides."""
+    its process, negative for a settlement). Near a limit, what came first decides."""
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):

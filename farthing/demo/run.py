@@ -61,6 +61,7 @@ def prepared(options: Options, screen: Screen) -> Iterator[tuple[Site, Plan]]:
         screen.say(f"Home       {home}")
         screen.say(f"Policy     {site.settings.source}")
         screen.say(f"Gateway    {site.url}")
+        screen.say(f"Dashboard  {site.url}/")
         screen.say(f"Provider   {site.provider_url} (a simulator that keeps its own invoice)")
         hints = ", ".join(f"{key.name} …{site.secrets[key.name][-4:]}" for key in KEYS)
         screen.say(f"Keys       {hints}")

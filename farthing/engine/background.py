@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Awaitable
 
 from farthing.core.errors import StoreFailed
 from farthing.core.types import Exchange
@@ -61,6 +62,12 @@ class Background:
             return
         self._unlogged.append(exchange)
         self._wake.set()
+
+    def take_unlogged(self) -> list[Exchange]:
+        """The exchanges that wait to be written, for whoever keeps them without the tasks of a running gateway."""
+        taken = list(self._unlogged)
+        self._unlogged.clear()
+        return taken
 
     def watch(self, task: asyncio.Task[object], timeout_ms: int) -> None:
         """Cancels ``task`` after ``timeout_ms`` (to the second) unless it is forgotten before."""
@@ -132,3 +139,19 @@ class Background:
                 else:
                     return
             self._unbooked.popleft()
+
+
+async def outlived(work: Awaitable[None], what: str, *, trace: bool = True) -> str:
+    """Awaits work whose defects must not end its task: they are logged. The defect's kind; empty: it went well.
+
+    Without ``trace`` only the kind is logged, for work whose errors may quote secrets. ``StoreFailed`` is one line.
+    """
+    try:
+        await work
+    except StoreFailed as error:
+        _LOG.warning("%s: %s", what, error)
+        return error.code
+    except Exception as error:  # noqa: BLE001  # calls are served without it, and it is tried again
+        _LOG.error("%s has a defect: %s", what, type(error).__name__, exc_info=trace)
+        return type(error).__name__
+    return ""

@@ -227,6 +227,7 @@ class Caching:
         if answer is None or not _fresh(answer, ask.route, controls, now_ms):
             return False
         if reply.gone:
+            call.note("cache", "left", "client_gone", (("route", ask.route.name), ("key", ask.key)))
             await call.finish(
                 Ending(outcome="aborted", status=499, error="client_gone", latency_ms=call.elapsed_ms())
             )

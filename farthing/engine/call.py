@@ -47,6 +47,7 @@ from farthing.engine.ceiling import (
     unpriced_amount,
     within_request_limits,
 )
+from farthing.engine.levers import unoptimised
 from farthing.engine.messages import budget_exceeded, error_class, would_refuse
 from farthing.engine.plan import Plan
 from farthing.engine.reading import likely_prompt
@@ -170,8 +171,8 @@ class Call:
         services, request = self.services, self.request
         upstream = services.upstreams[target.provider]
         ask, body = prepared(self.plan, request, target, upstream)
-        if ask.translation is not None:
-            ask.translation.note(self.decisions)
+        if ask.translation is not None or ask.notes:
+            ask.note(self.decisions)
         bounds = bounds_of(services, ask.request, target, upstream, ask.plan)
         if request.view.endpoint in FREE_ENDPOINTS:
             ceiling = Ceiling(amount=Nusd(0), input_tokens=0, output_tokens=0, holds=())
@@ -429,9 +430,9 @@ class Call:
     def _baseline(self, attempt: Attempt, usage: Usage, charge: Charge) -> Nusd | None:
         """The asked-for model's cost of the same usage; the charge itself unless a fallback changed the model."""
         asked = self.plan.asked or self.plan.targets[0]
-        if attempt.target is asked:
+        if attempt.target is asked and not attempt.ask.marked:
             return charge.total
-        plain = msgspec.structs.replace(usage, model="", stated_pusd=None)
+        plain = unoptimised(usage, marked=attempt.ask.marked, elsewhere=attempt.target is not asked)
         return self.services.prices.charge(plain, asked, at_ms=self.request.received_at_ms).total
 
     async def finish(self, ending: Ending) -> None:
@@ -463,7 +464,7 @@ class Call:
                 self.services.watch.ended(attempt.reservation.holds, amounts, who)
         elif not entries and ending is None:
             return
-        self._act(self.end(attempt))
+        self._act(self.end(attempt), -1)
         exchange = self.exchange(ending) if ending and not self.lever else None
         if self.lever:
             self.ended = ending is not None
@@ -532,8 +533,8 @@ class Call:
             acts=tuple(self.acts),
         )
 
-    def _act(self, at_ms: int) -> None:
-        self.acts.append((at_ms - self.request.received_at_ms, next(self.services.acts)))
+    def _act(self, at_ms: int, sign: int = 1) -> None:
+        self.acts.append((at_ms - self.request.received_at_ms, sign * next(self.services.acts)))
 
     def _fact(
         self,

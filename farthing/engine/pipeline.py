@@ -1,15 +1,21 @@
 """The one path that every request takes, read top to bottom."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from farthing.core.errors import BudgetExceeded, FarthingError, ProviderFailed, TimedOut
 from farthing.core.types import Request
+from farthing.engine.act import apply_thresholds
 from farthing.engine.call import FREE_ENDPOINTS, Call
 from farthing.engine.deliver import deliver
-from farthing.engine.plan import make_plan
+from farthing.engine.messages import refusal
+from farthing.engine.plan import Plan, make_plan
 from farthing.engine.record import Ending, Recorder
 from farthing.engine.services import Services
 from farthing.ports.reply import Reply
+
+Ask = Callable[[Call, Reply], Awaitable[None]]
+"""Gets an answer for a call and gives it to the caller."""
 
 
 async def handle(services: Services, recorder: Recorder, request: Request, reply: Reply) -> None:
@@ -24,8 +30,15 @@ async def handle(services: Services, recorder: Recorder, request: Request, reply
         services.background.watch(task, services.policy.limits.timeout_ms)
     try:
         call.plan = make_plan(services, request)
-        attempt, http = await call.obtain()
-        await deliver(call, attempt, http, reply)
+        if services.routing is not None and call.plan.classifier:
+            call.plan = await services.routing.serving.classified(call)
+        if services.actions is not None and services.actions.before and request.view.endpoint not in FREE_ENDPOINTS:
+            call.plan = apply_thresholds(services, services.actions, request, call.plan)
+        ask = _ask_of(services, call.plan)
+        if services.caching is None:
+            await ask(call, reply)
+        else:
+            await services.caching.serve(call, reply, ask)
     except FarthingError as error:
         await _ended_badly(call, error)
         raise
@@ -42,6 +55,30 @@ async def handle(services: Services, recorder: Recorder, request: Request, reply
             await asyncio.shield(_defect(call))
 
 
+async def ask_provider(call: Call, reply: Reply) -> None:
+    """Calls the plan's targets until one answers, and gives the answer to the caller."""
+    attempt, http = await call.obtain()
+    await deliver(call, attempt, http, reply)
+
+
+def _ask_of(services: Services, plan: Plan) -> Ask:
+    """How the plan's models are asked: straight, or as a route says."""
+    if services.routing is None or (plan.cascade is None and plan.shadow is None):
+        return ask_provider
+    return services.routing.serving.ask
+
+
+async def ask_aside(call: Call, reply: Reply) -> None:
+    """The same for a lever's own sake: what goes wrong is settled and concerns nobody else."""
+    try:
+        await ask_provider(call, reply)
+    except FarthingError as error:
+        await _ended_badly(call, error)
+    except asyncio.CancelledError:
+        await _cancelled(call, "shutdown")
+        raise
+
+
 async def _defect(call: Call) -> None:
     await _release(call, "internal_error")
     await call.finish(Ending(outcome="failed", status=500, error="internal_error", latency_ms=call.elapsed_ms()))
@@ -52,6 +89,8 @@ async def _ended_badly(call: Call, error: FarthingError) -> None:
     await _release(call, error.code)
     if call.ended:
         return
+    if isinstance(error, BudgetExceeded):
+        call.decisions.append(refusal(error))
     refused = not isinstance(error, ProviderFailed)
     answered = error.status if isinstance(error, ProviderFailed) else None
     status = answered if answered is not None and answered >= 400 else error.http_status

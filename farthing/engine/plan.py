@@ -1,16 +1,22 @@
 """What will be asked of whom: targets, the body as it leaves, and the policy's caps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from farthing.core.budget import Need
+from farthing.core.policy_routes import CascadeRules
 from farthing.core.types import Decision, Request, Target
 from farthing.engine.services import Services, Upstream
 from farthing.wire import anthropic, openai
 from farthing.wire.body import TOKENS_MAX
 
-_CAPPED = ("chat", "completions", "responses", "messages")
+if TYPE_CHECKING:
+    from farthing.engine.levers import Levers
+    from farthing.engine.routing import Shadow
+
+CAPPED = ("chat", "completions", "responses", "messages")
 _STREAM_USAGE = ("chat", "completions")
 
 
@@ -23,23 +29,70 @@ class Plan:
     output_cap: int | None
     """The cap per choice that the body states once the policy has had its say; None: the model's own."""
     decisions: tuple[Decision, ...]
+    asked: Target | None = None
+    """What the caller asked for, where ``targets`` begins with something else."""
+    reason: str = "direct"
+    """Why ``targets`` begins with what it does."""
+    cascade: CascadeRules | None = None
+    """How the first target's answer is verified before it is given; None: it is given as it comes."""
+    strong: str = ""
+    """The model that a route falls back to when its choice fails or is not good enough; empty: nothing was routed."""
+    classifier: str = ""
+    """The small model to ask for the tier before this plan stands; empty: it stands."""
+    shadow: "Shadow | None" = None
+    """Another model that answers too, aside, to be compared."""
+    levers: "Levers | None" = None
+    """What edits the body once it is known whom it is for; None: nothing."""
 
 
-def make_plan(services: Services, request: Request) -> Plan:
-    """Targets and body for a request. Raises :class:`UnknownModel`."""
+def make_plan(services: Services, request: Request, *, said: str | None = None) -> Plan:
+    """Targets and body for a request, routed where the policy says so. Raises :class:`UnknownModel`.
+
+    ``said`` is what the route's classifier answered, once it was asked.
+    """
+    routed = None if services.routing is None else services.routing.choose(services, request, said=said)
+    if routed is None:
+        return plan_for(services, request, request.view.model)
+    asked = services.routes.targets(routed.asked, request.dialect)[0]
+    plan = plan_for(services, request, routed.model, asked=asked, reason=routed.decision.reason)
+    targets = plan.targets
+    if routed.strong != routed.model:
+        rest = services.routes.targets(routed.strong, request.dialect)
+        targets = (*targets, *(target for target in rest if target not in targets))
+    decisions = (routed.decision, *plan.decisions)
+    return replace(
+        plan,
+        targets=targets,
+        decisions=decisions,
+        cascade=routed.cascade,
+        strong=routed.strong,
+        classifier=routed.classifier,
+        shadow=routed.shadow,
+    )
+
+
+def plan_for(
+    services: Services, request: Request, model: str, *, asked: Target | None = None, reason: str = "direct"
+) -> Plan:
+    """The plan of asking one model. ``asked`` is what savings are measured against. Raises :class:`UnknownModel`."""
+    plan = _plan_for(services, request, model)
+    return plan if asked is None else replace(plan, asked=asked, reason=reason)
+
+
+def _plan_for(services: Services, request: Request, model: str) -> Plan:
     view = request.view
-    targets = services.routes.targets(view.model, request.dialect)
+    targets = services.routes.targets(model, request.dialect)
     cap = view.output_tokens_max
     most, reason = _output_most(services, request, targets[0])
-    if most is None or view.endpoint not in _CAPPED or (cap is not None and cap <= most):
-        return Plan(targets=targets, body=request.body, output_cap=cap, decisions=())
+    if most is None or view.endpoint not in CAPPED or (cap is not None and cap <= most):
+        return Plan(targets=targets, body=request.body, output_cap=cap, decisions=(), levers=services.levers)
     if request.dialect == "anthropic":
         body = anthropic.cap_output(request.body, most)
     else:
         body = openai.cap_output(request.body, view, most)
     evidence = (("asked", "nothing" if cap is None else str(cap)), ("cap", str(most)), ("by", reason))
     decision = Decision(stage="limits", action="cap", reason="output_capped", evidence=evidence)
-    return Plan(targets=targets, body=body, output_cap=most, decisions=(decision,))
+    return Plan(targets=targets, body=body, output_cap=most, decisions=(decision,), levers=services.levers)
 
 
 def _output_most(services: Services, request: Request, target: Target) -> tuple[int | None, str]:

@@ -12,6 +12,7 @@ from farthing.core.types import (
     Decision,
     Exchange,
     LedgerEntry,
+    PromptSection,
     Request,
     Usage,
 )
@@ -41,6 +42,8 @@ def with_stated_difference(usage: Usage, charge: Charge) -> Usage:
     if abs(charge.total - charge.computed) * 100 <= max(charge.total, charge.computed):
         return usage
     slug = f"stated_cost_differs:{charge.total}!={charge.computed}"
+    if slug in usage.anomalies:  # a replay's usage has it already
+        return usage
     return msgspec.structs.replace(usage, anomalies=(*usage.anomalies, slug))
 
 
@@ -61,6 +64,9 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     """The answer's text as received; kept only when the policy says so."""
 
 
+Prints = tuple[str, tuple[PromptSection, ...], tuple[str, ...]]
+
+
 class Recorder:
     """Makes exchanges under one policy: which text is kept, how it is redacted, how prompts are hashed."""
 
@@ -75,6 +81,10 @@ class Recorder:
         """Prompts and answers are kept."""
         return self._text != "none"
 
+    def prints(self, body: bytes) -> Prints:
+        """(digest, sections, blocks) of a body as it came."""
+        return (prefix.digest(body, self._salt), *prefix.sections(body, self._salt))
+
     def exchange(
         self,
         request: Request,
@@ -84,10 +94,11 @@ class Recorder:
         attempts: tuple[AttemptFact, ...],
         entries: tuple[LedgerEntry, ...],
         decisions: tuple[Decision, ...],
+        prints: Prints | None = None,
+        acts: tuple[tuple[int, int], ...] = (),
     ) -> Exchange:
-        """The exchange of one request, refused ones included."""
-        sections, blocks = prefix.sections(request.body, self._salt)
-        received = prefix.digest(request.body, self._salt)
+        """The exchange of one request, refused ones included. ``prints`` are those of its body, where known."""
+        received, sections, blocks = prints or self.prints(request.body)
         untouched = sent_body is None or sent_body is request.body
         totals = [entry.charge.total for entry in entries]
         priced = [total for total in totals if total is not None]
@@ -114,6 +125,8 @@ class Recorder:
             ttft_ms=ending.ttft_ms,
             prompt=self._kept(request.body),
             answer=self._kept(ending.answer),
+            readings=request.readings,
+            acts=acts,
         )
 
     def _kept(self, text: bytes | None) -> bytes | None:

@@ -21,6 +21,7 @@ from farthing.ports.tokens import Tokenizer, UsageListener
 
 if TYPE_CHECKING:
     from farthing.engine.caching import Caching
+    from farthing.engine.levers import Levers
     from farthing.engine.routing import Routing
 
 
@@ -64,8 +65,10 @@ class Services:
     """Told what providers bill for prompts, to count better; None: nobody learns."""
     caching: "Caching | None" = None
     """Answers from caches; None: the policy caches nothing."""
+    levers: "Levers | None" = None
+    """Edit what leaves; None: the policy has none."""
     timeouts: Timeouts = field(default_factory=Timeouts)
-    acts: Iterator[int] = field(default_factory=count)
+    acts: Iterator[int] = field(default_factory=lambda: count(1))
     """Numbers this process's acts on the books, for replay."""
     steady: Clock | None = None
     """By which holds end: it runs on when somebody sets the wall clock. None: the wall clock."""

@@ -135,10 +135,32 @@ class Prepared:
     plan: Plan
     """With the output cap that the body states."""
     translation: Translation | None = None
+    notes: tuple[Decision, ...] = ()
+    """What levers changed."""
+    marked: bool = False
+    """The breakpoints in it are a lever's."""
+
+    def note(self, decisions: list[Decision]) -> None:
+        """Says once of each target what its request was turned into; the ledger keeps it."""
+        decisions.extend(note for note in self.notes if note not in decisions)
+        if self.translation is not None:
+            self.translation.note(decisions)
 
 
 def prepared(plan: Plan, request: Request, target: Target, upstream: Upstream) -> tuple[Prepared, bytes]:
-    """(what to ask of this target, the bytes to send). Raises :class:`Untranslatable`."""
+    """(what to ask of this target, the bytes to send), levers pulled. Raises :class:`Untranslatable`."""
+    levers = plan.levers
+    if levers is None:
+        return _prepared(plan, request, target, upstream)
+    eased = levers.ease(plan.body, plan.output_cap, request, target)
+    plan = replace(plan, body=eased.body, output_cap=eased.output_cap)
+    ask, body = _prepared(plan, eased.request, target, upstream)
+    made = levers.mark(body, ask.request, target, ask.request.view.endpoint, before=eased)
+    ask.request, ask.notes, ask.marked = made.request, made.notes, made.marked
+    return ask, made.body
+
+
+def _prepared(plan: Plan, request: Request, target: Target, upstream: Upstream) -> tuple[Prepared, bytes]:
     if upstream.speaks in ("", request.dialect):
         body, strips = body_for(plan, request, target, upstream)
         return Prepared(request=request, strips_usage=strips, plan=plan), body

@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-import msgspec
-
 from farthing.core.types import Totals
 
 DAY_MS: Final = 86_400_000
@@ -63,8 +61,3 @@ def by_day(rows: Iterable[Totals], names: Iterable[str]) -> list[int]:
     for row in rows:
         sums[row.group[0]] = sums.get(row.group[0], 0) + row.amount
     return [sums.get(name, 0) for name in names]
-
-
-def only(rows: Iterable[Totals], value: str) -> list[Totals]:
-    """The rows of one group, by day."""
-    return [msgspec.structs.replace(row, group=row.group[:1]) for row in rows if row.group[1] == value]

@@ -98,7 +98,7 @@ class Tally:
         for entry in outcome.entries:
             served = entry.model
             bill.by_model[entry.model] = bill.by_model.get(entry.model, 0) + (entry.charge.total or 0)
-            if self._estimator is not None and outcome.fidelity == "estimated":
+            if self._estimator is not None and outcome.guessed:
                 self._estimated(outcome, entry)
         if amount is not None and logged.amount is not None and amount != logged.amount:
             self._remember(outcome, amount, logged.amount, served)

@@ -1,11 +1,13 @@
 """What another model would have consumed: estimates from the log itself, with the error they carry.
 
-A request that was answered by one model is estimated at another by two ratios: tokens per byte of prompt, and length
-of answers. Both come from the requests of the log that either model answered; where the log knows too few of them a
-prior with a wide error stands in, and the estimate says so.
+A request that one model answered is estimated at another by two ratios: tokens per byte of prompt, and length of
+answers under the request's own cap, both of prompts about as large. A request that nobody answered is estimated by the same means of its model. All of
+it comes from the answers in the log; where the log knows too few of them a prior with a wide error stands in, and the
+estimate says so.
 """
 
 import math
+import random
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,42 +19,93 @@ from farthing.lab.replay_log import Logged
 
 SAMPLES_MIN: Final = 30
 """Answers of a model below which its ratios are a prior."""
+SAMPLES_KEPT: Final = 2_000
+"""Lengths of answers kept of each model, drawn evenly."""
 PRIOR_SPREAD: Final = 0.30
 """Standard deviation of the log of a ratio that nothing is known about."""
+PRIOR_OUTPUT: Final = 250
+"""Output tokens of an answer where nothing is known."""
+ASKED_MAX: Final = 1_000_000
+"""Questions that are told apart."""
+ANY: Final = -1
+Kind = tuple[str, int]
+"""(model, power of two that the body's bytes are below; ``ANY``: of any size)."""
 Z95: Final = 1.959964
+_LENGTH: Final = frozenset({"length", "max_tokens", "max_output_tokens"})
 
 
-class Seen(msgspec.Struct, kw_only=True):
-    """Sums over the answers of one model."""
+class Seen:
+    """What the answers of one model say."""
 
-    count: int = 0
-    sent_bytes: int = 0
-    taken: int = 0
-    given: int = 0
-    given_squares: int = 0
+    def __init__(self) -> None:
+        self.count = 0
+        self.sent = self.taken = self.sent2 = self.taken2 = self.both = 0
+        """Sums of prompt bytes, of input tokens, of their squares and of their product."""
+        self.lengths: list[int] = []
+        """Output tokens of answers that ended by themselves."""
+        self._whole = 0
+        self._rng = random.Random(7)
+
+    def add(self, sent: int, taken: int, given: int, *, cut: bool) -> None:
+        """One answer; ``cut``: its cap ended it, so its length says little."""
+        self.count += 1
+        self.sent += sent
+        self.taken += taken
+        self.sent2 += sent * sent
+        self.taken2 += taken * taken
+        self.both += sent * taken
+        if cut:
+            return
+        self._whole += 1
+        if len(self.lengths) < SAMPLES_KEPT:
+            self.lengths.append(given)
+        else:
+            place = self._rng.randrange(self._whole)
+            if place < SAMPLES_KEPT:
+                self.lengths[place] = given
 
     @property
-    def mean(self) -> float:
-        """Output tokens per answer."""
-        return self.given / self.count if self.count else 0.0
+    def per_byte(self) -> float:
+        """Input tokens per byte of body."""
+        return self.taken / self.sent if self.sent else 0.0
 
     @property
-    def variance(self) -> float:
-        """Of output tokens per answer."""
-        if self.count < 2:
-            return 0.0
-        return max(0.0, (self.given_squares - self.given * self.given / self.count) / (self.count - 1))
+    def input_variance(self) -> float:
+        """Of one request's input tokens about their estimate from its bytes."""
+        rate = self.per_byte
+        left = self.taken2 - 2 * rate * self.both + rate * rate * self.sent2
+        return max(0.0, left / self.count) if self.count else 0.0
+
+    def known(self) -> bool:
+        """There are enough answers to say something."""
+        return min(self.count, len(self.lengths)) >= SAMPLES_MIN
+
+
+class Length(msgspec.Struct, frozen=True):
+    """Answers of one model under a cap."""
+
+    mean: float
+    variance: float
+    sample: int
+
+    @property
+    def error(self) -> float:
+        """Relative standard error of the mean."""
+        return math.sqrt(self.variance / self.sample) / self.mean if self.sample and self.mean else 0.0
 
 
 class Moved(msgspec.Struct, kw_only=True):
-    """Sums over requests that were estimated at another model: what the error of their total is made of."""
+    """Sums over requests that were estimated alike: what the error of their total is made of."""
 
     count: int = 0
-    given_logged: int = 0
-    given_estimated: float = 0.0
+    given: float = 0.0
+    """Estimated output tokens."""
     output_nusd: float = 0.0
-    """Nano-USD of the estimated output."""
     input_nusd: float = 0.0
+    taken: float = 0.0
+    own: float = 0.0
+    """Summed variance of single answers about their estimates, tokens²."""
+    own_input: float = 0.0
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,93 +120,160 @@ class Estimator:
     """Learns from exchanges, then estimates. One per log."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, Seen] = {}
-        self._moved: dict[tuple[str, str], Moved] = {}
+        self._seen: dict[Kind, Seen] = {}
+        self._asked: set[int] = set()
+        self._moved: dict[tuple[Kind, Kind, int | None], Moved] = {}
+        self._lengths: dict[tuple[Kind, int | None], Length] = {}
+        self.longest_ms = 0
+        """The longest call of what was learned."""
 
-    def learn(self, exchanges: Iterable[Exchange]) -> None:
-        """Takes in whole answers with reported usage; others teach nothing."""
+    def learn(self, exchanges: Iterable[Exchange]) -> int:
+        """Takes in whole answers with reported usage, others teach nothing; the number of exchanges."""
+        number = 0
         for exchange in exchanges:
+            number += 1
+            self.longest_ms = max(self.longest_ms, exchange.latency_ms)
             usage = exchange.usage
             if exchange.outcome != "answered" or usage is None or usage.source != "reported" or not exchange.attempts:
                 continue
-            seen = self._seen.setdefault(exchange.attempts[-1].model, Seen())
+            model, size = exchange.attempts[-1].model, exchange.view.body_bytes
+            if self._again(exchange.received_digest, model):
+                continue
             taken, given = _sums(usage)
-            seen.count += 1
-            seen.sent_bytes += exchange.view.body_bytes
-            seen.taken += taken
-            seen.given += given
-            seen.given_squares += given * given
+            given //= max(1, exchange.view.choices)
+            for kind in ((model, size.bit_length()), (model, ANY)):
+                self._seen.setdefault(kind, Seen()).add(size, taken, given, cut=usage.finish_reason in _LENGTH)
+        self._lengths.clear()
+        return number
+
+    def _again(self, digest: str, model: str) -> bool:
+        """The same question to the same model was learned from: its answer says nothing new."""
+        key = hash((digest, model))
+        if not digest or key not in self._asked:
+            if len(self._asked) >= ASKED_MAX:
+                self._asked.clear()
+            self._asked.add(key)
+            return False
+        return True
 
     def usage(self, logged: Logged, target: Target) -> Usage:
         """The request's likely usage at ``target``, marked ``estimated``; nothing is read from a prompt cache."""
-        taken, given = _sums(logged.usage) if logged.usage is not None else (0, 0)
-        source = logged.model
+        view = logged.request.view
+        cap, choices = view.output_tokens_max, max(1, view.choices)
+        source, wanted = self._kinds(logged, target.model)
         if logged.usage is None:  # it was refused or failed: only its size is known
-            taken = round(logged.request.view.body_bytes * self._per_byte(target.model))
-            seen = self._seen.get(target.model)
-            given = round(seen.mean) if seen is not None and seen.count else 0
+            seen = self._seen.get(wanted)
+            taken = round(view.body_bytes * (seen.per_byte if seen is not None and seen.known() else 0.25))
+            given = round(self._length(wanted, cap).mean * choices)
         else:
-            taken = round(taken * self._input_ratio(source, target.model))
-            given = round(given * self._output_ratio(source, target.model)[0])
-        cap = logged.request.view.output_tokens_max
-        if cap is not None:
-            given = min(given, cap * max(1, logged.request.view.choices))
+            before, said = _sums(logged.usage)
+            taken = round(before * self._input_ratio(source, wanted)[0])
+            given = round(said * self._output_ratio(source, wanted, cap)[0])
+            if cap is not None:
+                given = min(given, cap * choices)
         lines = tuple(line for line in (("input", taken), ("output", given)) if line[1])
         return Usage(parts=(UsagePart(lines=lines, tier_basis=taken),), source="estimated", finish_reason="stop")
 
     def booked(self, logged: Logged, model: str, usage: Usage, input_nusd: int, output_nusd: int) -> None:
         """Remembers what an estimate was booked at; the interval is made of these."""
-        moved = self._moved.setdefault((logged.model, model), Moved())
+        source, wanted = self._kinds(logged, model)
+        cap = logged.request.view.output_tokens_max
+        moved = self._moved.setdefault((source, wanted, cap), Moved())
+        taken, given = _sums(usage)
         moved.count += 1
-        moved.given_logged += _sums(logged.usage)[1] if logged.usage is not None else 0
-        moved.given_estimated += _sums(usage)[1]
+        moved.given += given
+        moved.taken += taken
         moved.output_nusd += output_nusd
         moved.input_nusd += input_nusd
+        b = self._length(wanted, cap)
+        choices = max(1, logged.request.view.choices)
+        moved.own += b.variance * choices
+        if source[0]:
+            a = self._length(source, cap)
+            ratio = b.mean / a.mean if a.mean else 0.0
+            moved.own += ratio * ratio * a.variance * choices
+        elif wanted in self._seen:
+            moved.own_input += self._seen[wanted].input_variance
 
     def interval(self) -> Interval:
-        """The prediction interval of the sum of everything booked, over all pairs of models."""
-        variance, priors = 0.0, []
-        for (source, model), moved in sorted(self._moved.items()):
-            _, spread, known = self._output_ratio(source, model)
+        """The prediction interval of the sum of everything booked, over all pairs of models.
+
+        Errors of ratios are shared by all requests of a pair and add up; those of single answers are independent.
+        """
+        shared: dict[tuple[Kind, Kind], float] = {}
+        variance, priors = 0.0, set()
+        for (source, model, cap), moved in sorted(self._moved.items(), key=str):
+            _, spread, known = self._output_ratio(source, model, cap)
+            _, input_spread = self._input_ratio(source, model)
             if not known:
-                priors.append(f"{source or 'no answer'} → {model}")
-            rate = moved.output_nusd / moved.given_estimated if moved.given_estimated else 0.0
-            ratio_part = (moved.output_nusd * spread) ** 2
-            own = self._own_variance(source, model) * moved.count * rate * rate
-            input_part = (moved.input_nusd * (0.02 if known else 0.10)) ** 2
-            variance += ratio_part + own + input_part
-        return Interval(half=round(Z95 * math.sqrt(variance)), priors=tuple(priors))
+                priors.add(f"{source[0] or 'no answer'} → {model[0]}")
+            pair = (source, model)
+            shared[pair] = shared.get(pair, 0.0) + math.hypot(
+                moved.output_nusd * spread, moved.input_nusd * input_spread
+            )
+            rate = moved.output_nusd / moved.given if moved.given else 0.0
+            input_rate = moved.input_nusd / moved.taken if moved.taken else 0.0
+            variance += moved.own * rate * rate + moved.own_input * input_rate * input_rate
+        variance += sum(one * one for one in shared.values())
+        return Interval(half=round(Z95 * math.sqrt(variance)), priors=tuple(sorted(priors)))
 
-    def _output_ratio(self, source: str, model: str) -> tuple[float, float, bool]:
-        """(ratio of answer lengths, relative standard error, whether it was measured)."""
-        a, b = self._seen.get(source), self._seen.get(model)
-        if a is None or b is None or min(a.count, b.count) < SAMPLES_MIN or not a.mean or not b.mean:
+    def _kinds(self, logged: Logged, model: str) -> tuple[Kind, Kind]:
+        """(what the log has, what is wanted): of prompts as large as this one where enough of either are known."""
+        size = logged.request.view.body_bytes.bit_length()
+        source = logged.model if logged.usage is not None else ""
+        fine = (model, size), (source, size)
+        if self._known(fine[0]) and (not source or self._known(fine[1])):
+            return fine[1] if source else ("", size), fine[0]
+        return (source, ANY), (model, ANY)
+
+    def _length(self, kind: Kind, cap: int | None) -> Length:
+        """Answers of a model that end by themselves or at ``cap``."""
+        found = self._lengths.get((kind, cap))
+        if found is None:
+            seen = self._seen.get(kind)
+            if seen is None or len(seen.lengths) < 2:
+                mean = float(PRIOR_OUTPUT if cap is None else min(cap, PRIOR_OUTPUT))
+                found = Length(mean=mean, variance=(mean * PRIOR_SPREAD) ** 2, sample=0)
+            else:
+                lengths = seen.lengths if cap is None else [min(one, cap) for one in seen.lengths]
+                mean = sum(lengths) / len(lengths)
+                variance = sum((one - mean) ** 2 for one in lengths) / (len(lengths) - 1)
+                found = Length(mean=mean, variance=variance, sample=len(lengths))
+            if len(self._lengths) > 10_000:
+                self._lengths.clear()
+            self._lengths[(kind, cap)] = found
+        return found
+
+    def _known(self, kind: Kind) -> bool:
+        seen = self._seen.get(kind)
+        return seen is not None and seen.known()
+
+    def _output_ratio(self, source: Kind, model: Kind, cap: int | None) -> tuple[float, float, bool]:
+        """(ratio of answer lengths, relative standard error, whether it was measured); no source: of the mean."""
+        b = self._length(model, cap)
+        if not source[0]:
+            return 1.0, b.error if self._known(model) else PRIOR_SPREAD, self._known(model)
+        if source[0] == model[0]:
+            return 1.0, 0.0, True
+        a = self._length(source, cap)
+        if not self._known(source) or not self._known(model) or not a.mean:
             return 1.0, PRIOR_SPREAD, False
-        error = math.sqrt(a.variance / a.count / a.mean**2 + b.variance / b.count / b.mean**2)
-        return b.mean / a.mean, error, True
+        return b.mean / a.mean, math.hypot(a.error, b.error), True
 
-    def _own_variance(self, source: str, model: str) -> float:
-        """Variance of one request's real answer about its estimate, in tokens²."""
-        a, b = self._seen.get(source), self._seen.get(model)
-        if b is None or b.count < 2:
-            return a.variance if a is not None else 0.0
-        ratio = b.mean / a.mean if a is not None and a.mean else 0.0
-        return b.variance + ratio * ratio * (a.variance if a is not None else 0.0)
-
-    def _input_ratio(self, source: str, model: str) -> float:
-        a, b = self._known_per_byte(source), self._known_per_byte(model)
-        return b / a if a and b else 1.0
-
-    def _per_byte(self, model: str) -> float:
-        """Tokens per byte of request body; a quarter where nothing is known."""
-        return self._known_per_byte(model) or 0.25
-
-    def _known_per_byte(self, model: str) -> float:
-        """Tokens per byte as seen; 0 with too few answers to say."""
-        seen = self._seen.get(model)
-        if seen is None or seen.count < SAMPLES_MIN or not seen.sent_bytes:
-            return 0.0
-        return seen.taken / seen.sent_bytes
+    def _input_ratio(self, source: Kind, model: Kind) -> tuple[float, float]:
+        """(ratio of tokens per byte, relative standard error)."""
+        b = self._seen.get(model)
+        if b is None or not b.known() or not b.taken:
+            return 1.0, 0.10
+        error = math.sqrt(b.input_variance * b.count) / b.taken
+        if not source[0]:
+            return 1.0, error
+        if source[0] == model[0]:
+            return 1.0, 0.0
+        a = self._seen.get(source)
+        if a is None or not a.known() or not a.taken or not a.per_byte:
+            return 1.0, 0.10
+        return b.per_byte / a.per_byte, math.hypot(error, math.sqrt(a.input_variance * a.count) / a.taken)
 
 
 def _sums(usage: Usage) -> tuple[int, int]:

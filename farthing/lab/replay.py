@@ -5,7 +5,8 @@ provider that answers as logged. Replaying traffic under the policy that served 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Literal
 
@@ -14,12 +15,15 @@ import msgspec
 from farthing.core.errors import FarthingError
 from farthing.core.types import AttemptFact, Decision, Exchange, LedgerEntry, Request
 from farthing.engine.background import Background
+from farthing.engine.caching_books import CACHE_HIT
 from farthing.engine.pipeline import handle
 from farthing.engine.record import Ending, Prints
 from farthing.engine.services import Services
-from farthing.lab.replay_log import Logged, in_order, logged
+from farthing.lab.replay_log import REORDER_MS, Logged, in_order, logged, starts
 from farthing.lab.replay_provider import Estimate, Flight, Provider
-from farthing.lab.replay_time import VirtualLoop
+from farthing.lab.replay_time import Arrival, VirtualLoop
+from farthing.ports.books import Books
+from farthing.ports.clock import Clock
 from farthing.ports.reply import Headers
 
 Fidelity = Literal["exact", "repriced", "estimated", "unknown"]
@@ -36,6 +40,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     latency_ms: int
     fidelity: Fidelity
+    guessed: bool
+    """Something of it was not in the log."""
 
     @property
     def amount(self) -> int | None:
@@ -66,18 +72,22 @@ class Log:
         self._sink(
             Outcome(
                 logged=flight.logged,
-                entries=entries,
+                entries=(*flight.spent, *entries) if flight.spent else entries,
                 decisions=exchange.decisions,
                 outcome=exchange.outcome,
                 status=exchange.status,
                 error=exchange.error,
                 latency_ms=exchange.latency_ms,
                 fidelity=_fidelity(flight, entries),
+                guessed=flight.estimated,
             )
         )
 
     def spent(self, entry: LedgerEntry) -> None:
-        """What a lever cost stands in the books."""
+        """What a lever cost is an entry of the request too."""
+        flight = self.flights.get(entry.request_id)
+        if flight is not None:
+            flight.spent.append(entry)
 
     def attempt_failed(self, provider: str, code: str) -> None:
         """Counted by the entries."""
@@ -89,8 +99,21 @@ class Log:
 class Unlogged(Background):
     """The background of a replay: what waits for the store is booked at once, exchanges are not kept."""
 
+    def __init__(self, books: Books, clock: Clock, provider: Provider) -> None:
+        super().__init__(books, clock)
+        self._provider = provider
+
     def log(self, exchange: Exchange) -> None:
         """The sink has had it."""
+
+    def watch(self, task: "asyncio.Task[object]", timeout_ms: int) -> None:
+        """The log says which requests ran past their deadline."""
+
+    def forget(self, task: "asyncio.Task[object]") -> None:
+        self._provider.late.discard(task)
+
+    def expired(self, task: "asyncio.Task[object]") -> bool:
+        return task in self._provider.late
 
 
 class Brief:
@@ -112,6 +135,7 @@ class Brief:
         entries: tuple[LedgerEntry, ...],
         decisions: tuple[Decision, ...],
         prints: Prints | None = None,
+        acts: tuple[tuple[int, int], ...] = (),
     ) -> Exchange:
         """The exchange without digests and text."""
         return Exchange(
@@ -133,8 +157,15 @@ class Brief:
 class NoReply:
     """A caller that takes everything and says nothing."""
 
-    def __init__(self, gone: bool) -> None:
-        self.gone = gone
+    def __init__(self, loop: VirtualLoop, logged: Logged) -> None:
+        self._loop = loop
+        self._gone_at_ms = logged.gone_at_ms
+        self._cut = logged.cut
+
+    @property
+    def gone(self) -> bool:
+        """The caller has hung up."""
+        return self._gone_at_ms is not None and self._loop.now_ms() >= self._gone_at_ms
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         """Taken."""
@@ -149,8 +180,10 @@ class NoReply:
         """Taken."""
 
     async def wait_gone(self) -> None:
-        if not self.gone:
+        if self._gone_at_ms is None or not self._cut:
             await asyncio.get_running_loop().create_future()
+        else:
+            await self._loop.until(self._loop.at(self._gone_at_ms))
 
 
 def replay(
@@ -161,24 +194,22 @@ def replay(
     estimate: Estimate,
     entries_of: Callable[[str], Iterable[LedgerEntry]] | None = None,
     progress: Callable[[int], None] | None = None,
+    longest_ms: int = REORDER_MS,
 ) -> int:
     """Serves logged requests again, in order of arrival; the number served. ``sink`` has every outcome.
 
-    ``entries_of`` gives a request's ledger entries; with them, usage keeps the provider's own words. Memory holds the
-    requests in flight and what the policy itself remembers, never the log.
+    ``entries_of`` gives a request's ledger entries; with them, usage keeps the provider's own words. ``longest_ms``:
+    no logged call took longer. Memory holds the requests in flight, those that began within so long, and what the
+    policy itself remembers: never the log.
     """
-    ordered = iter(in_order(exchanges))
+    ordered = iter(in_order(exchanges, longest_ms))
     first = next(ordered, None)
     if first is None:
         return 0
-    loop = VirtualLoop(first.received_at_ms)
-    try:
-        asyncio.set_event_loop(loop)
-        run = _Run(loop, make, sink, estimate, entries_of, progress)
-        return loop.run_until_complete(run.all(first, ordered))
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+    loop = VirtualLoop(min(starts(first)[0], first.received_at_ms))
+    run = _Run(loop, make, sink, estimate, entries_of, progress)
+    loop.serve(run.arrivals(chain((first,), ordered)))
+    return run.count
 
 
 class _Run:
@@ -199,50 +230,44 @@ class _Run:
         self._recorder = Brief()
         self._entries_of = entries_of
         self._progress = progress
-        self._running: set[asyncio.Task[None]] = set()
-        self._defect: BaseException | None = None
-        """A defect of the pipeline ends the replay; what a caller would have been told does not."""
+        self.count = 0
 
-    async def all(self, first: Exchange, rest: Iterable[Exchange]) -> int:
+    def arrivals(self, exchanges: Iterable[Exchange]) -> Iterator[Arrival]:
+        """The log as the loop takes it in."""
         loop, entries_of = self._loop, self._entries_of
-        running = self._running
-        count = 0
-        for exchange in chain((first,), rest):
+        for exchange in exchanges:
             one = logged(exchange, entries_of(exchange.request_id) if entries_of is not None else ())
-            await loop.until(one.starts_at_ms)
-            task = loop.create_task(self._one(one))
-            running.add(task)
-            task.add_done_callback(self._ended)
-            count += 1
-            if self._defect is not None:
-                raise self._defect
-            if self._progress is not None and count % 1_000 == 0:
-                self._progress(count)
-        while running:
-            await asyncio.wait(running)
-        if self._defect is not None:
-            raise self._defect
-        return count
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            self._defect = self._defect or task.exception()
+            self.count += 1
+            if self._progress is not None and self.count % 1_000 == 0:
+                self._progress(self.count)
+            yield loop.at(*one.starts), partial(self._one, one)
 
     async def _one(self, one: Logged) -> None:
         flights = self._provider.flights
         flights[one.request.id] = Flight(logged=one)
         try:
-            await handle(self._services, self._recorder, one.request, NoReply(one.gone))  # type: ignore[arg-type]
+            await handle(self._services, self._recorder, one.request, NoReply(self._loop, one))  # type: ignore[arg-type]
         except (FarthingError, asyncio.CancelledError):
-            pass  # the sink has the outcome
+            pass  # the sink has the outcome; a defect of the pipeline ends the replay
         finally:
             del flights[one.request.id]
+            self._provider.remember(one)
 
 
 def _fidelity(flight: Flight, entries: tuple[LedgerEntry, ...]) -> Fidelity:
     if flight.estimated:
         return "estimated"
-    if any(entry.fidelity in ("estimated", "unknown") for entry in entries):
-        return "estimated" if any(entry.fidelity == "estimated" for entry in entries) else "unknown"
-    return "exact"
+    found: Fidelity = "exact"
+    total = 0
+    for entry in entries:
+        if entry.charge.reason == CACHE_HIT:
+            continue  # it costs nothing, for sure; what it saved may be estimated
+        if entry.fidelity == "unknown":
+            found = "unknown"
+        elif entry.fidelity == "estimated":
+            return "estimated"
+        total += entry.charge.total or 0
+    logged = flight.logged.amount
+    if found == "exact" and flight.logged.attempts and entries and entries[-1].attempt and total != (logged or 0):
+        return "repriced"
+    return found

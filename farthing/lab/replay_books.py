@@ -1,14 +1,15 @@
 """The books of a replay: counters and what is held, nothing else, so that memory does not grow with the log.
 
 A replay asks each reservation once and settles it once, and hands its entries to a sink; what the stores do besides
-(repeats, conflicts, late settlements, recovery) cannot happen here. The decisions are those of every store: the
-conformance script of the stores runs on it too.
+(repeats, conflicts, recovery, holds that lapse because their worker died) cannot happen here. The decisions are those
+of every store: a differential test compares them with the reference.
 """
 
-import heapq
 from collections.abc import Sequence
 
-from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
+from farthing.core.types import Denied, Held, LedgerEntry, Reservation
+from farthing.lab.replay_provider import Provider
+from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.books import Balance, Settlement
 
 _Key = tuple[str, str, str]
@@ -17,18 +18,22 @@ _Key = tuple[str, str, str]
 class ReplayBooks:
     """``Books`` without a ledger."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: VirtualLoop | None = None, provider: Provider | None = None) -> None:
+        """With a loop and a provider, a request's acts happen when the log says that they did."""
+        self._loop = loop
+        self._provider = provider
         self._used: dict[_Key, int] = {}
         """Posted and held, by counter, window and unit."""
         self._posted: dict[_Key, int] = {}
         self._open: dict[str, Reservation] = {}
-        self._expiries: list[tuple[int, str]] = []
 
     async def reserve(
         self, reservation: Reservation, *, now_ms: int, stub: LedgerEntry | None = None
     ) -> Held | Denied:
-        if self._expiries and self._expiries[0][0] <= now_ms:
-            self._expire(now_ms)
+        if self._loop is not None and self._provider is not None:
+            when = self._provider.turn(reservation.request_id)
+            if when > self._loop.time():
+                await self._loop.until(when)
         used = self._used
         taken: list[tuple[_Key, int]] = []
         over: list[Denied] = []
@@ -47,10 +52,6 @@ class ReplayBooks:
             used[key] = used.get(key, 0) + hold.amount
             taken.append((key, hold.amount))
         self._open[reservation.id] = reservation
-        heapq.heappush(self._expiries, (reservation.expires_at_ms, reservation.id))
-        if len(self._expiries) > 2 * len(self._open) + 1_024:
-            self._expiries = [(one.expires_at_ms, one.id) for one in self._open.values()]
-            heapq.heapify(self._expiries)
         return Held(id=reservation.id, over=tuple(over)) if over else Held(id=reservation.id)
 
     async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
@@ -63,6 +64,11 @@ class ReplayBooks:
             key = (hold.counter, hold.window, hold.unit)
             self._used[key] = self._used.get(key, 0) + amount - (hold.amount if held else 0)
             self._posted[key] = self._posted.get(key, 0) + amount
+        if self._loop is not None and self._provider is not None:
+            self._provider.turn(reservation.request_id)
+            when = self._provider.rest(reservation.request_id)
+            if when > self._loop.time():
+                await self._loop.until(when)
 
     def balances(self, counters: Sequence[tuple[str, str]]) -> tuple[Balance, ...]:
         wanted = set(counters)
@@ -79,12 +85,3 @@ class ReplayBooks:
 
     async def close(self) -> None:
         """Nothing to close."""
-
-    def _expire(self, now_ms: int) -> None:
-        while self._expiries and self._expiries[0][0] <= now_ms:
-            reservation = self._open.pop(heapq.heappop(self._expiries)[1], None)
-            for hold in reservation.holds if reservation is not None else ():
-                self._release(hold)
-
-    def _release(self, hold: Hold) -> None:
-        self._used[(hold.counter, hold.window, hold.unit)] -= hold.amount

@@ -5,30 +5,34 @@ marked as estimated by its source.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import lru_cache
 from typing import Final, cast
 
 import msgspec
 
-from farthing.core.errors import (
-    Overloaded,
-    ProviderFailed,
-    RateLimited,
-    Rejected,
-    StreamBroken,
-    TimedOut,
-)
-from farthing.core.types import AttemptFact, Bounds, Request, Target, Usage
+from farthing.core.errors import Overloaded, ProviderFailed, RateLimited, Rejected, StreamBroken, TimedOut
+from farthing.core.types import NO_TEXT, AttemptFact, Bounds, LedgerEntry, Request, Target, Usage
+from farthing.core.units import OUTPUT_UNITS
+from farthing.engine.record import tokens_of
 from farthing.lab.replay_log import Logged
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.provider import Codec, HttpReply, HttpRequest, StreamMeter, Timeouts, UsageReader
 
 _JSON: Final = ((b"content-type", b"application/json"),)
 _EVENTS: Final = ((b"content-type", b"text/event-stream"),)
-_FIRST: Final = b"data: {}\n\n"
-"""An event without meaning: it marks the time of the first byte."""
+_NOTHING: Final = (b"{}", b"data: {}\n\n", b"")
+"""An answer without content; the event marks the time of the first byte."""
 _FAILURES: Final = {kind.code: kind for kind in (RateLimited, Overloaded, TimedOut, Rejected, StreamBroken)}
-_MID_STREAM: Final = frozenset({"client_gone", "cancelled", StreamBroken.code})
+_CUT: Final = frozenset({"deadline", "shutdown", "cancelled"})
+"""What ended a try from within: its task was cancelled."""
+_MS_PER_TOKEN: Final = 15
+_MS_FIRST: Final = 500
+_CAPPED_MAX: Final = 1_000
+"""Bytes of a body without text, with a model and a cap set in it."""
+BEFORE_MAX: Final = 50_000
+"""Answers that are remembered for requests that a cache answered with them."""
 
 Estimate = Callable[[Logged, Target], Usage]
 """Usage of a request at a target that did not answer it."""
@@ -41,10 +45,22 @@ class Flight(msgspec.Struct, kw_only=True):
     tries: int = 0
     fact: AttemptFact | None = None
     """The logged try that the current one repeats; None when the log has none like it."""
+    place: int = 0
+    """Of ``fact`` among the logged tries."""
+    act: int = 0
+    """How many acts on the books there have been."""
     usage: Usage | None = None
     """What the current try consumes."""
+    spent: list[LedgerEntry] = []
+    """What levers booked for it."""
     estimated: bool = False
     """Some try of it was not in the log."""
+    ends_at: float | None = None
+    """The loop's time at which a try that is not in the log is over."""
+
+
+Answers = Callable[[Flight], tuple[bytes, bytes, bytes]]
+"""(the whole answer, the same as a stream, the stream's last event)."""
 
 
 class Provider:
@@ -52,39 +68,95 @@ class Provider:
 
     def __init__(self, loop: VirtualLoop, estimate: Estimate) -> None:
         self.flights: dict[str, Flight] = {}
-        self._loop = loop
+        self.answers: Answers = lambda flight: _NOTHING
+        """What answers look like, for whoever reads them."""
+        self.late: set[asyncio.Task[object]] = set()
+        """Tasks that the log says ran past their deadline."""
+        self.loop = loop
         self._estimate = estimate
+        self._before: OrderedDict[str, tuple[str, Usage]] = OrderedDict()
 
     def codec(self, real: Codec) -> "LoggedCodec":
         """Stands in for an upstream's codec, which still says what a call can consume at most."""
         return LoggedCodec(self, real)
 
-    def begin(self, flight: Flight, target: Target) -> None:
-        """The next try of a request, at a target."""
+    def begin(self, flight: Flight, target: Target, body: bytes) -> None:
+        """The next try of a request, at a target; ``body`` states the policy's cap where it sets one."""
         logged = flight.logged
         place = flight.tries
         flight.tries += 1
         fact = logged.attempts[place] if place < len(logged.attempts) else None
         if fact is not None and (fact.provider, fact.model) == (target.provider, target.model):
-            flight.fact = fact
+            flight.fact, flight.place = fact, place
             flight.usage = logged.usages.get(fact.attempt) or logged.usage
+            if flight.usage is not None:
+                self._within(flight, flight.usage, cap_of(body))
             return
-        flight.fact = None
+        flight.fact, flight.ends_at = None, None
         flight.estimated = True
-        flight.usage = self._estimate(logged, target)
+        before = self._before.get(logged.answered_by) if logged.answered_by else None
+        if before is not None and before[0] == target.model:  # a cache answered what this model had said
+            flight.usage = msgspec.structs.replace(before[1], source="estimated", stated_pusd=None)
+        else:
+            flight.usage = self._estimate(logged, target)
+        self._within(flight, flight.usage, cap_of(body))
+
+    def remember(self, logged: Logged) -> None:
+        """Keeps what an answer consumed, for requests that a cache answered with it."""
+        if logged.usage is None:
+            return
+        self._before[logged.attempts[-1].entry_id] = (logged.model, logged.usage)
+        if len(self._before) > BEFORE_MAX:
+            self._before.popitem(last=False)
+
+    def _within(self, flight: Flight, usage: Usage, cap: int | None) -> None:
+        """Cuts an answer at a cap that the logged call did not have."""
+        before = flight.logged.cap
+        if cap is None or (before is not None and cap >= before):
+            return
+        most = cap * max(1, flight.logged.request.view.choices)
+        given = tokens_of(usage)[1]
+        if given > most:
+            flight.estimated = True
+            flight.usage = _cut(usage, given - most)
 
     async def send(self, request: HttpRequest, *, timeouts: Timeouts) -> HttpReply:
         """The answer's head. Raises what the logged try raised, when it did."""
         flight = self.flights[request.url]
-        fact, logged = flight.fact, flight.logged
+        fact = flight.fact
         if fact is None or _answered(fact):
-            return LoggedReply(self._loop, flight)
-        place = flight.tries
-        ends = fact.started_at_ms + fact.latency_ms
-        if place < len(logged.attempts) and place <= len(logged.pauses_ms):
-            ends = logged.attempts[place].started_at_ms - logged.pauses_ms[place - 1]
-        await self._loop.until(ends)
+            return LoggedReply(self.loop, flight, self.answers)
+        await self.loop.until(ended(self.loop, flight))
+        if fact.error in _CUT:
+            task = asyncio.current_task()
+            if fact.error == "deadline" and task is not None:
+                self.late.add(task)
+            raise asyncio.CancelledError
         raise _failure(fact)
+
+    def turn(self, request_id: str) -> float:
+        """The loop's time at which a request came to its next act on the books; 0: nobody knows, or it has passed."""
+        flight = self.flights.get(request_id)
+        if flight is None or flight.estimated:
+            return 0.0
+        place, acts = flight.act, flight.logged.acts
+        flight.act += 1
+        if place >= len(acts):
+            return 0.0
+        at_ms, number = acts[place]
+        return self.loop.at(flight.logged.request.received_at_ms + at_ms, abs(number))
+
+    def rest(self, request_id: str) -> float:
+        """The loop's time at which the pipeline went on after the end of a try; 0: at once."""
+        flight = self.flights.get(request_id)
+        if flight is None or flight.estimated:
+            return 0.0
+        logged = flight.logged
+        following = flight.tries
+        if not 0 < following < len(logged.attempts):
+            return 0.0
+        pause = logged.pauses_ms[following - 1] if following <= len(logged.pauses_ms) else 0
+        return self.loop.at(logged.attempts[following].started_at_ms - pause)
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -98,7 +170,7 @@ class LoggedCodec:
         self._real = real
 
     def encode(self, request: Request, target: Target, body: bytes) -> HttpRequest:
-        self._provider.begin(self._provider.flights[request.id], target)
+        self._provider.begin(self._provider.flights[request.id], target, body)
         return HttpRequest(method="REPLAY", url=request.id, headers=())
 
     def reader(self, request: Request) -> UsageReader:
@@ -114,36 +186,37 @@ class LoggedCodec:
 class LoggedReply:
     """An answer that takes as long as the logged one did."""
 
-    def __init__(self, loop: VirtualLoop, flight: Flight) -> None:
+    def __init__(self, loop: VirtualLoop, flight: Flight, answers: "Answers") -> None:
         self._loop = loop
+        self._answers = answers
         self._flight = flight
         fact = flight.fact
         self.status = fact.status if fact is not None else 200
         self.headers: tuple[tuple[bytes, bytes], ...] = _EVENTS if flight.logged.request.view.stream else _JSON
 
     async def read(self) -> bytes:
-        await self._loop.until(self._ends())
-        return b"{}"
+        await self._loop.until(ended(self._loop, self._flight))
+        fact = self._flight.fact
+        if fact is not None and fact.error and fact.error != "client_gone":
+            raise asyncio.CancelledError if fact.error in _CUT else _failure(fact)
+        return self._answers(self._flight)[0]
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        fact = self._flight.fact
+        fact, loop = self._flight.fact, self._loop
+        _, first, last = self._answers(self._flight)
         if fact is not None and fact.ttft_ms is not None:
-            await self._loop.until(fact.started_at_ms + fact.ttft_ms)
-            yield _FIRST
-        await self._loop.until(self._ends())
-        if fact is not None and fact.error == "cancelled":
-            raise asyncio.CancelledError
-        if fact is not None and fact.error and fact.error != "client_gone":
-            raise _failure(fact)
+            await loop.until(loop.at(fact.started_at_ms + fact.ttft_ms))
+            yield first
+        await loop.until(ended(loop, self._flight))
+        if fact is not None and fact.error:
+            if fact.error == "client_gone":
+                yield b""  # the pipeline looks for its caller when something arrives
+                return
+            raise asyncio.CancelledError if fact.error in _CUT else _failure(fact)
+        yield last
 
     def close(self) -> None:
         """Nothing to close."""
-
-    def _ends(self) -> int:
-        fact, logged = self._flight.fact, self._flight.logged
-        if fact is not None:
-            return fact.started_at_ms + fact.latency_ms
-        return max(self._loop.now_ms(), logged.request.received_at_ms + logged.latency_ms)
 
 
 class LoggedReader:
@@ -173,6 +246,44 @@ class LoggedReader:
         return self._flight.usage or Usage()
 
 
+def ended(loop: VirtualLoop, flight: Flight) -> float:
+    """The loop's time at which the current try is over."""
+    fact, logged = flight.fact, flight.logged
+    if fact is not None:
+        return loop.at(fact.started_at_ms + fact.latency_ms, logged.settled[flight.place])
+    if flight.ends_at is None:
+        took = next((one.latency_ms for one in reversed(logged.attempts) if 0 < one.status < 300), None)
+        if took is None:
+            given = tokens_of(flight.usage)[1] if flight.usage is not None else 0
+            took = _MS_FIRST + _MS_PER_TOKEN * given
+        flight.ends_at = loop.time() + took / 1000
+    return flight.ends_at
+
+
+@lru_cache(maxsize=4_096)
+def cap_of(body: bytes) -> int | None:
+    """The cap on output that a body without text states."""
+    if body is NO_TEXT or len(body) > _CAPPED_MAX:
+        return None
+    said = msgspec.json.decode(body)
+    found = [said.get(name) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")]
+    return min((one for one in found if isinstance(one, int)), default=None)
+
+
+def _cut(usage: Usage, excess: int) -> Usage:
+    """The usage with so many output tokens less; visible ones first."""
+    parts = []
+    for part in usage.parts:
+        lines = []
+        for unit, quantity in part.lines:
+            less = min(quantity, excess) if unit in OUTPUT_UNITS else 0
+            excess -= less
+            if quantity > less:
+                lines.append((unit, quantity - less))
+        parts.append(msgspec.structs.replace(part, lines=tuple(lines)))
+    return msgspec.structs.replace(usage, parts=tuple(parts), finish_reason="length", raw=b"")
+
+
 def _answered(fact: AttemptFact) -> bool:
     return 0 < fact.status < 300
 
@@ -180,4 +291,7 @@ def _answered(fact: AttemptFact) -> bool:
 def _failure(fact: AttemptFact) -> ProviderFailed:
     kind = _FAILURES.get(fact.error, ProviderFailed)
     billable = bool(fact.entry_id)
-    return kind("The provider failed, as logged.", status=fact.status or None, sent=billable or fact.status > 0)
+    failure = kind("The provider failed, as logged.", status=fact.status or None, sent=billable or fact.status > 0)
+    if fact.retry_after_ms is not None and isinstance(failure, RateLimited | Overloaded):
+        failure.retry_after_ms = fact.retry_after_ms
+    return failure

@@ -1,25 +1,44 @@
 """Time for replay: an event loop that never waits.
 
-It is asyncio's own loop with a selector that has nothing to select: where the loop would sleep until its next timer,
-time jumps there. The pipeline runs unchanged on it, sleeps and deadlines included, and always in the same order.
+Where a loop would sleep until its next timer, time jumps there. The pipeline runs on it unchanged, sleeps and
+deadlines included, and always in the same order. It has no sockets and no threads: work for a thread is done at once.
 """
 
 import asyncio
-import selectors
-from collections.abc import Mapping
-from typing import Any
+import contextvars
+import heapq
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar, cast
 
 _MS = 1_000
+_ORDER_STEP = 1e-8
+"""Seconds between two acts of the same millisecond, so that the order in which they happened is the order of time."""
+_ORDERS = 100_000
+_T = TypeVar("_T")
+
+Arrival = tuple[float, Callable[[], Coroutine[Any, Any, None]]]
+"""(loop time, what begins then)."""
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
+class VirtualLoop:
     """An event loop whose clock starts at an instant and moves only when nothing is left to do before."""
 
     def __init__(self, start_ms: int) -> None:
         """``start_ms``: UTC milliseconds at which the loop's own clock reads zero."""
         self.start_ms = start_ms
+        self.defect: BaseException | None = None
+        """What a task raised that nobody awaits; it ends the run."""
         self._now = 0.0
-        super().__init__(_NoSelector(self))
+        self._self = cast("asyncio.AbstractEventLoop", self)
+        """It has what tasks and futures ask of a loop, and nothing else."""
+        self._ready: deque[_Soon] = deque()
+        self._timers: list[tuple[float, int, Callable[..., object], object]] = []
+        self._count = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- time
 
     def time(self) -> float:
         """Seconds since the start."""
@@ -27,50 +46,149 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def now_ms(self) -> int:
         """UTC milliseconds; this makes the loop a ``Clock``."""
-        return self.start_ms + round(self._now * _MS)
+        return self.start_ms + int(self._now * _MS + 3e-6)
 
-    def jump(self, seconds: float) -> None:
-        """Moves the clock forward."""
-        self._now += seconds
+    def at(self, ms: int, order: int = 0) -> float:
+        """The loop's time of an act in a millisecond; ``order`` is its number among all acts."""
+        return (ms - self.start_ms) / _MS + (order % _ORDERS) * _ORDER_STEP
 
-    async def until(self, at_ms: int) -> None:
-        """Returns when the clock has reached an instant; at once when it has passed."""
-        wait = self.start_ms + round(self._now * _MS)
-        if at_ms <= wait:
+    async def until(self, when: float) -> None:
+        """Returns when the clock has reached a loop time; at once when it has passed."""
+        if when <= self._now:
             return
-        future: asyncio.Future[None] = self.create_future()
-        self.call_at((at_ms - self.start_ms) / _MS, _wake, future)
+        future: asyncio.Future[None] = asyncio.Future(loop=self._self)
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, _wake, future))
         await future
 
+    # -- running
 
-def _wake(future: "asyncio.Future[None]") -> None:
+    def serve(self, arrivals: Iterator[Arrival]) -> None:
+        """Begins each arrival at its time (they come in order), and returns when all have ended.
+
+        Raises what a task raised, and ``RuntimeError`` when something waits for what will never happen.
+        """
+        before = events._get_running_loop()
+        events._set_running_loop(self._self)
+        try:
+            self._serve(arrivals)
+        finally:
+            events._set_running_loop(before)
+
+    def _serve(self, arrivals: Iterator[Arrival]) -> None:
+        ready, timers = self._ready, self._timers
+        nothing = (float("inf"), _never)
+        coming = next(arrivals, nothing)
+        while self.defect is None:
+            while ready:
+                soon = ready.popleft()
+                if soon.callback is not None:
+                    soon.context.run(soon.callback, *soon.args)
+            if timers and timers[0][0] < coming[0]:
+                when, _, callback, argument = heapq.heappop(timers)
+                if when > self._now:
+                    self._now = when
+                callback(argument)
+            elif coming is not nothing:
+                if coming[0] > self._now:
+                    self._now = coming[0]
+                self._tasks.add(asyncio.Task(self._watched(coming[1]()), loop=self._self))
+                coming = next(arrivals, nothing)
+            else:
+                break
+        if self.defect is not None:
+            raise self.defect
+        if self._tasks:
+            raise RuntimeError(f"{len(self._tasks)} replayed requests wait for something that will never happen")
+
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except BaseException as error:  # noqa: BLE001  # a defect ends the replay, wherever it is
+            self.defect = self.defect or error
+        finally:
+            task = asyncio.current_task(self._self)
+            if task is not None:
+                self._tasks.discard(task)
+
+    def run_until_complete(self, future: Any) -> Any:
+        """Runs one coroutine and what it starts."""
+        made: list[Any] = []
+
+        async def whole() -> None:
+            made.append(await future)
+
+        self.serve(iter([(self._now, whole)]))
+        return made[0]
+
+    # -- what asyncio asks of a loop
+
+    def call_soon(self, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+        soon = _Soon(callback, args, context or contextvars.copy_context())
+        self._ready.append(soon)
+        return soon
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
+        soon = _Soon(callback, args, context or contextvars.copy_context())
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, self._ready.append, soon))
+        return soon
+
+    def create_future(self) -> "asyncio.Future[Any]":
+        return asyncio.Future(loop=self._self)
+
+    def create_task(self, coro: Any, **options: Any) -> "asyncio.Task[Any]":
+        return asyncio.Task(coro, loop=self._self, **options)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., _T], *args: Any) -> "asyncio.Future[_T]":
+        """Threads would decide the order; the work is done now."""
+        future: asyncio.Future[_T] = asyncio.Future(loop=self._self)
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001  # it belongs to whoever awaits the future
+            future.set_exception(error)
+        return future
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.defect = self.defect or context.get("exception") or RuntimeError(str(context.get("message")))
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class _Soon:
+    """A callback that may be cancelled."""
+
+    __slots__ = ("args", "callback", "context")
+
+    def __init__(self, callback: Any, args: tuple[Any, ...], context: contextvars.Context) -> None:
+        self.callback = callback
+        self.args = args
+        self.context = context
+
+    def cancel(self) -> None:
+        self.callback = None
+
+    def cancelled(self) -> bool:
+        return self.callback is None
+
+
+async def _never() -> None:
+    """Stands in for the arrival after the last."""
+
+
+def _wake(future: Any) -> None:
     if not future.done():
         future.set_result(None)
-
-
-class _NoSelector(selectors.BaseSelector):
-    """Waits for nothing: a time-out is time that has passed."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-        self._keys: dict[Any, selectors.SelectorKey] = {}
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        self._keys[fileobj] = key = selectors.SelectorKey(fileobj, 0, events, data)
-        return key
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._keys.pop(fileobj)
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise RuntimeError("replay waits for something that will never happen")
-        if timeout > 0:
-            self._loop.jump(timeout)
-        return []
-
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._keys[fileobj]
-
-    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        return self._keys

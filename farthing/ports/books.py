@@ -93,6 +93,24 @@ class Ledger(Protocol):
     def exchanges(self, *, since_ms: int = 0, after: str = "") -> Iterator[Exchange]: ...
 
 
+class Newest(Protocol):
+    """Looking at the newest records of the books, page by page; blocking, for pages."""
+
+    def newest_entries(
+        self, query: LedgerQuery, *, before: str, limit: int
+    ) -> tuple[tuple[LedgerEntry, ...], str]:
+        """Entries that match ``query`` (its groups mean nothing), last booked first, older than the cursor ``before``.
+
+        "" starts at the newest. With them the cursor of the next page, "" at the end. A page may hold fewer than
+        ``limit`` although there are more: work per page is bounded, and the cursor goes on from where it ended.
+        """
+        ...
+
+    def exchange(self, request_id: str) -> Exchange | None:
+        """One request of the traffic log; None when it is not there (any more)."""
+        ...
+
+
 class Keys(Protocol):
     """Virtual keys."""
 

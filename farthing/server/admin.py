@@ -1,11 +1,11 @@
-"""Everything beside the metered paths: health, metrics, models, receipts, the API's description, the front page."""
+"""Everything beside the metered paths: health, metrics, models, the API's description, the dashboard."""
 
 from collections.abc import Callable
 
 import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpAsk
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from farthing import __version__
@@ -16,44 +16,46 @@ from farthing.server.dialects import error_answer
 from farthing.server.metrics import Metrics
 from farthing.server.models import Models
 from farthing.server.openapi import document
+from farthing.server.outcomes import OutcomesApi
+from farthing.server.pages.api import api_paths
+from farthing.server.pages.site import Dashboard
 from farthing.wire import anthropic, openai
-
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Farthing</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"></head>
-<body><main><h1>Farthing {version}</h1><p>This gateway is running. Point your client at it:</p>
-<pre>OpenAI(base_url="{base}/v1")
-Anthropic(base_url="{base}")</pre>
-<p>Then run <code>farthing report --by team,model</code>, or look at <a href="/metrics">/metrics</a> and
-<a href="/openapi.json">/openapi.json</a>.</p></main></body></html>"""
 
 
 class Admin:
     """The slow paths of one gateway."""
 
-    def __init__(self, *, doorman: Doorman, metrics: Metrics, models: Models, ready: Callable[[], list[str]]) -> None:
+    def __init__(
+        self,
+        *,
+        doorman: Doorman,
+        metrics: Metrics,
+        models: Models,
+        ready: Callable[[], list[str]],
+        dashboard: Dashboard,
+        outcomes: OutcomesApi | None = None,
+    ) -> None:
         """``ready`` lists why the gateway should get no traffic now; empty: it is ready."""
         self._doorman = doorman
         self._metrics = metrics
         self._models = models
         self._ready = ready
+        self._dashboard = dashboard
+        self._outcomes = outcomes
 
     def app(self) -> Starlette:
         """The Starlette application."""
         routes = [
-            Route("/", self.front),
             Route("/healthz", self.healthz),
             Route("/readyz", self.readyz),
             Route("/metrics", self.metrics),
             Route("/openapi.json", self.openapi),
             Route("/v1/models", self.models),
             Route("/v1/models/{model:path}", self.model),
+            *(self._outcomes.routes() if self._outcomes is not None else ()),
+            *self._dashboard.routes(),
         ]
         return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found, FarthingError: _failed})
-
-    async def front(self, ask: HttpAsk) -> Response:
-        base = f"{ask.url.scheme}://{ask.url.netloc}"
-        page = _PAGE.format(version=__version__, base=base.replace("<", "&lt;").replace('"', "&quot;"))
-        return HTMLResponse(page, headers={"content-security-policy": "default-src 'none'"})
 
     async def healthz(self, ask: HttpAsk) -> Response:
         """The process is alive."""
@@ -68,7 +70,7 @@ class Admin:
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, ask: HttpAsk) -> Response:
-        return _json(document())
+        return _json(document(api_paths()))
 
     async def models(self, ask: HttpAsk) -> Response:
         """The models that the configured providers offer, in the caller's dialect."""

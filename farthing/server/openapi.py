@@ -26,8 +26,34 @@ def _path(summary: str, body: dict[str, Any], *, streams: bool) -> dict[str, Any
     return {"post": {"summary": summary, "requestBody": body, "responses": answers}}
 
 
-def document() -> dict[str, Any]:
-    """The OpenAPI 3.1 document served at ``/openapi.json``."""
+def _outcomes() -> dict[str, Any]:
+    text = {"type": "string", "maxLength": 128}
+    one = {
+        "type": "object",
+        "required": ["id", "kind"],
+        "properties": {
+            "id": {**text, "minLength": 1},
+            "kind": {"type": "string", "pattern": "^[a-z][a-z0-9_.-]{0,63}$"},
+            "at": {"type": ["string", "integer"]},
+            "session": text,
+            "request_id": text,
+            "value_usd": {"type": "string"},
+            "success": {"type": "boolean"},
+        },
+        "additionalProperties": False,
+    }
+    many = {"type": "array", "items": one, "minItems": 1, "maxItems": 1000}
+    error = {"description": "An error", "content": {"application/json": {}}}
+    answers: dict[str, Any] = {
+        code: {"description": "Taken", "content": {"application/json": {}}} for code in ("200", "201")
+    }
+    answers.update({code: error for code in ("400", "401", "409", "413", "503")})
+    body = {"required": True, "content": {"application/json": {"schema": {"anyOf": [one, many]}}}}
+    return {"post": {"summary": "What calls were good for", "requestBody": body, "responses": answers}}
+
+
+def document(pages: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The OpenAPI 3.1 document served at ``/openapi.json``; ``pages``: the paths of the reports' API."""
     model = {"type": "string", "minLength": 1, "maxLength": 256}
     cap = {"type": ["integer", "null"], "minimum": 0, "maximum": 10_000_000}
     stream = {"type": ["boolean", "null"]}
@@ -83,9 +109,11 @@ def document() -> dict[str, Any]:
                 _body(["model", "messages"], {"model": model, "messages": messages}),
                 streams=False,
             ),
+            "/api/v1/outcomes": _outcomes(),
             "/v1/models": plain,
             "/healthz": plain,
             "/readyz": {"get": {"responses": {"200": {"description": "Ready"}, "503": {"description": "Not ready"}}}},
             "/metrics": plain,
+            **(pages or {}),
         },
     }

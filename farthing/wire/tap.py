@@ -40,6 +40,7 @@ class StreamTap:
         self._meter = meter
         self._marks = marks
         self._terminals = terminals
+        self._wanted = (*marks, *terminals)
         self._strip = strip_usage
         self._tail = b""
 
@@ -72,7 +73,10 @@ class StreamTap:
         return rest
 
     def _relevant(self, data: bytes) -> bool:
-        return any(mark in data for mark in self._marks) or any(mark in data for mark in self._terminals)
+        for mark in self._wanted:  # noqa: SIM110  # once for every chunk: half of what any() takes
+            if mark in data:
+                return True
+        return False
 
     def _walk(self, data: bytes) -> bytes:
         passed: list[bytes] = []

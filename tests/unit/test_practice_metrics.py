@@ -47,9 +47,9 @@ def test_waste_and_unit_costs_are_what_the_entries_say(home):
 
 def test_hit_rates_have_names_of_their_own(home):
     (row,) = home.json("metrics", "--by", "team")["rows"]
-    assert row["token_hit_rate"] == "13.33"
-    assert row["request_hit_rate"] == "20.00"
-    assert row["answer_hit_rate"] == "0.00"
+    assert row["token_hit_rate_percent"] == "13.33"
+    assert row["request_hit_rate_percent"] == "20.00"
+    assert row["answer_hit_rate_percent"] == "0.00"
 
 
 def test_the_six_metrics_are_judged_and_what_is_not_measured_says_so(home):
@@ -68,7 +68,10 @@ def test_the_six_metrics_are_judged_and_what_is_not_measured_says_so(home):
 
 def test_prompts_are_told_apart_by_what_they_begin_with():
     def exchange(id, digest, amount):
-        sections = (PromptSection("system", 900, digest), PromptSection("user", 10, f"u{id}"))
+        sections = (
+            PromptSection(role="system", size=900, digest=digest),
+            PromptSection(role="user", size=10, digest=f"u{id}"),
+        )
         return Exchange(request_id=id, received_at_ms=5, scope=Scope(feature="f"), dialect="openai",
                         view=PromptView(endpoint="chat", model="m"), outcome="answered", status=200,
                         sections=sections, amount=amount)  # fmt: skip

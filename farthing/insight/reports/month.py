@@ -10,7 +10,8 @@ from farthing.core.types import LedgerQuery, Totals
 from farthing.insight.series import DAY_MS, by_day, day_name, days, month_end, month_start
 from farthing.insight.table import Column, Table
 
-PAST_DAYS: Final = 120
+PAST_DAYS: Final = 180
+"""As ``farthing forecast`` learns from."""
 NUSD: Final = 10**9
 
 
@@ -46,8 +47,7 @@ class Month(msgspec.Struct, frozen=True, kw_only=True):
 
 def query(by: tuple[str, ...], now_ms: int) -> LedgerQuery:
     """Days, split by ``by``; the same question serves every report of the last months."""
-    today = now_ms - now_ms % DAY_MS
-    return LedgerQuery(group_by=("day", *by), since_ms=month_start(today - PAST_DAYS * DAY_MS))
+    return LedgerQuery(group_by=("day", *by), since_ms=month_start(now_ms) - PAST_DAYS * DAY_MS)
 
 
 def read(rows: Iterable[Totals], now_ms: int) -> Month:
@@ -55,7 +55,7 @@ def read(rows: Iterable[Totals], now_ms: int) -> Month:
     rows = tuple(rows)
     starts, ends, today = month_start(now_ms), month_end(now_ms), now_ms - now_ms % DAY_MS
     first = min((row.group[0] for row in rows), default=day_name(today))
-    known = [name for name in days(month_start(today - PAST_DAYS * DAY_MS), today) if name >= first]
+    known = [name for name in days(starts - PAST_DAYS * DAY_MS, today) if name >= first]
     past = by_day(rows, known)
     so_far = days(starts, now_ms + 1)
     amounts = by_day(rows, so_far)

@@ -40,7 +40,7 @@ def build(rows: tuple[Totals, ...], grain: str, by: tuple[str, ...], *, slots: t
     columns = [Column(name=name, title=name, kind="usd") for name in head]
     if rest:
         columns.append(Column(name=OTHER, title=f"other ({len(rest)})", kind="usd"))
-    total = ("total", *(sums[name] for name in head), *([sum(sums[name] for name in rest)] if rest else []))
+    total: Row = ("total", *(sums[name] for name in head), *([sum(sums[name] for name in rest)] if rest else []))
     return Table(
         title=f"Spend by {grain}" + (f" and {', '.join(by)}" if by else ""),
         columns=(Column(name=grain, title=f"{grain} (UTC)"), *columns),

@@ -1,0 +1,130 @@
+"""How well replay predicts: traffic runs live under two policies; the log of one is replayed under the other.
+
+Everything runs in one virtual time against the simulator (``farthing.testing.world``); its own invoice under the
+second policy is the truth. Prints, for each pair of policies, the error where requests are exact, and how often the
+95 % interval covers the truth where some are estimated.
+
+Usage: python bench/prediction.py [--runs 200] [--requests 400]
+"""
+
+import argparse
+import random
+import statistics
+from functools import cache
+
+from farthing import bootstrap, config
+from farthing.adapters.tokenizers import BpeTokenizer
+from farthing.config import Settings
+from farthing.core.types import Scope
+from farthing.lab.compare import Bill, Tally
+from farthing.lab.estimate import Estimator
+from farthing.lab.replay import replay
+from farthing.sim.faults import FaultOrder, FaultRule
+from farthing.sim.settings import SimSettings
+from farthing.testing.world import Ask, World
+
+PROVIDERS = '[[providers]]\nname = "openai"\napi_key_env = "NO_KEY"\nbase_url = "http://sim/v1"\n'
+CACHE = '[[cache]]\nname = "all"\nttl = "{}"\n'
+BUDGET = '[[budgets]]\nname = "org"\nper = "hour"\nusd = "{}"\n'
+MINUTE = '[[budgets]]\nname = "org"\nper = "minute"\nusd = "{}"\n'
+ASSUMED = "[limits]\noutput_tokens_assumed = 600\n"
+LIMIT = "[limits]\noutput_tokens_max = {}\n"
+FALLBACK = '[[fallbacks]]\nmodel = "gpt-4o"\nto = ["{}"]\non = ["overloaded"]\n[retries]\nattempts_max = 1\n'
+
+EXACT = {
+    "cache on": ("", CACHE.format("1h")),
+    "cache lives shorter": (CACHE.format("1h"), CACHE.format("2m")),
+    "budget tighter": (BUDGET.format("100"), BUDGET.format("0.05")),
+    "cache, then budget": (BUDGET.format("100"), BUDGET.format("0.05") + CACHE.format("10m")),
+    "cap": ("", LIMIT.format(120)),
+}
+ESTIMATED = {
+    "budget looser": (ASSUMED + MINUTE.format("0.012"), ASSUMED + MINUTE.format("100")),
+    "other fallback": (FALLBACK.format("gpt-4o-mini"), FALLBACK.format("gpt-4.1")),
+}
+
+
+@cache
+def shared():
+    """(price book, tokenizer)."""
+    return bootstrap.price_book(parsed("")), BpeTokenizer()
+
+
+def parsed(policy: str) -> Settings:
+    """Settings with a policy."""
+    return config.parse(PROVIDERS + policy, env={}, source="bench")
+
+
+def traffic(seed: int, requests: int) -> list[Ask]:
+    """Short questions to three models, some asked again and again; every answer ends by itself."""
+    rng = random.Random(seed)
+    at, asks = 0, []
+    for _ in range(requests):
+        at += int(rng.expovariate(1 / 4_000))
+        again = rng.random() < 0.3
+        words = "again " * 20 if again else "word " * rng.randrange(5, 150)
+        text = f"{rng.randrange(12) if again else rng.random()} {words}"
+        model = "gpt-4o-mini" if again else rng.choice(("gpt-4o", "gpt-4o", "gpt-4o-mini", "gpt-4.1"))
+        body = {"model": model, "messages": [{"role": "user", "content": text}]}
+        asks.append(Ask(at_ms=at, body=body, scope=Scope(org="o", team=rng.choice("ab"), key="k")))
+    return asks
+
+
+def served(policy: str, seed: int, requests: int, *, failing: bool = False) -> World:
+    """The traffic under a policy."""
+    prices, tokens = shared()
+    world = World(parsed(policy), prices=prices, tokens=tokens, sim=SimSettings(seed=seed))
+    if failing:
+        rules = (FaultRule(fault="503", rate=0.3, model="gpt-4o"),)
+        world.sim.account.faults.install(FaultOrder(rules=rules, seed=seed))
+    world.run(traffic(seed, requests))
+    return world
+
+
+def predicted(world: World, policy: str) -> Bill:
+    """What the log of one world comes to under another policy."""
+    prices, tokens = shared()
+    estimator = Estimator()
+    exchanges, entries = world.exchanges(), world.entries()
+    estimator.learn(exchanges)
+    tally = Tally(estimator)
+    settings = parsed(policy)
+    replay(
+        exchanges,
+        lambda loop, provider, log: bootstrap.replay_services(
+            settings, loop, provider, log, prices=prices, tokens=tokens
+        ),
+        tally,
+        estimate=estimator.usage,
+        entries_of=lambda request_id: entries.get(request_id, ()),
+    )
+    return tally.finish()
+
+
+def run(pair: tuple[str, str], seed: int, requests: int) -> tuple[float, bool, float]:
+    """(relative error, the interval covers the truth, its relative half-width)."""
+    failing = "fallbacks" in pair[0]
+    a, b = (served(policy, seed, requests, failing=failing) for policy in pair)
+    truth, bill = b.billed(), predicted(a, pair[1])
+    return (bill.nusd - truth) / truth, abs(bill.nusd - truth) <= bill.interval.half, bill.interval.half / truth
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--requests", type=int, default=400)
+    given = parser.parse_args()
+    for name, pair in {**EXACT, **ESTIMATED}.items():
+        runs = given.runs if name in ESTIMATED else max(1, given.runs // 10)
+        found = [run(pair, seed, given.requests) for seed in range(runs)]
+        errors = [abs(error) for error, _, _ in found]
+        line = f"{name:20} {runs} runs: error median {statistics.median(errors):.4%}, largest {max(errors):.4%}"
+        if name in ESTIMATED:
+            covered = sum(covers for _, covers, _ in found)
+            width = statistics.median(half for _, _, half in found)
+            line += f"; 95 % interval covers {covered / runs:.1%}, half-width {width:.2%}"
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The newest entries of the SQLite ledger, page by page: the work of a page is bounded, whatever the filter."""
+
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from farthing.adapters.ledger_query import check_query
+from farthing.adapters.sqlite_reader import condition
+from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
+from farthing.adapters.sqlite_schema import connect_read, store_error
+from farthing.core.errors import BadRequest
+from farthing.core.types import Exchange, LedgerEntry, LedgerQuery
+
+SCAN: Final = 20_000
+"""Entries that one page looks at, at most."""
+
+
+class SqliteNewest:
+    """``Newest`` over the file; the cursor is the number of the last entry that was looked at."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def newest_entries(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[LedgerEntry, ...], str]:
+        check_query(query)
+        if before and not (before.isascii() and before.isdigit() and len(before) < 19):
+            raise BadRequest("The cursor of this page is not one of ours.", hint="Start again from the first page.")
+        where, values = condition(query)
+        connection = connect_read(self.path)
+        try:
+            top = int(before) if before else _after_newest(connection, query)
+            low = max(0, top - SCAN)
+            rows = connection.execute(
+                f"SELECT seq, {quoted(ENTRY_COLUMNS)} FROM entries WHERE seq < ? AND seq >= ?{where}"
+                " ORDER BY seq DESC LIMIT ?",
+                (top, low, *values, limit),
+            ).fetchall()
+            end = rows[-1][0] if len(rows) == limit else low
+            more = _is_left(connection, query, end)
+        except sqlite3.Error as error:
+            raise store_error(self.path, error) from error
+        finally:
+            connection.close()
+        return tuple(entry_from_row(row[1:]) for row in rows), str(end) if more else ""
+
+    def exchange(self, request_id: str) -> Exchange | None:
+        connection = connect_read(self.path)
+        try:
+            row = connection.execute("SELECT body FROM exchanges WHERE request_id = ?", (request_id,)).fetchone()
+        except sqlite3.Error as error:
+            raise store_error(self.path, error) from error
+        finally:
+            connection.close()
+        return None if row is None else exchange_from_body(row[0])
+
+
+def _after_newest(connection: sqlite3.Connection, query: LedgerQuery) -> int:
+    """The number after the last entry of the period, by the index on time; entries are booked about in its order."""
+    if query.until_ms is None:
+        row = connection.execute("SELECT max(seq) FROM entries").fetchone()
+    else:
+        row = connection.execute(
+            "SELECT max(seq) FROM (SELECT seq FROM entries WHERE received_at_ms < ? ORDER BY received_at_ms DESC"
+            " LIMIT 1000)",
+            (query.until_ms,),
+        ).fetchone()
+    return 0 if row[0] is None else int(row[0]) + 1
+
+
+def _is_left(connection: sqlite3.Connection, query: LedgerQuery, end: int) -> bool:
+    """Some entry of the period may be older than ``end``."""
+    if end <= 1:
+        return False
+    if query.since_ms is None:
+        return True
+    row = connection.execute(
+        "SELECT 1 FROM (SELECT received_at_ms FROM entries WHERE seq < ? ORDER BY seq DESC LIMIT 1000)"
+        " WHERE received_at_ms >= ? LIMIT 1",
+        (end, query.since_ms),
+    ).fetchone()
+    return row is not None

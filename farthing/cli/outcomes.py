@@ -1,0 +1,93 @@
+"""``farthing outcomes``: what calls were good for, reported from a file."""
+
+import csv
+from pathlib import Path
+
+import click
+import msgspec
+
+from farthing.cli.context import App, Failed, closed, format_option, pass_app, show, since_option
+from farthing.cli.practice import stores_of
+from farthing.insight.moments import shown
+from farthing.insight.outcome_rows import FIELDS, outcome
+from farthing.insight.render import Format
+from farthing.insight.table import Column, Table
+from farthing.ports.outcomes import Outcome
+
+_LISTED = 20
+
+
+@click.group()
+def outcomes() -> None:
+    """Outcomes: what calls were good for. Programs report them to POST /api/v1/outcomes."""
+
+
+@outcomes.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Read everything, keep nothing.")
+@pass_app
+def import_(app: App, file: Path, dry_run: bool) -> None:
+    """Take outcomes from FILE (.csv with a header, or .jsonl), all of it or nothing.
+
+    Columns: id, kind, at, session, request_id, value_usd, success. The same id again changes nothing.
+    """
+    found, bad = _read(file, app.now_ms())
+    for line in bad[:_LISTED]:
+        click.echo(line, err=True)
+    if bad:
+        raise Failed(f"{len(bad):,} rows cannot be read: nothing was taken.")
+    if dry_run:
+        click.echo(f"{len(found):,} outcomes can be read; dry run, nothing was taken.")
+        return
+    with closed(stores_of(app).open_practice(app.settings)) as practice:
+        new, seen = practice.add(found)
+    click.echo(f"Took {new:,} outcomes; {seen:,} were there already.")
+
+
+@outcomes.command()
+@since_option("30d")
+@click.option("--kind", default="", help="Only this kind.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many, newest first.")
+@format_option()
+@pass_app
+def ls(app: App, since: int, kind: str, limit: int, form: Format) -> None:
+    """Outcomes that were reported."""
+    with closed(stores_of(app).open_practice(app.settings)) as practice:
+        found = practice.all(kind=kind, since_ms=since)
+    rows = tuple(
+        (
+            shown(one.at_ms), one.kind, one.session or one.request_id, one.value_nusd,
+            "yes" if one.success else "no", one.id,
+        )
+        for one in reversed(found[-limit:])
+    )  # fmt: skip
+    columns = (
+        Column(name="at", title="at (UTC)"),
+        Column(name="kind", title="kind"),
+        Column(name="of", title="session or request"),
+        Column(name="value", title="value", kind="usd", unknown="not said"),
+        Column(name="success", title="success"),
+        Column(name="id", title="id"),
+    )
+    notes = (f"{len(found):,} in all.",)
+    show(Table(title="Outcomes", columns=columns, rows=rows, notes=notes), form)
+
+
+def _read(file: Path, now_ms: int) -> tuple[list[Outcome], list[str]]:
+    found, bad = [], []
+    with file.open(encoding="utf-8-sig", newline="") as source:
+        lines = enumerate(source, 1)
+        rows = (
+            ((number, line) for number, line in lines if line.strip())
+            if file.suffix in (".jsonl", ".ndjson")
+            else enumerate(csv.DictReader(source), 2)
+        )
+        for number, row in rows:
+            try:
+                cells = msgspec.json.decode(row, type=dict[str, object]) if isinstance(row, str) else row
+                if None in cells:
+                    raise ValueError(f"has more columns than the header; columns: {', '.join(FIELDS)}")
+                found.append(outcome(cells, now_ms=now_ms))
+            except (ValueError, msgspec.DecodeError) as error:
+                bad.append(f"line {number}: {error}")
+    return found, bad

@@ -1,0 +1,59 @@
+"""What decisions read from a request's text: noted once, so that a replay without the text decides the same."""
+
+import msgspec
+
+from farthing.core.types import NO_TEXT, Bounds, Request, Target
+from farthing.engine.plan import strings_of
+from farthing.ports.tokens import Tokenizer
+from farthing.wire.turns import turns_of
+
+_STRING_OVERHEAD = 8
+"""Tokens that formatting may add around one string of a prompt."""
+_BYTES_PER_TOKEN = 4
+
+
+def counted_bound(tokens: Tokenizer, request: Request, target: Target, bounds: Bounds) -> int:
+    """The most tokens that the really counted prompt can have; that of ``bounds`` where it cannot be counted."""
+    name = f"bound:{target.provider}/{target.model}"
+    known = request.readings.get(name)
+    if known is not None:
+        return int(known)
+    if request.body is NO_TEXT:
+        return bounds.input_tokens
+    try:
+        strings = strings_of(request.body)
+    except (msgspec.DecodeError, RecursionError):  # such as a number no float holds: the provider may take it
+        return bounds.input_tokens
+    counted = tokens.count("\n".join(strings).encode("utf-8", "replace"), model=target.model)
+    size = counted.bound + _STRING_OVERHEAD * len(strings) + request.view.images * _image_tokens(target.model)
+    request.readings[name] = size
+    return size
+
+
+def likely_prompt(tokens: Tokenizer, request: Request, target: Target) -> int:
+    """The tokens that the prompt likely has."""
+    name = f"likely:{target.provider}/{target.model}"
+    known = request.readings.get(name)
+    if known is not None:
+        return int(known)
+    if request.body is NO_TEXT:
+        return -(-request.view.body_bytes // _BYTES_PER_TOKEN)
+    size = tokens.count(request.body, model=target.model).tokens
+    request.readings[name] = size
+    return size
+
+
+def turns(request: Request) -> tuple[int, int]:
+    """(tool calls whose results this call brings, the model's turns since a human last spoke)."""
+    readings = request.readings
+    known = readings.get("tool_calls")
+    if known is not None:
+        return int(known), int(readings["without_human"])
+    found = turns_of(request.body)
+    readings["tool_calls"], readings["without_human"] = found.tool_calls, found.without_human
+    return found.tool_calls, found.without_human
+
+
+def _image_tokens(model: str) -> int:
+    """An upper bound per image: small OpenAI models bill images at many times the tokens of large ones."""
+    return 40_000 if "mini" in model or "nano" in model else 6_000

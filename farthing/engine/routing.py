@@ -1,0 +1,325 @@
+"""Routes at work: which model a call goes to, kept for its conversation, with everything that decided."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from farthing.core.errors import StoreFailed, UnknownModel
+from farthing.core.policy_routes import CascadeRules, Route
+from farthing.core.rollout import RolloutRules, RolloutState, arm_of, shadows
+from farthing.core.route_decide import ASK_CLASSIFIER, Artefact, Choice, Facts, decide, match_route
+from farthing.core.route_model import RouteModel
+from farthing.core.route_sticky import Rates, break_even_calls
+from farthing.core.types import Decision, Request, Target, Usage, UsagePart
+from farthing.engine.route_pools import pool_of, pruned_route
+from farthing.ports.rollouts import Rollouts
+from farthing.wire.asked import Asked, asked
+
+if TYPE_CHECKING:
+    from farthing.engine.route_serving import RouteServing
+    from farthing.engine.services import Services
+
+CONVERSATIONS_MAX = 50_000
+ROUTED_ENDPOINTS = ("chat", "completions", "responses", "messages")
+_BYTES_PER_TOKEN = 4
+_MILLION = 1_000_000
+_OUTPUT_GUESS = 250
+_STATES_AGE_MS = 1_000
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """The other model that answers too, once the caller has its answer."""
+
+    route: Route
+    model: str
+    served_cheap: bool
+    candidate: str
+    """What is rolled out, by content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What a route made of a call."""
+
+    model: str
+    """To be asked first."""
+    asked: str
+    """What savings are measured against: the model asked for, or the strong one where that is only an alias."""
+    decision: Decision
+    cascade: CascadeRules | None = None
+    strong: str = ""
+    """Where a cascade escalates to."""
+    classifier: str = ""
+    """The small model that must be asked before this stands; empty: none."""
+    shadow: Shadow | None = None
+
+
+@dataclass(slots=True)
+class _Kept:
+    model: str
+    tier: str
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A route's table and what came with it."""
+
+    model: RouteModel
+    artefact: Artefact
+
+
+@dataclass(slots=True)
+class Routing:
+    """All routes of a policy. Not shared between processes: what a conversation was given is recomputed from its
+    first message anywhere, and only sessions whose first message changes are remembered."""
+
+    routes: tuple[Route, ...]
+    serving: "RouteServing"
+    trained: Mapping[str, Trained] = field(default_factory=dict)
+    """By route name."""
+    rollouts: Rollouts | None = None
+    """Where roll-outs stand; None: every route is in shadow or live as written."""
+    _states: Mapping[str, RolloutState] = field(default_factory=dict)
+    _read_at_ms: int = -_STATES_AGE_MS
+    shadows: set[asyncio.Task[None]] = field(default_factory=set)
+    """Comparisons under way."""
+    _kept: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
+    _pools: dict[str, Route] = field(default_factory=dict)
+    _rates: dict[str, Rates | None] = field(default_factory=dict)
+    _aliases: dict[str, bool] = field(default_factory=dict)
+
+    def choose(self, services: "Services", request: Request, *, said: str | None = None) -> Routed | None:
+        """The model for a request; None when no route serves it. ``said`` is what the route's classifier answered."""
+        view = request.view
+        if view.endpoint not in ROUTED_ENDPOINTS:
+            return None
+        labels = _labels(request)
+        route = match_route(self.routes, view.model, labels)
+        if route is None:
+            return None
+        route = self._pruned(services, route, request)
+        talk = asked(view.endpoint, request.body)
+        key = _conversation(request, talk)
+        facts = Facts(
+            model=view.model,
+            text=talk.first,
+            tokens=-(-len(talk.first.encode("utf-8", "replace")) // _BYTES_PER_TOKEN),
+            tools=view.tools,
+            said=said,
+            tag=labels.get(f"header:{route.tag_header.lower()}", "") or labels.get("tag:route", ""),
+        )
+        trained = self.trained.get(route.name)
+        choice = decide(
+            route,
+            facts,
+            learned=trained.model if trained else None,
+            artefact=trained.artefact if trained else None,
+        )
+        if choice.reason == ASK_CLASSIFIER:
+            kept = self._kept.get(key) if route.sticky == "conversation" else None
+            if kept is None:
+                return self._routed(services, request, route, choice, classifier=route.classifier)
+            choice = Choice(kept.model, kept.tier, "route_sticky", (*choice.evidence, ("calls", str(kept.calls))))
+        wanted = choice.model
+        choice = self._rolled_out(route, choice, key, request.received_at_ms)
+        shadow = self._shadow(services, request, route, wanted, choice.model)
+        choice = self._stuck(services, request, route, choice, key, talk)
+        return self._routed(services, request, route, choice, shadow=shadow)
+
+    def _pruned(self, services: "Services", route: Route, request: Request) -> Route:
+        """The route without models that its bounds or a better and cheaper one rule out."""
+        key = f"{services.prices.ref}:{route.name}"
+        found = self._pools.get(key)
+        if found is None:
+            trained = self.trained.get(route.name)
+            artefact = trained.artefact if trained else None
+            _, left = pool_of(route, services.prices, services.routes, artefact, request.received_at_ms)
+            found = self._pools[key] = pruned_route(route, left)
+        return found
+
+    # -- one conversation, one model
+
+    def _stuck(
+        self, services: "Services", request: Request, route: Route, choice: Choice, key: str, talk: Asked
+    ) -> Choice:
+        """The conversation's model, unless the change is an escalation or pays for the lost prompt cache."""
+        remembers = request.scope.session or "classifier" in route.by
+        if route.sticky == "request" or not remembers:
+            return choice
+        kept = self._kept.get(key)
+        if kept is None or (kept.model != choice.model and self._may_change(services, request, route, kept, choice)):
+            calls = kept.calls if kept else talk.turns
+            self._keep(key, _Kept(choice.model, choice.tier, calls + 1))
+            return choice
+        kept.calls += 1
+        self._kept.move_to_end(key)
+        if kept.model == choice.model:
+            return choice
+        evidence = (*choice.evidence, ("wanted", choice.model), ("calls", str(kept.calls)))
+        return Choice(kept.model, kept.tier, "route_sticky", evidence)
+
+    def _may_change(self, services: "Services", request: Request, route: Route, kept: _Kept, choice: Choice) -> bool:
+        order = [model for _, model in route.tiers]
+        if kept.model not in order or order.index(choice.model) > order.index(kept.model):
+            return True  # towards the stronger model, always
+        stays, goes = (self._rates_of(services, request, model) for model in (kept.model, choice.model))
+        if stays is None or goes is None:
+            return False
+        prefix = -(-len(request.body) // _BYTES_PER_TOKEN)
+        needed = break_even_calls(stays, goes, prefix=prefix, output=_OUTPUT_GUESS)
+        return route.turns_expected - kept.calls > needed
+
+    def _keep(self, key: str, kept: _Kept) -> None:
+        self._kept[key] = kept
+        self._kept.move_to_end(key)
+        if len(self._kept) > CONVERSATIONS_MAX:
+            self._kept.popitem(last=False)
+
+    def _rates_of(self, services: "Services", request: Request, model: str) -> Rates | None:
+        """The model's prices as the book of this moment has them, pico-USD per token; None: unknown."""
+        key = f"{services.prices.ref}:{model}"
+        if key not in self._rates:
+            self._rates[key] = _rates(services, services.routes.targets(model, request.dialect)[0], request)
+        return self._rates[key]
+
+    # -- roll-out
+
+    def _rolled_out(self, route: Route, choice: Choice, key: str, now_ms: int) -> Choice:
+        """The strong model for conversations that the roll-out has not reached."""
+        rules = route.rollout
+        if rules is None or choice.model == route.strong:
+            return choice
+        state = self.state(route.name, now_ms)
+        arm = arm_of(state, rules, key)
+        evidence = (*choice.evidence, ("arm", arm), ("stage", state.stage), ("wanted", choice.model))
+        if arm == "candidate":
+            return choice._replace(evidence=evidence)
+        return Choice(route.strong, route.otherwise, f"route_{arm}", evidence)
+
+    def state(self, name: str, now_ms: int) -> RolloutState:
+        """Where a route's roll-out stands; at most a second old. Unreadable: in shadow, where nothing is changed."""
+        if self.rollouts is not None and now_ms - self._read_at_ms >= _STATES_AGE_MS:
+            self._read_at_ms = now_ms
+            try:
+                self._states = self.rollouts.read()
+            except StoreFailed:
+                self._states = {}
+        return self._states.get(name) or RolloutState(route=name)
+
+    def rules(self, name: str) -> RolloutRules | None:
+        """The roll-out rules of a route."""
+        return next((route.rollout for route in self.routes if route.name == name), None)
+
+    def _shadow(self, services: "Services", request: Request, route: Route, wanted: str, given: str) -> Shadow | None:
+        """The model to compare with, where this request is one of the sampled and the day's cap allows it."""
+        rules = route.rollout
+        if rules is None or wanted == route.strong or request.view.endpoint == "completions":
+            return None
+        other = wanted if given == route.strong else route.strong
+        rates = self._rates_of(services, request, other)
+        if rates is None:
+            return None
+        likely = (len(request.body) // _BYTES_PER_TOKEN * rates.input + _OUTPUT_GUESS * rates.output) // 1_000
+        state = self.state(route.name, request.received_at_ms)
+        day = str(request.received_at_ms // _DAY_MS)
+        if state.stage == "rolled_back" or not shadows(state, rules, request.id, day=day, likely_nusd=likely):
+            return None
+        trained = self.trained.get(route.name)
+        content = msgspec.json.encode((route.tiers, route.by, route.tags, trained.model.ref if trained else ""))
+        return Shadow(route, other, given != route.strong, blake2b(content, digest_size=6).hexdigest())
+
+    # -- what the engine is told
+
+    def _routed(
+        self,
+        services: "Services",
+        request: Request,
+        route: Route,
+        choice: Choice,
+        *,
+        classifier: str = "",
+        shadow: Shadow | None = None,
+    ) -> Routed:
+        cascade = route.cascade
+        model = choice.model
+        if model == route.strong or request.view.endpoint == "completions" or request.view.choices > 1:
+            cascade = None
+        decision = Decision(
+            stage="route",
+            action="choose",
+            reason=choice.reason,
+            evidence=(("model", model), ("asked", request.view.model), *choice.evidence),
+        )
+        wanted = request.view.model if self._served(services, request) else route.strong
+        return Routed(
+            model=model,
+            asked=wanted,
+            decision=decision,
+            cascade=cascade,
+            strong=route.strong,
+            classifier=classifier,
+            shadow=shadow,
+        )
+
+    def _served(self, services: "Services", request: Request) -> bool:
+        """The asked-for model is a real one: its price is known. Otherwise it is an alias of the route."""
+        name = request.view.model
+        known = self._aliases.get(name)
+        if known is None:
+            known = _priced(services, request, name)
+            if len(self._aliases) > CONVERSATIONS_MAX:
+                self._aliases.clear()
+            self._aliases[name] = known
+        return known
+
+
+def _priced(services: "Services", request: Request, model: str) -> bool:
+    try:
+        target = services.routes.targets(model, request.dialect)[0]
+    except UnknownModel:
+        return False
+    return _rates(services, target, request) is not None
+
+
+def _rates(services: "Services", target: Target, request: Request) -> Rates | None:
+    found: list[int] = []
+    for unit in ("input", "output", "input_cache_read", "input_cache_write"):
+        usage = Usage(parts=(UsagePart(lines=((unit, _MILLION),)),), source="reported")
+        charge = services.prices.charge(usage, target, at_ms=request.received_at_ms)
+        if charge.total is None:
+            if unit in ("input", "output"):
+                return None
+            found.append(found[0])  # a provider without a price for its cache bills plain input
+        else:
+            found.append(charge.total * 1_000 // _MILLION)
+    return Rates(*found)
+
+
+def _labels(request: Request) -> dict[str, str]:
+    """Everything that routes may ask for about a caller."""
+    scope = request.scope
+    found = {
+        "org": scope.org, "team": scope.team, "project": scope.project, "user": scope.user, "feature": scope.feature,
+        "customer": scope.customer, "session": scope.session, "key": scope.key,
+    }  # fmt: skip
+    found.update((f"tag:{name}", value) for name, value in scope.tags)
+    for name, value in request.headers:
+        found[f"header:{name.decode('latin-1')}"] = value.decode("latin-1")
+    return found
+
+
+def _conversation(request: Request, said: Asked) -> str:
+    """What a conversation is known by: the caller's session, else the key and its first message."""
+    scope = request.scope
+    if scope.session:
+        return f"s:{scope.key}:{scope.session}"
+    digest = blake2b(said.first.encode("utf-8", "replace"), digest_size=12).hexdigest()
+    return f"m:{scope.key}:{digest}"

@@ -1,0 +1,124 @@
+"""What a month will cost, slice by slice or budget by budget, with a band that past forecasts have calibrated."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from farthing.core.forecast import Forecast, forecast
+from farthing.core.types import LedgerQuery, Totals
+from farthing.insight.daily import NUSD, Series, series
+from farthing.insight.table import Column, Row, Table, share
+
+TITLE: Final = "Month-end forecast"
+DAY_MS: Final = 86_400_000
+PAST_DAYS: Final = 180
+
+_MEASURES: Final = (
+    Column(name="booked", title="booked so far", kind="usd"),
+    Column(name="expected", title="month end", kind="usd"),
+    Column(name="low", title="80 %: from", kind="usd", unknown="too little past"),
+    Column(name="high", title="to", kind="usd", unknown="too little past"),
+    Column(name="error", title="error in back-test", kind="percent", unknown="none yet"),
+    Column(name="backtests", title="back-tests", kind="int"),
+    Column(name="method", title="method"),
+)
+_LIMIT: Final = (
+    Column(name="limit", title="budget", kind="usd"),
+    Column(name="used_share", title="of it at month end", kind="percent"),
+    Column(name="outlook", title="outlook"),
+)
+
+
+def month_of(now_ms: int) -> tuple[int, int]:
+    """(first instant, end) of the month in UTC."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    first = datetime(now.year, now.month, 1, tzinfo=UTC)
+    after = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+    return int(first.timestamp() * 1000), int(after.timestamp() * 1000)
+
+
+def query(by: tuple[str, ...], now_ms: int, *, where: tuple[tuple[str, str], ...] = ()) -> LedgerQuery:
+    """Cost by day, of the month and of the past that forecasts learn from."""
+    first, _ = month_of(now_ms)
+    return LedgerQuery(group_by=("day", *by), since_ms=first - PAST_DAYS * DAY_MS, until_ms=now_ms, where=where)
+
+
+def build(rows: Iterable[Totals], by: tuple[str, ...], now_ms: int, *, limit: int = 0) -> Table:
+    """Largest forecast first, then the whole. Slices are forecast one by one and do not sum to the whole."""
+    rows = tuple(rows)
+    found = series(rows, "day", until_ms=now_ms, whole=True)
+    whole = _whole(found)
+    made = {key: _forecast(found, values, now_ms) for key, values in found.by_slice.items()}
+    ordered = sorted(made, key=lambda key: (-made[key].total, key))
+    shown = ordered if limit <= 0 else ordered[:limit]
+    today = _today(rows, now_ms)
+    lines: list[Row] = []
+    if by:
+        lines = [(*(v or "(none)" for v in key), *_line(made[key], today.get(key, 0))) for key in shown]
+    total = _line(_forecast(found, whole, now_ms), sum(today.values()))
+    label = ("everything", *([""] * (len(by) - 1))) if by else ()
+    return Table(
+        title=f"{TITLE}, {datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}",
+        columns=(*(Column(name=name, title=name) for name in by), *_MEASURES),
+        rows=tuple(lines) if by else (total,),
+        total=(*label, *total) if by else None,
+        notes=_notes(found, len(ordered) - len(shown)),
+    )
+
+
+def against(limits: Sequence[tuple[str, int, tuple[Totals, ...]]], now_ms: int) -> Table:
+    """Monthly budgets: (name, limit in nano-USD, answer to ``query`` with the budget's filter)."""
+    lines: list[Row] = []
+    for name, limit, rows in limits:
+        found = series(rows, "day", until_ms=now_ms, whole=True)
+        made = _forecast(found, _whole(found), now_ms)
+        expected, high = round(made.total * NUSD), None if made.high is None else round(made.high * NUSD)
+        outlook = "will be passed" if expected > limit else "may be passed" if (high or 0) > limit else "holds"
+        booked = sum(_today(rows, now_ms).values())
+        lines.append((name, *_line(made, booked), limit, share(expected, limit), outlook))
+    return Table(
+        title=f"{TITLE} of budgets, {datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}",
+        columns=(Column(name="budget", title="budget"), *_MEASURES, *_LIMIT),
+        rows=tuple(lines),
+        notes=("Monthly budgets in dollars; calendar months in UTC, whatever the budget's own day of start.",),
+    )
+
+
+def _forecast(found: Series, values: Sequence[int], now_ms: int) -> Forecast:
+    first, end = month_of(now_ms)
+    booked_days = min(len(values), (now_ms - first) // DAY_MS)
+    left = (end - now_ms + DAY_MS - 1) // DAY_MS
+    return forecast([value / NUSD for value in values], booked_days=booked_days, days_left=left)
+
+
+def _whole(found: Series) -> list[int]:
+    return [sum(values[at] for values in found.by_slice.values()) for at in range(found.slots)]
+
+
+def _today(rows: Iterable[Totals], now_ms: int) -> dict[tuple[str, ...], int]:
+    """What is booked of the day in progress: shown, while the forecast still expects a whole day of it."""
+    today = f"{datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m-%d}"
+    return {row.group[1:]: row.amount for row in rows if row.group[0] == today}
+
+
+def _line(made: Forecast, today: int) -> Row:
+    expected = max(round(made.total * NUSD), round(made.booked * NUSD) + today)
+    return (
+        round(made.booked * NUSD) + today,
+        expected,
+        None if made.low is None else round(made.low * NUSD),
+        None if made.high is None else max(round(made.high * NUSD), expected),
+        None if made.error is None else round(made.error * 10_000),
+        made.backtests,
+        made.method,
+    )
+
+
+def _notes(found: Series, hidden: int) -> tuple[str, ...]:
+    notes = [
+        f"From {found.slots} whole days of past (UTC): median weekday profile, damped robust trend. The band is as "
+        "wide as the errors that the same method made on that past with as many days left; it wants 20 back-tests.",
+    ]
+    if hidden > 0:
+        notes.append(f"{hidden:,} smaller slices are not listed.")
+    return tuple(notes)

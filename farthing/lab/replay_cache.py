@@ -1,0 +1,145 @@
+"""The exact cache in a replay: real routes, lifetimes and order of arrival, questions told apart by what was logged.
+
+A request that a cache looked at has its key in the log. Any other is told apart by the digest of its whole body, so
+that a hit under another policy is never invented; questions that differ in bytes only are missed.
+"""
+
+from typing import Final
+
+import msgspec
+
+from farthing.core.caching import Controls, refusal
+from farthing.core.caching_key import digest_of, partition_of
+from farthing.core.policy_cache import CacheRoute
+from farthing.core.types import NO_TEXT, Endpoint, Exchange
+from farthing.engine.caching import Caching, Land, Work
+from farthing.engine.caching_memo import Known, Memo, Question
+from farthing.engine.call import Call
+from farthing.lab.replay_provider import Flight, Provider
+from farthing.ports.cache import Ask, ExactCache
+from farthing.ports.reply import Reply
+from farthing.wire.replay import streamed
+from farthing.wire.replay_json import Unreplayable
+
+_UNSEEN: Final = {"seed": "seeded", "external": "external", "tool_turn": "tools"}
+"""Why a body was refused that no replay can see, and the setting of a route that allows it."""
+
+
+class ReplayCaching(Caching):
+    """The gateway's caching over requests without text."""
+
+    def __init__(self, routes: tuple[CacheRoute, ...], store: ExactCache, provider: Provider) -> None:
+        super().__init__(routes, store, owner="replay")
+        self._memo = _Forgetful()
+        self._flights_of = provider.flights
+        self._loop = provider.loop
+        provider.answers = answer_of
+
+    def _ask(self, call: Call, route: CacheRoute, controls: Controls) -> Ask | str:
+        request = call.request
+        if request.body is not NO_TEXT:
+            return super()._ask(call, route, controls)
+        if not controls.reads and not controls.writes:
+            return "asked"
+        source = self._flights_of[request.id].logged.source
+        why = refusal(route, request.view, {}) or _refused(route, source)
+        if why:
+            return why
+        target = call.plan.targets[0]
+        partition = partition_of(request, route, target)
+        key = _key(source) or digest_of((b"exact", partition.encode(), source.received_digest.encode()))
+        return Ask(
+            request=request,
+            route=route,
+            target=target,
+            key=key,
+            partition=partition,
+            fields={},
+            refreshes=not controls.reads,
+        )
+
+    async def _miss(
+        self, call: Call, reply: Reply, ask: Ask, controls: Controls, work: Work, *, land: Land | None = None
+    ) -> None:
+        flight = self._flights_of[call.request.id]
+        await self._loop.until(self._loop.at(*flight.logged.asks_at))
+        await super()._miss(call, reply, ask, controls, work, land=land)
+
+
+class _Forgetful(Memo):
+    """Bodies without text look alike."""
+
+    def find(self, call: Call, route: CacheRoute) -> tuple[Question, Known | None]:
+        return super().find(call, route)[0], None
+
+    def keep(self, question: Question, known: Known) -> None:
+        """Nothing is kept."""
+
+
+def answer_of(flight: Flight) -> tuple[bytes, bytes, bytes]:
+    """An answer like the logged one to whoever asks whether it may be kept: (whole, as a stream, its last event)."""
+    usage = flight.usage
+    view = flight.logged.request.view
+    return _answer(view.endpoint, usage.finish_reason if usage is not None else "")
+
+
+_ANSWERS: dict[tuple[str, str], tuple[bytes, bytes, bytes]] = {}
+
+
+def _answer(endpoint: Endpoint, finish: str) -> tuple[bytes, bytes, bytes]:
+    found = _ANSWERS.get((endpoint, finish))
+    if found is None:
+        body = msgspec.json.encode(_shape(endpoint, finish))
+        try:
+            events, last = streamed(endpoint, body, include_usage=True)
+        except Unreplayable:
+            events, last = b"data: {}\n\n", b""
+        if len(_ANSWERS) > 1_000:
+            _ANSWERS.clear()
+        found = _ANSWERS[(endpoint, finish)] = (body, events, last)
+    return found
+
+
+def _shape(endpoint: Endpoint, finish: str) -> dict[str, object]:
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2, "input_tokens": 1, "output_tokens": 1}
+    head: dict[str, object] = {"id": "replay", "model": "replay", "created": 0, "usage": usage}
+    if endpoint == "embeddings":
+        return {**head, "data": [{"index": 0, "embedding": []}]}
+    if endpoint == "messages":
+        content = {"type": "tool_use", "id": "t", "name": "t", "input": {}} if finish == "tool_use" else _text()
+        return {**head, "type": "message", "role": "assistant", "content": [content], "stop_reason": finish}
+    if endpoint == "responses":
+        whole = finish in ("", "completed", "stop")
+        message = {"type": "message", "id": "m", "role": "assistant", "content": [{**_text("output_text")}]}
+        reason = {"incomplete_details": {"reason": finish}} if not whole else {}
+        return {**head, "status": "completed" if whole else "incomplete", "output": [message], **reason}
+    if endpoint == "completions":
+        return {**head, "choices": [{"index": 0, "text": ".", "finish_reason": finish}]}
+    said: dict[str, object] = {"role": "assistant", "content": "."}
+    if finish in ("tool_calls", "function_call"):
+        call = {"index": 0, "id": "t", "type": "function", "function": {"name": "t", "arguments": "{}"}}
+        said = {"role": "assistant", "content": None, "tool_calls": [call]}
+    return {**head, "choices": [{"index": 0, "message": said, "finish_reason": finish}]}
+
+
+def _text(kind: str = "text") -> dict[str, object]:
+    return {"type": kind, "text": "."}
+
+
+def _key(source: Exchange) -> str:
+    for one in source.decisions:
+        if one.stage == "cache":
+            for name, value in one.evidence:
+                if name == "key":
+                    return value
+    return ""
+
+
+def _refused(route: CacheRoute, source: Exchange) -> str:
+    for one in source.decisions:
+        if one.stage == "cache" and one.action == "bypass":
+            allows = _UNSEEN.get(one.reason)
+            if one.reason in ("temperature", "choices", "asked") or (allows and getattr(route, allows)):
+                return ""
+            return one.reason
+    return ""

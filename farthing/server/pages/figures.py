@@ -1,0 +1,108 @@
+"""Tables as Plotly figures: shapes and numbers only, floats for drawing; colours are the style sheet's."""
+
+from farthing.insight.table import Row, Table, Value
+from farthing.server.pages.blocks import Figure
+
+_NUSD = 10**9
+
+
+def stacked(table: Table) -> Figure:
+    """Time along the bottom (the first column), every other column one colour of a stack."""
+    times = [str(row[0]) for row in table.rows]
+    traces = [
+        {
+            "type": "bar",
+            "name": column.title,
+            "x": times,
+            "y": [_usd(row[place]) for row in table.rows],
+            "hovertemplate": "%{x}<br>%{fullData.name}: $%{y:,.4~f}<extra></extra>",
+        }
+        for place, column in enumerate(table.columns)
+        if place
+    ]
+    layout = {"barmode": "stack", "xaxis": {"type": "category", "nticks": 12}, "showlegend": len(traces) > 1}
+    return {"data": traces, "layout": layout | {"yaxis": {"tickprefix": "$"}}}
+
+
+def ranked(table: Table, label: str, amount: str, most: int = 12) -> Figure:
+    """The first rows as lying bars, largest on top."""
+    names = [column.name for column in table.columns]
+    rows = list(reversed(table.rows[:most]))
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [str(row[names.index(label)]) for row in rows],
+        "x": [_usd(row[names.index(amount)]) for row in rows],
+        "hovertemplate": "%{y}: $%{x:,.4~f}<extra></extra>",
+    }
+    axis = {"type": "category", "automargin": True}
+    return {"data": [trace], "layout": {"xaxis": {"tickprefix": "$"}, "yaxis": axis, "showlegend": False}}
+
+
+def steps(table: Table, label: str, amount: str, *, saving: bool = False) -> Figure:
+    """A waterfall of the rows, with the total at its end; ``saving``: more is better."""
+    names = [column.name for column in table.columns]
+    rows = table.rows
+    trace = {
+        "type": "waterfall",
+        "meta": "saving" if saving else "cost",
+        "x": [*(str(row[names.index(label)]) for row in rows), "together"],
+        "y": [*(_usd(row[names.index(amount)]) for row in rows), 0],
+        "measure": [*("relative" for _ in rows), "total"],
+        "hovertemplate": "%{x}: $%{delta:,.4~f}<extra></extra>",
+    }
+    layout = {"yaxis": {"tickprefix": "$"}, "xaxis": {"type": "category"}, "showlegend": False}
+    return {"data": [trace], "layout": layout}
+
+
+def running(rows: tuple[Row, ...], ahead: list[tuple[str, float, float | None, float | None]]) -> Figure:
+    """A month: what is booked as a line, what is expected as a dashed one in its band. ``rows``: (day, _, so far)."""
+    booked: dict[str, object] = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "booked",
+        "x": [str(row[0]) for row in rows],
+        "y": [_usd(row[2]) for row in rows],
+        "hovertemplate": "%{x}: $%{y:,.4~f} so far<extra></extra>",
+    }
+    traces = [booked]
+    if ahead:
+        days = [day for day, *_ in ahead]
+        if ahead[-1][2] is not None:
+            low = {"x": days, "y": [one[2] for one in ahead], "name": "band", "showlegend": False}
+            high = {"x": days, "y": [one[3] for one in ahead], "name": "80 % band", "fill": "tonexty"}
+            traces += [_edge(low), _edge(high)]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "expected",
+                "x": days,
+                "y": [one[1] for one in ahead],
+                "line": {"dash": "dot"},
+                "hovertemplate": "%{x}: $%{y:,.4~f} expected<extra></extra>",
+            }
+        )
+    layout = {"yaxis": {"tickprefix": "$", "rangemode": "tozero"}, "xaxis": {"type": "date"}, "showlegend": True}
+    return {"data": traces, "layout": layout}
+
+
+def _edge(trace: dict[str, object]) -> dict[str, object]:
+    return {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "meta": "band", **trace}
+
+
+def _usd(value: Value) -> float:
+    return value / _NUSD if isinstance(value, int) else 0.0
+
+
+def bars(table: Table, label: str, amount: str) -> Figure:
+    """One bar a row, in the table's order."""
+    names = [column.name for column in table.columns]
+    trace = {
+        "type": "bar",
+        "x": [str(row[names.index(label)]) for row in table.rows],
+        "y": [_usd(row[names.index(amount)]) for row in table.rows],
+        "hovertemplate": "%{x}: $%{y:,.4~f}<extra></extra>",
+    }
+    axis = {"type": "category", "nticks": 12}
+    return {"data": [trace], "layout": {"yaxis": {"tickprefix": "$"}, "xaxis": axis, "showlegend": False}}

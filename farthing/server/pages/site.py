@@ -1,0 +1,260 @@
+"""The dashboard's routes: one way for every page, its ``.json`` and ``.csv`` twins and the API."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+from starlette.datastructures import FormData
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request as HttpAsk
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from farthing.core.errors import FarthingError, Forbidden, NotFound, Unauthorized
+from farthing.insight.render import render
+from farthing.server.pages import guard, state
+from farthing.server.pages.actions import ACTIONS, Action
+from farthing.server.pages.api import API
+from farthing.server.pages.ask import Ask, Person, Sources, View
+from farthing.server.pages.blocks import Page, plain
+from farthing.server.pages.drawing import Drawing
+from farthing.server.pages.files import static
+from farthing.server.pages.people import Door, mark
+from farthing.server.pages.reading import RememberedLedger, ScopedLedger
+from farthing.server.pages.views import VIEWS
+
+COOKIE: Final = "farthing_session"
+THEME: Final = "farthing_theme"
+BODY_MAX: Final = 64 * 1024
+
+Endpoint = Callable[[HttpAsk], Awaitable[Response]]
+
+
+class Dashboard:
+    """The pages of one gateway."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._door = Door(sources.settings, sources.now_ms)
+        self._drawing = Drawing()
+        self._remembered = RememberedLedger(sources.reports, sources.now_ms)
+        self._secret = sources.secret()
+
+    def routes(self) -> list[Route]:
+        """What is served, static files and sign-in included."""
+        found = [
+            self._route("/signin", self._sign_in, "GET", "POST"),
+            self._route("/signout", self._sign_out, "POST"),
+            self._route("/theme", self._theme, "POST"),
+            Route("/static/{name}", static),
+        ]
+        for action in ACTIONS:
+            found.append(self._route(action.path, self._acting(action), "POST"))
+        for view in VIEWS:
+            for form, address in _addresses(view):
+                found.append(self._route(address, self._showing(view, form), "GET"))
+        return found
+
+    def _route(self, path: str, endpoint: Endpoint, *methods: str) -> Route:
+        settings = self._sources.settings()
+        host = settings.server.host
+        local = host == "localhost" or host.startswith("127.") or host == "::1"
+        session = Middleware(
+            SessionMiddleware,
+            secret_key=self._secret.hex(),
+            session_cookie=COOKIE,
+            max_age=settings.dashboard.session_ms // 1000,
+            same_site="lax",
+            https_only=not (local or settings.dashboard.plain_http),
+        )
+        return Route(path, self._safe(endpoint), methods=list(methods), middleware=[session])
+
+    def _safe(self, endpoint: Endpoint) -> Endpoint:
+        async def answer(ask: HttpAsk) -> Response:
+            try:
+                return await endpoint(ask)
+            except FarthingError as error:
+                return self._failed(ask, error)
+
+        return answer
+
+    def _showing(self, view: View, form: str) -> Endpoint:
+        async def show(ask: HttpAsk) -> Response:
+            began, cpu = time.perf_counter(), time.thread_time()
+            person = await self._person(ask, program=form != "html")
+            if person is None:
+                return self._must_sign_in(ask, form)
+            page, cost = await asyncio.to_thread(self._build, view, person, ask)
+            answer = self._answer(ask, view, page, person, form)
+            wall = (time.perf_counter() - began) * 1000
+            cost += time.thread_time() - cpu
+            answer.headers["server-timing"] = f"page;dur={wall:.1f}, cpu;dur={cost * 1000:.1f}"
+            return answer
+
+        return show
+
+    def _build(self, view: View, person: Person, ask: HttpAsk) -> tuple[Page, float]:
+        """The page, and the seconds of CPU that its thread took."""
+        began = time.thread_time()
+        if person.role not in view.roles:
+            raise Forbidden(
+                f"{view.title} is for {' and '.join(view.roles)}; you are signed in as {person.role}.",
+                hint="Ask an admin, or use the pages in the menu.",
+            )
+        page = view.build(self._ask(view.address, person, ask))
+        return page, time.thread_time() - began
+
+    def _ask(self, path: str, person: Person, ask: HttpAsk) -> Ask:
+        now_ms = self._sources.now_ms()
+        parts = {name: str(value) for name, value in ask.path_params.items()}
+        for name, value in parts.items():
+            path = path.replace(f"{{{name}}}", quote(value, safe=""))
+        return Ask(
+            state=state.read(path, ask.query_params.multi_items(), now_ms=now_ms),
+            person=person,
+            now_ms=now_ms,
+            ledger=ScopedLedger(self._remembered, self._sources.newest, person.scope),
+            sources=self._sources,
+            path=parts,
+        )
+
+    def _answer(self, ask: HttpAsk, view: View, page: Page, person: Person, form: str) -> Response:
+        if form == "json":
+            body = msgspec.json.format(msgspec.json.encode(plain(page)), indent=2)
+            return guard.secured(Response(body, media_type="application/json"))
+        if form == "csv":
+            block = page.table(ask.query_params.get("table", ""))
+            if block is None:
+                raise NotFound("This page has no such table.", hint="Leave ?table= out for its first one.")
+            answer = Response(render(block.table, "csv") + "\n", media_type="text/csv; charset=utf-8")
+            answer.headers["content-disposition"] = f'attachment; filename="farthing-{view.name}-{block.id}.csv"'
+            return guard.secured(answer)
+        nonce = guard.nonce()
+        now = state.read(ask.url.path, ask.query_params.multi_items(), now_ms=self._sources.now_ms())
+        text = self._drawing.page(
+            view,
+            page,
+            person,
+            now,
+            nonce=nonce,
+            theme=ask.cookies.get(THEME, ""),
+            csrf=guard.token(ask.session, self._secret),
+        )
+        return guard.secured(Response(text, media_type="text/html; charset=utf-8"), nonce)
+
+    def _acting(self, action: Action) -> Endpoint:
+        async def act(ask: HttpAsk) -> Response:
+            person = await self._person(ask)
+            if person is None:
+                return self._must_sign_in(ask, "html")
+            form = await self._form(ask)
+            if person.role not in action.roles:
+                raise Forbidden(f"This is for {' and '.join(action.roles)}; you are {person.role}.")
+            said = {name: value for name, value in form.items() if isinstance(value, str)}
+            result = await asyncio.to_thread(action.act, self._ask(action.path, person, ask), said)
+            if isinstance(result, str):
+                return guard.secured(RedirectResponse(result, 303))
+            view = next(view for view in VIEWS if view.name == action.view)
+            return self._answer(ask, view, result, person, "html")
+
+        return act
+
+    async def _sign_in(self, ask: HttpAsk) -> Response:
+        following = _local(ask.query_params.get("next", "/"))
+        if ask.method == "POST":
+            form = await self._form(ask)
+            name, password = str(form.get("name", "")), str(form.get("password", ""))
+            try:
+                user = await asyncio.to_thread(self._door.sign_in, name, password)
+            except Unauthorized as error:
+                return self._sign_in_page(ask, following, str(error), 401)
+            ask.session.clear()
+            ask.session.update(user=user.name, mark=mark(user))
+            return guard.secured(RedirectResponse(following, 303))
+        if await self._person(ask) is not None:
+            return guard.secured(RedirectResponse(following, 303))
+        return self._sign_in_page(ask, following, "", 200)
+
+    def _sign_in_page(self, ask: HttpAsk, following: str, problem: str, status: int) -> Response:
+        nonce = guard.nonce()
+        body = self._drawing.sign_in(
+            problem=problem,
+            following=quote(following, safe=""),
+            nonce=nonce,
+            theme=ask.cookies.get(THEME, ""),
+            csrf=guard.token(ask.session, self._secret),
+        )
+        return guard.secured(Response(body, status, media_type="text/html; charset=utf-8"), nonce)
+
+    async def _sign_out(self, ask: HttpAsk) -> Response:
+        await self._form(ask)
+        ask.session.clear()
+        return guard.secured(RedirectResponse("/signin", 303))
+
+    async def _theme(self, ask: HttpAsk) -> Response:
+        form = await self._form(ask)
+        answer = RedirectResponse(_local(str(form.get("next", "/"))), 303)
+        to = form.get("to")
+        if to in ("light", "dark"):
+            answer.set_cookie(THEME, str(to), max_age=31_536_000, httponly=True, samesite="lax")
+        else:
+            answer.delete_cookie(THEME)
+        return guard.secured(answer)
+
+    async def _person(self, ask: HttpAsk, *, program: bool = False) -> Person | None:
+        said = ask.headers.get("authorization", "") if program else ""
+        if said:
+            found = await asyncio.to_thread(self._door.program, said)
+            if found is not None:
+                return found
+        return self._door.person(ask)
+
+    async def _form(self, ask: HttpAsk) -> FormData:
+        size = ask.headers.get("content-length", "0")
+        if not size.isdigit() or int(size) > BODY_MAX:
+            raise Forbidden("This form is too large.")
+        data = await ask.form(max_files=0, max_fields=100)
+        guard.check_form(ask.session, self._secret, data)
+        return data
+
+    def _must_sign_in(self, ask: HttpAsk, form: str) -> Response:
+        if form == "html":
+            here = ask.url.path + (f"?{ask.url.query}" if ask.url.query else "")
+            target = "/signin" if ask.method != "GET" or here == "/" else f"/signin?next={quote(here, safe='')}"
+            return guard.secured(RedirectResponse(target, 303))
+        return self._failed(
+            ask, Unauthorized("Sign in first.", hint="Programs send name and password by HTTP Basic.")
+        )
+
+    def _failed(self, ask: HttpAsk, error: FarthingError) -> Response:
+        path = ask.url.path
+        status = error.http_status
+        if path.endswith((".json", ".csv")) or path.startswith("/api/"):
+            body = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+            return guard.secured(Response(msgspec.json.encode(body), status, media_type="application/json"))
+        nonce = guard.nonce()
+        body_text = self._drawing.failed(error, nonce=nonce, theme=ask.cookies.get(THEME, ""))
+        return guard.secured(Response(body_text, status, media_type="text/html; charset=utf-8"), nonce)
+
+
+def _addresses(view: View) -> list[tuple[str, str]]:
+    """(form, address) of a page and its twins."""
+    twin = f"/{view.name}" if view.address == "/" else view.address
+    html = [("html", "/")] if view.address == "/" else []
+    return [
+        *html,
+        ("json", f"{twin}.json"),
+        ("csv", f"{twin}.csv"),
+        ("html", twin),
+        ("json", f"{API}{twin}"),
+    ]
+
+
+def _local(address: str) -> str:
+    """An address on this site, or its front page."""
+    fine = address.startswith("/") and not address.startswith(("//", "/\\")) and address.isprintable()
+    return address if fine and len(address) < 4_000 else "/"
