@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 .PHONY: run test check lint types imports bench bench-prices bench-analytics race chaos lock clean
 
 run: $(VENV)/.run
+	$(BIN)/farthing embedder fetch --optional
 	$(BIN)/farthing demo
 
 test: check
@@ -46,7 +47,7 @@ lock: $(VENV)/.dev
 	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--allow-unsafe --strip-extras --extra dev -o requirements-dev.lock pyproject.toml
 	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-		--allow-unsafe --strip-extras -c requirements-dev.lock -o requirements.lock pyproject.toml
+		--allow-unsafe --strip-extras --extra semantic -c requirements-dev.lock -o requirements.lock pyproject.toml
 
 $(VENV)/.run: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
