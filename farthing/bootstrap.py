@@ -18,7 +18,7 @@ from collections import ChainMap
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -52,6 +52,7 @@ from farthing.core.routing import Routes
 from farthing.core.routing import Upstream as RoutedUpstream
 from farthing.core.types import Dialect, Target, Usage, UsagePart
 from farthing.core.units import INPUT, OUTPUT
+from farthing.engine.actions import Actions
 from farthing.engine.alerting import Alerting, is_wanted, make_alerting
 from farthing.engine.background import Background
 from farthing.engine.caching import Caching
@@ -65,9 +66,10 @@ from farthing.engine.semantic_families import Families
 from farthing.engine.semantic_judge import Judge
 from farthing.engine.semantic_partitions import Partitions
 from farthing.engine.services import Services, Upstream
+from farthing.engine.watch import Watch
 from farthing.insight.slices import ListPrice
 from farthing.lab.replay import Log, Unlogged
-from farthing.lab.replay_books import ReplayBooks
+from farthing.lab.replay_books import ReplayBooks, ReplayWatch
 from farthing.lab.replay_cache import ReplayCaching
 from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_time import VirtualLoop
@@ -531,6 +533,9 @@ def replay_services(
     """The pipeline of a replay under the policy of ``settings``: the live one with other ports."""
     policy = settings.policy
     books = ReplayBooks(loop, provider)
+    thresholds = {one.name: one.thresholds for one in policy.budgets if one.thresholds}
+    acts = any(rule.action != "notify" for rules in thresholds.values() for rule in rules)
+    watch = cast("Watch", ReplayWatch(books, thresholds))
     rated = prices or price_book(settings)
     budgets = Budgets(policy.budgets)
     upstreams = {
@@ -556,6 +561,7 @@ def replay_services(
         background=Unlogged(books, loop, provider),
         salt=b"replay",
         policy_ref=policy.ref,
+        actions=Actions(watch, thresholds) if acts else None,
         caching=ReplayCaching(policy.cache, MemoryCache(), provider) if policy.cache else None,
         request_limits=budgets.single,
     )

@@ -249,7 +249,7 @@ class Connection(asyncio.Protocol):
             if reply.size > READ_LIMIT:
                 self._end(reply, self._broken(reply, f"sent a body of more than {READ_LIMIT} bytes"))
             return
-        reply.wake()
+        reply.arrived()
         if reply.size > BUFFER_LIMIT and not self._paused:
             self._paused = True
             self._transport.pause_reading()

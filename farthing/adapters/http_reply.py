@@ -6,7 +6,7 @@ from typing import Protocol
 
 from farthing.adapters.http_request import Origin
 from farthing.core.errors import ProviderFailed, StreamBroken
-from farthing.ports.provider import Timeouts
+from farthing.ports.provider import Sink, Timeouts
 
 READ_LIMIT = 256 * 1024 * 1024
 """Bytes that ``read`` collects before the answer is given up."""
@@ -27,6 +27,9 @@ class Reply:
     __slots__ = (
         "_line",
         "_loop",
+        "_raised",
+        "_sink",
+        "_stopped",
         "_timeouts",
         "_waiter",
         "collecting",
@@ -45,6 +48,9 @@ class Reply:
         self._loop = loop
         self._timeouts = timeouts
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
+        self._stopped = False
+        self._raised: Exception | None = None
         self.method = method
         self.status = 0
         """0 until the head is complete."""
@@ -98,6 +104,29 @@ class Reply:
         self._line.resume(self)
         return data
 
+    async def pass_on(self, sink: Sink) -> bool:
+        while True:
+            if self.parts:
+                data = self._take()
+                self._line.resume(self)
+                if not sink(data):
+                    return True
+            elif self.error is not None:
+                raise self.error
+            elif self.complete:
+                return False
+            else:
+                self._sink = sink
+                try:
+                    await self._wait()
+                finally:
+                    self._sink = None
+                if self._raised is not None:
+                    raise self._raised
+                if self._stopped:
+                    self._stopped = False
+                    return True
+
     def close(self) -> None:
         if self.complete or self.error is not None:
             return
@@ -117,6 +146,22 @@ class Reply:
         if not self.complete and self.error is None:
             self.error = error
             self.wake()
+
+    def arrived(self) -> None:
+        """Something was read: it goes to the sink at once, or the consumer is woken."""
+        sink = self._sink
+        if sink is None:
+            self.wake()
+        elif self.parts:
+            try:
+                goes_on = sink(self._take())
+            except Exception as error:  # noqa: BLE001  # it is the consumer's, and is raised there
+                self._raised = error
+                goes_on = False
+            if not goes_on:
+                self._sink = None
+                self._stopped = True
+                self.wake()
 
     def wake(self) -> None:
         waiter = self._waiter

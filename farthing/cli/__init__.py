@@ -17,6 +17,7 @@ COMMANDS: Final = MappingProxyType(
     {
         "check": ("farthing.cli.check:check", "Check the configuration and say what will run."),
         "serve": ("farthing.cli.serve:serve", "Run the gateway."),
+        "dashboard": ("farthing.cli.dashboard:dashboard", "Who may sign in to the dashboard."),
         "demo": ("farthing.cli.demo:demo", "Run a complete example, without keys or network."),
         "status": ("farthing.cli.status:status", "Show what this installation holds."),
         "key": ("farthing.cli.key:key", "Create, list and revoke the keys of callers."),
@@ -38,9 +39,14 @@ COMMANDS: Final = MappingProxyType(
         "sql": ("farthing.cli.sql:sql", "Ask the ledger in SQL, read-only."),
         "import": ("farthing.cli.importing:import_", "Book a trace of elsewhere."),
         "reprice": ("farthing.cli.reprice:reprice", "Rate the past again with another price book."),
+        "replay": ("farthing.cli.replay:replay", "What logged traffic would cost under another policy."),
         "reconcile": ("farthing.cli.reconcile:reconcile", "A provider's bill beside the ledger, gap by gap."),
         "export": ("farthing.cli.export:export", "Cost and usage in the FOCUS format."),
         "price": ("farthing.cli.price:price", "Look at the price book."),
+        "optimize": ("farthing.cli.optimize:optimize", "What could cost less, and the policy that tries it."),
+        "undo": ("farthing.cli.optimize:undo", "Take back the last change of optimize."),
+        "estimate": ("farthing.cli.estimate:estimate", "What prompts would cost, as ranges."),
+        "compare": ("farthing.cli.estimate:compare", "One prompt at several models: tokens, cost, whether it fits."),
         "calc": ("farthing.cli.calc:calc", "Work out bills and savings, with the formulas."),
         "embedder": ("farthing.cli.embedder:embedder", "The model that finds similar questions: fetch, status."),
         "route": ("farthing.cli.route:route", "Train routers, judge them, and see where calls would go."),
@@ -48,6 +54,9 @@ COMMANDS: Final = MappingProxyType(
         "explain": ("farthing.cli.explain:explain", "Decide a logged request again, and compare."),
         "tokens": ("farthing.cli.tokens:tokens", "Count the tokens of a text, and say how sure that is."),
         "sim": ("farthing.cli.sim:sim", "Run a simulated provider."),
+        "baseline": ("farthing.cli.baseline:baseline", "The traffic by which pull requests are priced."),
+        "diff": ("farthing.cli.diff:diff", "What a change of prompts and policy costs a month."),
+        "ci": ("farthing.cli.ci:ci", "The gate of a pull request: ci check."),
         "version": ("farthing.cli.status:version", "Print the version."),
     }
 )

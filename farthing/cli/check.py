@@ -5,6 +5,7 @@ from typing import Protocol, cast
 
 import click
 
+from farthing.cli import ci
 from farthing.cli.context import App, pass_app
 from farthing.config import ProviderSettings, Settings, notes
 from farthing.core.errors import ConfigError
@@ -13,12 +14,18 @@ from farthing.insight.render import usd
 
 
 @click.command()
+@click.option("--max-increase", metavar="10%|USD", help="Check a pull request instead, as 'farthing ci check' does.")
+@click.option("--base", default="origin/main", show_default=True, help="With --max-increase: what to compare with.")
+@click.pass_context
 @pass_app
-def check(app: App) -> None:
+def check(app: App, ctx: click.Context, /, max_increase: str | None, base: str) -> None:
     """Check the configuration and say what will run.
 
     Exit code 1 when anything is wrong; every problem is printed with its place in the file.
     """
+    if max_increase is not None:
+        arguments = ["--max-increase", max_increase, "--base", base]
+        raise click.exceptions.Exit(ci.check.main(arguments, parent=ctx, obj=app, standalone_mode=False) or 0)
     try:
         settings = app.settings
     except ConfigError as error:

@@ -46,7 +46,7 @@ def doctor(app: App, since: int, trace: Path | None, models: tuple[str, ...], fo
             raise Failed(f"{error}.") from None
         show(_trace_table(app, trace, found, models or ("claude-sonnet-4-5", "gpt-4o")), form)
         return
-    rates = _RatesOf(app)
+    rates = RatesOf(app)
     doctor_ = Doctor(rates, rates.rule, marks_needed=rates.needs_marks)
     span = _Span()
     advice = TtlAdvice(rates, rates.needs_marks)
@@ -74,7 +74,7 @@ class _Span:
         return max(1 / 24, (now_ms - (self._first or now_ms)) / 86_400_000)
 
 
-class _RatesOf:
+class RatesOf:
     """Rates and cache rules of the price book's models, by the provider they were asked at."""
 
     def __init__(self, app: App) -> None:

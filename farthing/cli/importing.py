@@ -48,7 +48,8 @@ Pairs = tuple[tuple[str, str], ...]
     "--price-at",
     default="now",
     show_default=True,
-    help='Prices of which instant: "now", "trace" (each row\'s own time; models may not have existed) or a date.',
+    help='Prices of which instant: "now", "trace" (each row\'s own time; models may not have existed), a date, or '
+    '"source": the cost that the rows state, which is what "now" means for tools that state one.',
 )
 @scope_options
 @click.option("--dry-run", is_flag=True, help="Read and price everything, book nothing.")
@@ -161,7 +162,13 @@ def _plan(
         if chosen is None:
             raise click.UsageError(f'no configured provider serves "{name}"; name one: --provider openai')
     now_ms = app.now_ms()
-    at_ms = None if price_at == "trace" else moment(click.get_current_context(), None, price_at)
+    by_model: dict[str, tuple[str, str]] = {}
+    if not provider:
+        for row_model in {row.model for row in rows if row.model}:
+            serves = next(iter(serving(providers, row_model)), None)
+            if serves is not None:
+                by_model[row_model] = serves.name, serves.price_as or serves.name
+    at_ms = None if price_at in ("trace", "source") else moment(click.get_current_context(), None, price_at)
     return Plan(
         source=source,
         model=model,
@@ -170,6 +177,8 @@ def _plan(
         scope=scope,
         priced_at_ms=at_ms,
         now_ms=now_ms,
+        by_model=by_model,
+        stated=price_at == "source" or (source.stated and price_at == "now"),
     )
 
 
@@ -200,6 +209,8 @@ def _table(summary: Summary, plan: Plan, file: Path, *, dry_run: bool) -> Table:
         ("output tokens", summary.output_tokens),
         ("cost of all rows", Money(summary.amount)),
         ("of them unpriced", summary.unpriced),
+        ("cost that the source states", None if summary.stated is None else Money(summary.stated)),
+        ("calls", summary.calls),
         ("from (UTC)", None if summary.first_ms is None else shown(summary.first_ms)),
         ("to (UTC)", None if summary.last_ms is None else shown(summary.last_ms)),
     ]

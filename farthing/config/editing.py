@@ -1,4 +1,4 @@
-"""Changing one budget in the text of ``farthing.toml`` and nothing else: comments, order and spacing stay."""
+"""Changing one section in the text of ``farthing.toml`` and nothing else: comments, order and spacing stay."""
 
 import re
 import tomllib
@@ -39,6 +39,22 @@ def set_budget(text: str, name: str, changes: Mapping[str, Toml | None], *, sour
         )
         edited = "".join([*lines[:start], *_changed(lines[start:end], changes), *lines[end:]])
     _check(before, edited, name, changes, source)
+    return edited
+
+
+def add_section(text: str, section: str, values: Mapping[str, Toml], *, source: str) -> str:
+    """The text with one more ``[[section]]`` at its end. Raises ``ConfigError`` where something else comes of it."""
+    before = tomllib.loads(text)
+    gap = "" if not text or text.endswith("\n\n") else "\n" if text.endswith("\n") else "\n\n"
+    edited = f"{text}{gap}[[{section}]]\n" + "".join(_line(key, value) for key, value in values.items())
+    present = before.get(section, [])
+    wrong = ConfigError([f"{section}: cannot be added here; change the file by hand"], source=source)
+    try:
+        after = tomllib.loads(edited)
+    except tomllib.TOMLDecodeError as error:
+        raise wrong from error
+    if not isinstance(present, list) or after != {**before, section: [*present, dict(values)]}:
+        raise wrong
     return edited
 
 

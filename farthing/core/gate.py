@@ -120,7 +120,7 @@ def _betting_high(values: Sequence[float], alpha: float) -> float:
 def _bets(values: Sequence[float], alpha: float) -> list[float]:
     """Stakes chosen before each value is seen: large when the values seen so far scatter little.
 
-    They begin as if fifty pairs had been seen of which one in five differs; any beginning is valid, this one bets well.
+    They begin as if fifty pairs had been seen, one in five of them different; any beginning is valid.
     """
     count = len(values)
     total, squares = 0.5, _PRIOR_PAIRS * _PRIOR_VARIANCE

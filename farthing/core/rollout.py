@@ -1,9 +1,9 @@
 """How a cheaper choice goes live, and how it comes back: shadow, canary 5 → 25 → 100 %, holdout, rollback, drift.
 
 A pure state machine: ``RolloutState`` in, ``RolloutState`` out; who keeps it is another's business. Evidence is
-paired results from shadow calls (the other model's answer to the same prompt). Two tests run on them at any time, valid
-however often they are looked at (betting e-processes): one that the loss is within the margin, which promotes, and
-one that it is beyond, which rolls back.
+paired results from shadow calls (the other model's answer to the same prompt). Two tests run on them at any time,
+valid however often they are looked at (betting e-processes): one that the loss is within the margin, which promotes,
+and one that it is beyond, which rolls back.
 """
 
 from collections.abc import Sequence

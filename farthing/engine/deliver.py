@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
+from typing import cast
 
 import msgspec
 
@@ -13,8 +15,8 @@ from farthing.core.units import is_input, is_output
 from farthing.engine.call import FREE_ENDPOINTS, Attempt, Call
 from farthing.engine.record import Ending, tokens_of
 from farthing.engine.translating import FRAMES, ID_HEADERS
-from farthing.ports.provider import HttpReply
-from farthing.ports.reply import Headers, Reply
+from farthing.ports.provider import HttpReply, PushingReply
+from farthing.ports.reply import Headers, PromptReply, Reply
 from farthing.wire.body import answer_text
 from farthing.wire.tap import CONVERSE_TERMINALS, MESSAGES_TERMINALS, OPENAI_TERMINALS, RESPONSES_TERMINALS, StreamTap
 from farthing.wire.usage import SseMeter
@@ -167,6 +169,9 @@ class _Stream:
         )
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._cancels = call.services.policy.on_disconnect == "cancel"
+        self._due = b""
+        """What a lagging caller could not take at once."""
 
     async def run(self) -> None:
         call, attempt, reply = self._call, self._attempt, self._reply
@@ -196,28 +201,49 @@ class _Stream:
     async def _pass(self, chunks: AsyncIterator[bytes]) -> bool:
         """Forwards until the stream's end; False when the caller hung up and policy says to stop."""
         tap, reply = self._tap, self._reply
-        cancels = self._call.services.policy.on_disconnect == "cancel"
+        upstream: object = self._http
+        if chunks is upstream and hasattr(upstream, "pass_on") and hasattr(reply, "write_now"):
+            forward = partial(self._forward, cast(PromptReply, reply))
+            while await cast(PushingReply, upstream).pass_on(forward):
+                if self._due:
+                    due, self._due = self._due, b""
+                    await reply.write(due)
+                if tap.ended:
+                    return True
+                if self._cancels and reply.gone:
+                    return False
+            return True
         async for chunk in chunks:
-            self._keep(chunk)
-            passed = tap.feed(chunk)
-            if passed and self._back is not None:
-                passed = self._back.feed(passed)
-            if passed:
-                if self._attempt.ttft_ms is None:
-                    now_ms = self._call.services.clock.now_ms()
-                    self._attempt.ttft_ms = max(0, now_ms - self._attempt.started_ms)
-                if not reply.gone:
-                    await reply.write(passed)
+            passed = self._take(chunk)
+            if passed and not reply.gone:
+                await reply.write(passed)
             if tap.ended:
                 return True
-            if cancels and reply.gone:
+            if self._cancels and reply.gone:
                 return False
         return True
 
-    def _keep(self, chunk: bytes) -> None:
+    def _forward(self, reply: PromptReply, chunk: bytes) -> bool:
+        """Gives a chunk to the caller where it is read: no task is woken for it. False: there is more to do."""
+        passed = self._take(chunk)
+        gone = reply.gone
+        if passed and not gone and not reply.write_now(passed):
+            self._due = passed
+            return False
+        return not self._tap.ended and not (gone and self._cancels)
+
+    def _take(self, chunk: bytes) -> bytes:
+        """What of a chunk the caller gets, once it is metered."""
         if self._kept_bytes < _KEPT_BYTES_MAX:
             self._kept.append(chunk)
             self._kept_bytes += len(chunk)
+        passed = self._tap.feed(chunk)
+        if passed and self._back is not None:
+            passed = self._back.feed(passed)
+        if passed and self._attempt.ttft_ms is None:
+            now_ms = self._call.services.clock.now_ms()
+            self._attempt.ttft_ms = max(0, now_ms - self._attempt.started_ms)
+        return passed
 
     async def _settle(self, *, complete: bool, error: str) -> None:
         call, attempt = self._call, self._attempt

@@ -33,8 +33,8 @@ _LONGER_MINIMA: Final = (
 )
 """Models whose provider ignores marks on prefixes shorter than this; 1,024 elsewhere. Erring low costs nothing."""
 ORDER: Final = get_args(AnyLever)
-"""In which kinds are pulled, whatever their order in the policy: a reference to a text that is trimmed afterwards would
-point nowhere."""
+"""In which kinds are pulled, whatever their order in the policy: a reference to a text that is trimmed afterwards
+would point nowhere."""
 _MILLION: Final = 1_000_000
 
 

@@ -1,7 +1,7 @@
 """Sums of replays, kept apart by how sure they are, and what differs between two of them."""
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, get_args
 
 import msgspec
@@ -98,7 +98,7 @@ class Tally:
         for entry in outcome.entries:
             served = entry.model
             bill.by_model[entry.model] = bill.by_model.get(entry.model, 0) + (entry.charge.total or 0)
-            if self._estimator is not None and outcome.guessed:
+            if outcome.guesses:
                 self._estimated(outcome, entry)
         if amount is not None and logged.amount is not None and amount != logged.amount:
             self._remember(outcome, amount, logged.amount, served)
@@ -114,14 +114,13 @@ class Tally:
         return self.bill
 
     def _count(self, outcome: Outcome) -> None:
-        bill = self.bill
+        bill, logged = self.bill, outcome.logged
         if outcome.outcome == "answered":
             bill.answered += 1
             bill.latencies[_bucket(outcome.latency_ms)] += 1
             bill.cached += any(one.stage == "cache" and one.action == "hit" for one in outcome.decisions)
-            sent = outcome.entries[-1].provider if outcome.entries else ""
-            moved = outcome.fidelity == "estimated" and bool(outcome.logged.model)
-            bill.rerouted += moved and bool(sent)
+            moved = outcome.guesses.get(outcome.entries[-1].attempt, "") if outcome.entries else ""
+            bill.rerouted += bool(moved and logged.model and moved != logged.model)
         elif outcome.outcome == "refused":
             bill.refused += 1
             reason = outcome.error.partition(":")[0]
@@ -130,12 +129,12 @@ class Tally:
             bill.failed += 1
 
     def _estimated(self, outcome: Outcome, entry: LedgerEntry) -> None:
-        assert self._estimator is not None
-        if entry.usage.source != "estimated" or entry.charge.total is None:
+        model = outcome.guesses.get(entry.attempt)
+        if self._estimator is None or model is None or entry.charge.total is None:
             return
         taken = sum(line.amount or 0 for line in entry.charge.lines if line.unit in INPUT_UNITS)
         given = entry.charge.total - taken
-        self._estimator.booked(outcome.logged, entry.model, entry.usage, taken, given)
+        self._estimator.booked(outcome.logged, model, entry.usage, taken, given)
 
     def _remember(self, outcome: Outcome, amount: int, before: int, served: str) -> None:
         change = abs(amount - before)
@@ -175,3 +174,24 @@ def _bucket(latency_ms: int) -> int:
         else:
             high = middle
     return low
+
+
+def merged(bills: Sequence[Bill]) -> Bill:
+    """Bills of parts of one log as one. Half-widths add up: what the estimates do not know is the same in all."""
+    whole = Bill()
+    for bill in bills:
+        for name in ("requests", "answered", "refused", "failed", "cached", "rerouted"):
+            setattr(whole, name, getattr(whole, name) + getattr(bill, name))
+        for fidelity, part in bill.parts.items():
+            mine = whole.parts[fidelity]
+            mine.requests += part.requests
+            mine.nusd += part.nusd
+            mine.unpriced += part.unpriced
+        for counts, more in ((whole.by_model, bill.by_model), (whole.refusals, bill.refusals)):
+            for key, amount in more.items():
+                counts[key] = counts.get(key, 0) + amount
+        whole.latencies = [a + b for a, b in zip(whole.latencies, bill.latencies, strict=True)]
+    priors = {one for bill in bills for one in bill.interval.priors}
+    half = sum(bill.interval.half for bill in bills)
+    whole.interval = Interval(half=half, priors=tuple(sorted(priors)))
+    return whole

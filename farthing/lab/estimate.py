@@ -1,9 +1,9 @@
 """What another model would have consumed: estimates from the log itself, with the error they carry.
 
 A request that one model answered is estimated at another by two ratios: tokens per byte of prompt, and length of
-answers under the request's own cap, both of prompts about as large. A request that nobody answered is estimated by the same means of its model. All of
-it comes from the answers in the log; where the log knows too few of them a prior with a wide error stands in, and the
-estimate says so.
+answers under the request's own cap, both of prompts about as large. A request that nobody answered is estimated by the
+same means of its model. All of it comes from the answers in the log; where the log knows too few of them a prior with
+a wide error stands in, and the estimate says so.
 """
 
 import math
@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from farthing.core.savings import student
 from farthing.core.types import Exchange, Target, Usage, UsagePart
 from farthing.core.units import INPUT_UNITS, OUTPUT_UNITS
 from farthing.lab.replay_log import Logged
@@ -30,7 +31,6 @@ ASKED_MAX: Final = 1_000_000
 ANY: Final = -1
 Kind = tuple[str, int]
 """(model, power of two that the body's bytes are below; ``ANY``: of any size)."""
-Z95: Final = 1.959964
 _LENGTH: Final = frozenset({"length", "max_tokens", "max_output_tokens"})
 
 
@@ -214,8 +214,16 @@ class Estimator:
             rate = moved.output_nusd / moved.given if moved.given else 0.0
             input_rate = moved.input_nusd / moved.taken if moved.taken else 0.0
             variance += moved.own * rate * rate + moved.own_input * input_rate * input_rate
-        variance += sum(one * one for one in shared.values())
-        return Interval(half=round(Z95 * math.sqrt(variance)), priors=tuple(sorted(priors)))
+        squares = [(one * one, self._freedom(*pair)) for pair, one in shared.items()]
+        variance += sum(square for square, _ in squares)
+        spent = sum(square * square / freedom for square, freedom in squares)
+        times = student(variance * variance / spent if spent else 1e9, 0.95)
+        return Interval(half=round(times * math.sqrt(variance)), priors=tuple(sorted(priors)))
+
+    def _freedom(self, source: Kind, model: Kind) -> float:
+        """Degrees of freedom of a pair's ratio: answers that it rests on, less one."""
+        known = [self._seen[kind] for kind in (source, model) if kind in self._seen]
+        return max(2.0, min((len(seen.lengths) for seen in known), default=3) - 1.0)
 
     def _kinds(self, logged: Logged, model: str) -> tuple[Kind, Kind]:
         """(what the log has, what is wanted): of prompts as large as this one where enough of either are known."""

@@ -11,6 +11,7 @@ from farthing.core.types import (
     Decision,
     Exchange,
     LedgerEntry,
+    PriceState,
     PromptView,
     Scope,
     Target,
@@ -38,6 +39,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     priced_at_ms: int | None
     """The instant whose prices apply; None: each row's own time."""
     now_ms: int
+    by_model: dict[str, tuple[str, str]] = {}
+    """(provider, its id in the price book) by model, where rows name several."""
+    stated: bool = False
+    """Book what the source says a row cost, with the book's own figure beside it."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +60,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int = 0
     first_ms: int | None = None
     last_ms: int | None = None
+    calls: int = 0
+    """Calls that the rows stand for; usage reports sum many in one."""
+    stated: Nusd | None = None
+    """What the source itself says that the rows cost; None: it does not say."""
+    unstated: int = 0
+    """Rows of a source that states costs, without one."""
 
 
 class Batch:
@@ -96,6 +107,7 @@ class Batch:
             else:
                 amount += charge.total
         times = [row.at_ms for row in self._rows]
+        known = [row.stated_nusd for row in self._rows if row.stated_nusd is not None]
         return Summary(
             rows=len(self._rows),
             bad=self._bad,
@@ -106,15 +118,25 @@ class Batch:
             output_tokens=sum(row.output_tokens for row in self._rows),
             first_ms=min(times, default=None),
             last_ms=max(times, default=None),
+            calls=sum(row.calls for row in self._rows),
+            stated=Nusd(sum(known)) if known else None,
+            unstated=len(self._rows) - len(known),
         )
 
     def _charge(self, row: TraceRow) -> Charge:
         at_ms = row.at_ms if self._plan.priced_at_ms is None else self._plan.priced_at_ms
-        return self._prices.charge(_usage(row), self._target(row), at_ms=at_ms)
+        charge = self._prices.charge(_usage(row), self._target(row), at_ms=at_ms)
+        if not self._plan.stated or row.stated_nusd is None:
+            return charge
+        state: PriceState = "priced" if row.stated_nusd else "free"
+        return msgspec.structs.replace(
+            charge, total=Nusd(row.stated_nusd), computed=charge.total, state=state, reason=""
+        )
 
     def _target(self, row: TraceRow) -> Target:
         model = row.model or self._plan.model
-        return Target(provider=self._plan.provider, price_as=self._plan.price_as, model=model)
+        provider, price_as = self._plan.by_model.get(model, (self._plan.provider, self._plan.price_as))
+        return Target(provider=provider, price_as=price_as, model=model)
 
     def _entry(self, row: TraceRow, charge: Charge) -> LedgerEntry:
         model = row.model or self._plan.model
@@ -127,14 +149,17 @@ class Batch:
             scope=scope_of(row, self._plan.scope),
             dialect="openai",
             endpoint="chat",
-            provider=self._plan.provider,
-            price_as=self._plan.price_as,
+            provider=self._target(row).provider,
+            price_as=self._target(row).price_as,
             model_requested=model,
             model=model,
             usage=_usage(row),
             charge=charge,
             baseline=charge.total,
             decisions=self._decisions(row),
+            status=500 if row.failed else 200,
+            error="upstream_error" if row.failed else "",
+            latency_ms=row.latency_ms,
         )
 
     def _exchange(self, row: TraceRow, charge: Charge) -> Exchange:
@@ -153,7 +178,7 @@ class Batch:
             attempts=(
                 AttemptFact(
                     attempt=1,
-                    provider=self._plan.provider,
+                    provider=self._target(row).provider,
                     model=model,
                     status=200,
                     started_at_ms=row.at_ms,
@@ -168,7 +193,12 @@ class Batch:
 
     def _decisions(self, row: TraceRow) -> tuple[Decision, ...]:
         priced = "row" if self._plan.priced_at_ms is None else str(self._plan.priced_at_ms)
-        evidence = (("source", self._plan.source.name), ("line", str(row.line)), ("priced_at_ms", priced))
+        evidence = (
+            ("source", self._plan.source.name),
+            ("line", str(row.line)),
+            ("priced_at_ms", priced),
+            ("calls", str(row.calls)),
+        )
         return (Decision(stage="import", action="book", reason="imported", evidence=evidence),)
 
 
@@ -195,9 +225,11 @@ def scope_of(row: TraceRow, base: Scope) -> Scope:
 
 def _usage(row: TraceRow) -> Usage:
     lines = (
-        (INPUT, row.input_tokens - row.cached_tokens),
+        (INPUT, row.input_tokens - row.cached_tokens - sum(count for _, count in row.written)),
         (INPUT_CACHE_READ, row.cached_tokens),
+        *row.written,
         (OUTPUT, row.output_tokens),
     )
-    part = UsagePart(lines=tuple(line for line in lines if line[1]), tier_basis=row.input_tokens)
-    return Usage(parts=(part,), source="reported", finish_reason="stop")
+    part = UsagePart(lines=tuple(line for line in lines if line[1]), tier_basis=row.input_tokens // max(1, row.calls))
+    tier = "" if row.tier in ("standard", "default") else row.tier
+    return Usage(parts=(part,), source="reported", finish_reason="stop", service_tier=tier)

@@ -40,8 +40,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: str
     latency_ms: int
     fidelity: Fidelity
-    guessed: bool
-    """Something of it was not in the log."""
+    guesses: dict[int, str]
+    """Tries whose consumption was estimated, with the model that was asked."""
 
     @property
     def amount(self) -> int | None:
@@ -79,7 +79,7 @@ class Log:
                 error=exchange.error,
                 latency_ms=exchange.latency_ms,
                 fidelity=_fidelity(flight, entries),
-                guessed=flight.estimated,
+                guesses=flight.guesses,
             )
         )
 

@@ -5,9 +5,10 @@ A replay asks each reservation once and settles it once, and hands its entries t
 of every store: a differential test compares them with the reference.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from farthing.core.types import Denied, Held, LedgerEntry, Reservation
+from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
+from farthing.engine.levels import Tally
 from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.books import Balance, Settlement
@@ -85,3 +86,28 @@ class ReplayBooks:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+    def used(self, hold: Hold) -> int:
+        """Booked and held on a hold's counter, the other windows of a rolling limit included."""
+        windows = (hold.window, *hold.also)
+        return sum(self._used.get((hold.counter, window, hold.unit), 0) for window in windows)
+
+
+class ReplayWatch:
+    """The levels of budgets in a replay, for their thresholds: exact, where a gateway's may be a second old."""
+
+    def __init__(self, books: ReplayBooks, budgets: Iterable[str]) -> None:
+        self.blocked: dict[str, int] = {}
+        """Nobody spends too fast in a replay: that is judged by the wall clock."""
+        self._books = books
+        self._budgets = frozenset(budgets)
+
+    def tallies(self, holds: Iterable[Hold]) -> list[tuple[Hold, Tally]]:
+        """How far the counters of a call are used."""
+        found = []
+        for hold in holds:
+            if hold.budget in self._budgets:
+                tally = Tally(hold)
+                tally.stored = self._books.used(hold)
+                found.append((hold, tally))
+        return found

@@ -55,6 +55,8 @@ class Flight(msgspec.Struct, kw_only=True):
     """What levers booked for it."""
     estimated: bool = False
     """Some try of it was not in the log."""
+    guesses: dict[int, str] = {}
+    """Tries whose consumption was estimated, with the model that was asked."""
     ends_at: float | None = None
     """The loop's time at which a try that is not in the log is over."""
 
@@ -99,6 +101,7 @@ class Provider:
             flight.usage = msgspec.structs.replace(before[1], source="estimated", stated_pusd=None)
         else:
             flight.usage = self._estimate(logged, target)
+            flight.guesses[flight.tries] = target.model
         self._within(flight, flight.usage, cap_of(body))
 
     def remember(self, logged: Logged) -> None:

@@ -146,7 +146,7 @@ def _not_worse(result: Result, top: Result) -> bool:
     apart = [mine - best for mine, best in zip(result.differences, top.differences, strict=True)]
     mean = fmean(apart)
     error = (fmean([(value - mean) ** 2 for value in apart]) / len(apart)) ** 0.5
-    return mean <= error
+    return bool(mean <= error)
 
 
 def _frontier(results: Sequence[Result]) -> list[Result]:

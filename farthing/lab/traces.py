@@ -6,14 +6,18 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Final, Literal
 
 import msgspec
 
 from farthing.core.dimensions import SCOPE_DIMENSIONS
+from farthing.core.money import NUSD_PER_USD
+from farthing.core.units import INPUT_CACHE_WRITE_1H, INPUT_CACHE_WRITE_5M
+from farthing.lab.traces_foreign import LAYOUTS, unwrap
 
-Shape = Literal["csv", "jsonl"]
+Shape = Literal["csv", "jsonl", "records"]
 
 FIELDS: Final = ("time", "input", "cached", "output", "model", "blocks", *SCOPE_DIMENSIONS[:-1])
 """What a column can be mapped to; ``tag:<name>`` too. ``input`` counts all input tokens, cached ones included."""
@@ -21,6 +25,7 @@ FIELDS: Final = ("time", "input", "cached", "output", "model", "blocks", *SCOPE_
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
 _COUNT = re.compile(r"[0-9]{1,12}")
 _EPOCH = re.compile(r"[0-9]{1,14}")
+_WRITES: Final = (("written_5m", INPUT_CACHE_WRITE_5M), ("written_1h", INPUT_CACHE_WRITE_1H))
 _TOKENS_MAX: Final = 10**12
 _EPOCH_MS_FROM: Final = 10**11
 """Whole numbers from here on are milliseconds since 1970 (1973 onwards), below it seconds (until 5138)."""
@@ -37,6 +42,21 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """Times are milliseconds from a start that the reader must be told."""
     block_tokens: int = 0
     """Tokens per prefix block, when the source has blocks."""
+    layout: str = ""
+    """How a record of another tool becomes rows (``farthing.lab.traces_foreign``)."""
+    stated: bool = False
+    """Records say what they cost: it is booked as it stands."""
+
+
+_FOREIGN: Final = (
+    *FIELDS, "id", "provider", "cost", "until", "latency_ms", "written_5m", "written_1h", "calls", "tier", "failed",
+)  # fmt: skip
+"""What rows of other tools hold beside their tags."""
+
+
+def _foreign(name: str, *, stated: bool) -> Source:
+    fields = tuple((field, field) for field in _FOREIGN)
+    return Source(name=name, shape="records", columns=fields, layout=name, stated=stated)
 
 
 SOURCES: Final = MappingProxyType(
@@ -60,6 +80,12 @@ SOURCES: Final = MappingProxyType(
         ),
         "csv": Source(name="csv", shape="csv", columns=tuple((field, field) for field in FIELDS)),
         "jsonl": Source(name="jsonl", shape="jsonl", columns=tuple((field, field) for field in FIELDS)),
+        "litellm": _foreign("litellm", stated=True),
+        "langfuse": _foreign("langfuse", stated=True),
+        "helicone": _foreign("helicone", stated=True),
+        "openai-usage": _foreign("openai-usage", stated=False),
+        "anthropic-usage": _foreign("anthropic-usage", stated=False),
+        "otel": _foreign("otel", stated=False),
     }
 )
 """Known sources; ``csv`` and ``jsonl`` take columns by their field names or by a map."""
@@ -79,6 +105,17 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
     blocks: tuple[str, ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     """Scope dimensions and ``tag:<name>`` from columns."""
+    written: tuple[tuple[str, int], ...] = ()
+    """(unit, tokens) written to a prompt cache; part of ``input_tokens``."""
+    provider: str = ""
+    """As the source names it."""
+    stated_nusd: int | None = None
+    """What the source says it cost; None: it does not say."""
+    calls: int = 1
+    """Calls that the row stands for."""
+    tier: str = ""
+    latency_ms: int = 0
+    failed: bool = False
 
 
 class BadRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,7 +129,7 @@ class BadRow(msgspec.Struct, frozen=True, kw_only=True):
 def read_rows(lines: Iterable[str], source: Source, *, start_ms: int | None = None) -> Iterator[TraceRow | BadRow]:
     """Rows in file order; empty lines are passed over. ``start_ms`` is the origin of relative times."""
     seen: Counter[bytes] = Counter()
-    raw = _csv_rows(lines) if source.shape == "csv" else _json_rows(lines)
+    raw = _RAW[source.shape](lines) if not source.layout else _flat(_records(lines), source.layout)
     for line, cells in raw:
         if isinstance(cells, BadRow):
             yield cells
@@ -144,6 +181,40 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object] | 
             yield number, BadRow(line=number, reason=f"not a JSON object: {error}", content=text[:500])
 
 
+def _records(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+    """Records of a JSON document, of JSON lines or of CSV, whichever the file is."""
+    text = "".join(lines).lstrip("\N{ZERO WIDTH NO-BREAK SPACE}").strip()
+    if text[:1] not in ("{", "["):
+        yield from _csv_rows(text.splitlines(keepends=True))
+        return
+    try:
+        found = unwrap(msgspec.json.decode(text))
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        yield from _json_rows(text.splitlines())
+        return
+    for number, one in enumerate(found, 1):
+        yield number, one if isinstance(one, dict) else BadRow(line=number, reason="not a JSON object")
+
+
+def _flat(
+    found: Iterable[tuple[int, dict[str, object] | BadRow]], layout: str
+) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+    for number, record in found:
+        if isinstance(record, BadRow):
+            yield number, record
+            continue
+        try:
+            # One JSON line may be a document of its own (a page, an OTLP batch).
+            for one in unwrap(record):
+                if isinstance(one, dict):
+                    yield from ((number, cells) for cells in LAYOUTS[layout](one))
+        except (ValueError, TypeError) as error:
+            yield number, BadRow(line=number, reason=str(error), content=str(record)[:500])
+
+
+_RAW: Final = MappingProxyType({"csv": _csv_rows, "jsonl": _json_rows, "records": _json_rows})
+
+
 def _row(cells: Mapping[str, object], source: Source, line: int, start_ms: int | None, row_id: str) -> TraceRow:
     """The row, or ``ValueError`` with the reason."""
     found = {field: cells[column] for column, field in source.columns if cells.get(column) not in (None, "")}
@@ -152,21 +223,57 @@ def _row(cells: Mapping[str, object], source: Source, line: int, start_ms: int |
         columns = ", ".join(column for column, field in source.columns if field in missing)
         raise ValueError(f"no value for {', '.join(missing)} (column {columns or 'not mapped'})")
     tokens, cached = _count(found["input"], "input"), _count(found.get("cached", 0), "cached")
-    if cached > tokens:
+    written = tuple(
+        (unit, _count(found[field], field)) for field, unit in _WRITES if field in found and found[field] != 0
+    )
+    if cached + sum(count for _, count in written) > tokens:
         raise ValueError(f"cached tokens ({cached}) are more than input tokens ({tokens}), which include them")
+    at_ms = _time(found["time"], start_ms if source.relative else None, relative=source.relative)
+    if source.layout and "id" in found:
+        row_id = "imp-" + hashlib.sha256(f"{source.name}\0{found['id']}".encode()).hexdigest()[:32]
     return TraceRow(
         id=row_id,
+        written=written,
+        provider=str(found.get("provider", "")).lower() if source.layout else "",
+        stated_nusd=_stated(found.get("cost")) if source.layout else None,
+        calls=_count(found.get("calls", 1), "calls") if source.layout else 1,
+        tier=str(found.get("tier", "")) if source.layout else "",
+        latency_ms=_latency(found, at_ms) if source.layout else 0,
+        failed=bool(found.get("failed", False)) if source.layout else False,
         line=line,
-        at_ms=_time(found["time"], start_ms if source.relative else None, relative=source.relative),
+        at_ms=at_ms,
         input_tokens=tokens,
         cached_tokens=cached,
         output_tokens=_count(found["output"], "output"),
         model=str(found.get("model", "")),
         blocks=_blocks(found.get("blocks", [])),
         labels=tuple(
-            (field, str(value)) for field, value in found.items() if field in SCOPE_DIMENSIONS or field[:4] == "tag:"
+            (field, str(value)[:128])
+            for field, value in (*found.items(), *_own_tags(cells, source))
+            if field in SCOPE_DIMENSIONS or field[:4] == "tag:"
         ),
     )
+
+
+def _own_tags(cells: Mapping[str, object], source: Source) -> Iterator[tuple[str, object]]:
+    if source.layout:
+        yield from ((name, value) for name, value in cells.items() if name[:4] == "tag:" and value not in (None, ""))
+
+
+def _stated(value: object) -> int | None:
+    """Nano-USD of dollars as a tool writes them, floats included; rounded once, half-even."""
+    if value is None:
+        return None
+    try:
+        return int((Decimal(str(value)) * NUSD_PER_USD).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
+    except InvalidOperation as error:
+        raise ValueError(f"cost is {str(value)[:40]!r}; dollars are expected") from error
+
+
+def _latency(found: Mapping[str, object], at_ms: int) -> int:
+    if "latency_ms" in found:
+        return round(float(str(found["latency_ms"])))
+    return max(0, _time(found["until"], None, relative=False) - at_ms) if "until" in found else 0
 
 
 def _count(value: object, field: str) -> int:

@@ -1,6 +1,6 @@
 """Providers as codecs (bytes ⇄ records, no sockets) and one transport that owns every socket."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -39,6 +39,21 @@ class HttpReply(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+Sink = Callable[[bytes], bool]
+"""Takes a piece of body where it is read, without waiting; False: it took this one and wants no more for now."""
+
+
+class PushingReply(HttpReply, Protocol):
+    """An answer that can also give its body away without waking a task for every piece of it."""
+
+    async def pass_on(self, sink: Sink) -> bool:
+        """Calls ``sink`` with each piece as it arrives; False at the body's end, True when the sink has stopped it.
+
+        May be called again, or ``chunks`` after it. Raises like ``read``, and whatever ``sink`` raises.
+        """
+        ...
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,14 @@ class Reply(Protocol):
         ...
 
 
+class PromptReply(Reply, Protocol):
+    """A reply that can often take bytes without waiting."""
+
+    def write_now(self, data: bytes) -> bool:
+        """Like ``write``; False: the caller lags, nothing was taken, and ``write`` would wait."""
+        ...
+
+
 class Telemetry(Protocol):
     """Counters for machines; never part of a decision."""
 

@@ -55,7 +55,8 @@ class Admin:
             *(self._outcomes.routes() if self._outcomes is not None else ()),
             *self._dashboard.routes(),
         ]
-        return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_found, FarthingError: _failed})
+        handlers = {404: self._not_found, 405: self._not_found, FarthingError: _failed}
+        return Starlette(routes=routes, exception_handlers=handlers)
 
     async def healthz(self, ask: HttpAsk) -> Response:
         """The process is alive."""
@@ -84,6 +85,15 @@ class Admin:
         status, body = await self._models.one(name, _dialect(ask), ask.headers.raw, record)
         return Response(body, status, media_type="application/json")
 
+    async def _not_found(self, ask: HttpAsk, error: Exception) -> Response:
+        path = ask.url.path
+        if "text/html" in ask.headers.get("accept", "") and not path.startswith("/v1/"):
+            return self._dashboard.failed(ask, NotFound(f"There is no page at {path[:200]}.", hint="See the menu."))
+        hint = "OpenAI clients use base_url '…/v1', Anthropic clients the address without '/v1'."
+        if path in openai.PATHS or path in anthropic.PATHS:
+            hint = "Use POST."
+        return await _failed(ask, NotFound(f"Farthing serves nothing at {ask.method} {path[:200]}.", hint=hint))
+
 
 def _dialect(ask: HttpAsk) -> Dialect:
     return "anthropic" if "anthropic-version" in ask.headers else "openai"
@@ -100,11 +110,3 @@ async def _failed(ask: HttpAsk, error: Exception) -> Response:
     for name, value in headers:
         answer.headers[name.decode()] = value.decode("latin-1")
     return answer
-
-
-async def _not_found(ask: HttpAsk, error: Exception) -> Response:
-    path = ask.url.path
-    hint = "OpenAI clients use base_url '…/v1', Anthropic clients the address without '/v1'."
-    if path in openai.PATHS or path in anthropic.PATHS:
-        hint = "Use POST."
-    return await _failed(ask, NotFound(f"Farthing serves nothing at {ask.method} {path[:200]}.", hint=hint))

@@ -131,6 +131,14 @@ class DirectExchange:
         parts.append(b"transfer-encoding: chunked\r\n\r\n")
         self._transport.write(b"".join(parts))
 
+    def write_now(self, data: bytes) -> bool:
+        if self.disconnected:
+            return True
+        if self._protocol.flow.write_paused:
+            return False
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
     async def write(self, data: bytes) -> None:
         if self._protocol.flow.write_paused and not self.disconnected:
             await self._protocol.flow.drain()

@@ -1,15 +1,22 @@
 """Replaying traffic under the policy that served it gives the ledger that it gave, bit for bit, refusals included."""
 
+import asyncio
 import random
 from functools import cache
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from farthing import bootstrap, config
+from farthing.adapters.memory import MemoryBooks
 from farthing.adapters.tokenizers import BpeTokenizer
-from farthing.core.types import Scope, Usage
+from farthing.core.types import NO_TEXT, Held, Hold, Reservation, Scope, Usage
 from farthing.lab.replay import replay
+from farthing.lab.replay_books import ReplayBooks
+from farthing.lab.replay_time import VirtualLoop
+from farthing.ports.books import Settlement
 from farthing.sim.faults import FaultOrder, FaultRule
 from farthing.sim.settings import SimSettings
 from farthing.testing.world import Ask, World
@@ -36,8 +43,8 @@ FAULTS = (
 @cache
 def shared():
     """(price book, tokenizer): the same for every world."""
-    settings = config.parse(PROVIDERS, env={}, source="t")
-    return bootstrap.price_book(settings), BpeTokenizer()
+    chosen = config.parse(PROVIDERS, env={}, source="t")
+    return bootstrap.price_book(chosen), BpeTokenizer()
 
 
 def policy(rng: random.Random) -> str:
@@ -115,9 +122,9 @@ def traffic(rng: random.Random, count: int) -> list[Ask]:
 def live(seed: int, count: int = 40) -> World:
     """A random workload, served."""
     rng = random.Random(seed)
-    settings = config.parse(policy(rng), env={}, source="t")
+    chosen = config.parse(policy(rng), env={}, source="t")
     prices, tokens = shared()
-    world = World(settings, prices=prices, tokens=tokens, sim=SimSettings(seed=seed))
+    world = World(chosen, prices=prices, tokens=tokens, sim=SimSettings(seed=seed))
     picked = [one for one in FAULTS if rng.random() < 0.5]
     rules = tuple(FaultRule(fault=fault, rate=rate) for fault, rate in picked)
     world.sim.account.faults.install(FaultOrder(rules=rules, seed=seed))
@@ -125,14 +132,14 @@ def live(seed: int, count: int = 40) -> World:
     return world
 
 
-def replayed(world: World, settings=None):
+def replayed(world: World, other=None):
     prices, tokens = shared()
     entries, found = world.entries(), []
     exchanges = [msgspec.json.decode(msgspec.json.encode(one), type=type(one)) for one in world.exchanges()]
     replay(
         exchanges,
         lambda loop, provider, log: bootstrap.replay_services(
-            settings or world.settings, loop, provider, log, prices=prices, tokens=tokens
+            other or world.settings, loop, provider, log, prices=prices, tokens=tokens
         ),
         found.append,
         estimate=lambda logged, target: logged.usage or Usage(),
@@ -159,3 +166,99 @@ def test_replaying_under_the_same_policy_gives_every_entry_and_refusal_again(blo
             assert unaudited(one.entries) == unaudited(entries.get(logged.request_id, [])), where
             assert (one.outcome, one.status, one.error) == (logged.outcome, logged.status, logged.error), where
             assert one.fidelity != "estimated" or any(e.usage.source != "reported" for e in one.entries), where
+
+
+def test_a_replay_reads_nothing_of_prompts_that_the_log_did_not_keep():
+    world = live(3)
+    assert all(one.prompt is None for one in world.exchanges())
+    assert {one.logged.request.body for one in replayed(world)} == {NO_TEXT}
+
+
+def test_what_came_first_within_a_millisecond_decides_near_a_limit():
+    """The same log with the numbers of its acts turned round serves another of four calls that came at once."""
+    chosen = config.parse(PROVIDERS + '[[budgets]]\nname = "one"\nper = "day"\nrequests = 1\n', env={}, source="t")
+    prices, tokens = shared()
+    world = World(chosen, prices=prices, tokens=tokens)
+    chat = {"model": "gpt-4o-mini", "max_tokens": 20, "messages": [{"role": "user", "content": "hi"}]}
+    world.run(Ask(at_ms=0, body=chat) for _ in range(4))
+    errors = [one.error for one in sorted(world.exchanges(), key=lambda one: one.request_id)]
+    assert errors == ["", *["budget_exceeded:one"] * 3]
+    turned = []
+    for exchange in world.exchanges():
+        acts = tuple((at_ms, 100 - number if number > 0 else number - 100) for at_ms, number in exchange.acts)
+        turned.append(msgspec.structs.replace(exchange, acts=acts))
+    found: list = []
+    replay(
+        turned,
+        lambda loop, provider, log: bootstrap.replay_services(
+            chosen, loop, provider, log, prices=prices, tokens=tokens
+        ),
+        found.append,
+        estimate=lambda logged, target: Usage(),
+    )
+    assert [one.logged.request.id for one in found if not one.error] == ["r00003"]
+
+
+def amounts():
+    return st.integers(min_value=0, max_value=60)
+
+
+HOLDS = st.builds(
+    lambda counter, window, unit, limit, amount, hard, also: Hold(
+        counter=counter, window=window, unit=unit, limit=limit, amount=amount, hard=hard, also=also
+    ),
+    st.sampled_from(("a", "b", "c")),
+    st.sampled_from(("1", "2")),
+    st.sampled_from(("usd", "requests")),
+    st.sampled_from((50, 100)),
+    amounts(),
+    st.booleans(),
+    st.sampled_from(((), ("3",), ("3", "4"))),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.lists(HOLDS, max_size=4), st.booleans(), st.lists(amounts(), min_size=4, max_size=4))))
+def test_the_books_of_a_replay_decide_as_the_reference_store_does(script):
+    async def both() -> None:
+        mine, reference = ReplayBooks(), MemoryBooks()
+        opened = []
+        for number, (holds, settles, spent) in enumerate(script):
+            one = Reservation(
+                id=f"{number}", request_id=f"{number}", holds=tuple(holds), ceiling=None, expires_at_ms=10**15
+            )
+            answers = [await books.reserve(one, now_ms=number) for books in (mine, reference)]
+            assert answers[0] == answers[1]
+            if isinstance(answers[0], Held):
+                opened.append((one, tuple(spent[: len(holds)])))
+            if settles and opened:
+                ended, counted = opened.pop(0)
+                for books in (mine, reference):
+                    await books.settle(Settlement(reservation=ended, amounts=counted), now_ms=number)
+            counters = [(counter, window) for counter in "abc" for window in "1234"]
+            assert set(mine.balances(counters)) == set(reference.balances(counters))
+            assert mine.open_reservations() == reference.open_reservations()
+
+    asyncio.run(both())
+
+
+def test_a_loop_that_waits_for_nothing_says_so():
+    async def forever() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(RuntimeError, match="never happen"):
+        VirtualLoop(0).serve(iter([(0.0, forever)]))
+
+
+def test_time_jumps_and_what_is_due_first_happens_first():
+    loop, seen = VirtualLoop(1_000), []
+
+    async def sleeps(name: str, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        seen.append((name, loop.now_ms()))
+
+    def starts(name, seconds):
+        return lambda: sleeps(name, seconds)
+
+    loop.serve(iter([(0.0, starts("late", 86_400)), (1.0, starts("soon", 0.25)), (1.0, starts("at once", 0))]))
+    assert seen == [("at once", 2_000), ("soon", 2_250), ("late", 86_401_000)]

@@ -90,7 +90,7 @@ def test_conversations_without_a_baseline_are_refused_by_name():
         measure([Conversation(1.0, 1.0)], [Conversation(1.0, 1.0), Conversation(1.0, 0)])
 
 
-def test_student_quantiles_agree_with_the_tables():
+def teststudent_quantiles_agree_with_the_tables():
     table = {2: 4.303, 3: 3.182, 5: 2.571, 10: 2.228, 30: 2.042, 120: 1.980}
     for freedom, quantile in table.items():
         assert student(freedom, 0.95) == pytest.approx(quantile, rel=0.01)

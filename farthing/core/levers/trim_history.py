@@ -35,7 +35,7 @@ def apply(lever: TrimHistory, body: bytes, facts: Facts) -> bytes:
     if top is None or not said:
         return body
     groups = _groups(body, said)
-    first = _first_kept(lever, facts, [_size(said, group) for group in groups])
+    first = first_kept(lever, facts, [_size(said, group) for group in groups])
     gone = {place for group in groups[:first] for place in group}
     name = LISTS[facts.form]
     return spliced(body, without(body, top[name], [turn.span for turn in said], gone))
@@ -57,7 +57,7 @@ def _size(said: list[Turn], group: list[int]) -> int:
     return sum(said[place].span[1] - said[place].span[0] + 1 for place in group)
 
 
-def _first_kept(lever: TrimHistory, facts: Facts, sizes: list[int]) -> int:
+def first_kept(lever: TrimHistory, facts: Facts, sizes: list[int]) -> int:
     """The group that the history begins with, found by growing it turn by turn as it really grew."""
     above, goal = lever.above_tokens * BYTES_PER_TOKEN, lever.to_tokens * BYTES_PER_TOKEN
     first = window = 0

@@ -1,4 +1,4 @@
-"""The reports' API in the gateway's OpenAPI document: ``/api/v1/<report>`` answers what the page of that name shows."""
+"""The reports' API in the OpenAPI document: ``/api/v1/<report>`` answers what the page of that name shows."""
 
 from typing import Any, Final
 
@@ -38,7 +38,10 @@ def _parameter(name: str, schema: dict[str, Any], description: str) -> dict[str,
 
 
 def _error(why: str) -> dict[str, Any]:
-    return {"description": why, "content": {"application/json": {"schema": {"type": "object", "required": ["error"]}}}}
+    return {
+        "description": why,
+        "content": {"application/json": {"schema": {"type": "object", "required": ["error"]}}},
+    }
 
 
 _ERRORS: Final = {

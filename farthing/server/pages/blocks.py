@@ -129,6 +129,12 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     lead: str = ""
     blocks: tuple[Block, ...] = ()
 
+    @property
+    def draws(self) -> bool:
+        """It has figures, or may get some while its inputs move."""
+        live = any(isinstance(block, Form) and block.live for block in self.blocks)
+        return live or any(block.figure is not None for block in self.tables())
+
     def tables(self) -> tuple[TableBlock, ...]:
         """The tables in the order of the page."""
         return tuple(block for block in self.blocks if isinstance(block, TableBlock))

@@ -78,7 +78,7 @@ class Dashboard:
             try:
                 return await endpoint(ask)
             except FarthingError as error:
-                return self._failed(ask, error)
+                return self.failed(ask, error)
 
         return answer
 
@@ -226,11 +226,10 @@ class Dashboard:
             here = ask.url.path + (f"?{ask.url.query}" if ask.url.query else "")
             target = "/signin" if ask.method != "GET" or here == "/" else f"/signin?next={quote(here, safe='')}"
             return guard.secured(RedirectResponse(target, 303))
-        return self._failed(
-            ask, Unauthorized("Sign in first.", hint="Programs send name and password by HTTP Basic.")
-        )
+        return self.failed(ask, Unauthorized("Sign in first.", hint="Programs send name and password by HTTP Basic."))
 
-    def _failed(self, ask: HttpAsk, error: FarthingError) -> Response:
+    def failed(self, ask: HttpAsk, error: FarthingError) -> Response:
+        """What went wrong, in the form that was asked for."""
         path = ask.url.path
         status = error.http_status
         if path.endswith((".json", ".csv")) or path.startswith("/api/"):

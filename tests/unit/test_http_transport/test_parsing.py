@@ -56,8 +56,11 @@ def reference(raw: bytes) -> Answer:
     return None
 
 
-async def observed(http: HttpTransport, pieces: Sequence[bytes], *, whole: bool) -> Answer:
-    """What the transport makes of it, read whole or in chunks; every piece is written by itself."""
+WAYS = ("whole", "chunks", "passed on")
+
+
+async def observed(http: HttpTransport, pieces: Sequence[bytes], *, way: str) -> Answer:
+    """What the transport makes of it, taken in one of the three ways; every piece is written by itself."""
 
     ended = asyncio.Event()
 
@@ -78,8 +81,15 @@ async def observed(http: HttpTransport, pieces: Sequence[bytes], *, whole: bool)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     try:
         reply = await http.send(HttpRequest(method="POST", url=url, headers=()), timeouts=PATIENT)
-        parts = [await reply.read()] if whole else [chunk async for chunk in reply.chunks()]
-        assert whole or b"" not in parts
+        if way == "whole":
+            parts = [await reply.read()]
+        elif way == "chunks":
+            parts = [chunk async for chunk in reply.chunks()]
+        else:
+            parts = []
+            while await reply.pass_on(lambda chunk: parts.append(chunk) or len(parts) % 3 > 0):
+                pass
+        assert way == "whole" or b"" not in parts
         return reply.status, reply.headers, b"".join(parts)
     except ProviderFailed:
         return None
@@ -93,15 +103,15 @@ async def observed(http: HttpTransport, pieces: Sequence[bytes], *, whole: bool)
 async def test_an_answer_cut_at_any_byte_means_what_h11_reads(http, raw):
     expected = reference(raw)
     for cut in range(len(raw)):
-        got = await observed(http, (raw[:cut], raw[cut:]) if cut else (raw,), whole=bool(cut % 2))
+        got = await observed(http, (raw[:cut], raw[cut:]) if cut else (raw,), way=WAYS[cut % 3])
         assert got == expected, f"cut at {cut}"
 
 
 @pytest.mark.parametrize("raw", SAMPLES)
 async def test_an_answer_that_comes_byte_by_byte_means_what_h11_reads(http, raw):
     pieces = [raw[index : index + 1] for index in range(len(raw))]
-    for whole in (True, False):
-        assert await observed(http, pieces, whole=whole) == reference(raw)
+    for way in WAYS:
+        assert await observed(http, pieces, way=way) == reference(raw)
 
 
 TOKENS = st.text("abcdefgh-", min_size=1, max_size=8).map(lambda text: b"x" + text.encode())
@@ -129,15 +139,15 @@ def answers(draw: st.DrawFn) -> bytes:
 
 
 @settings(max_examples=150, deadline=None)
-@given(raw=answers(), cuts=st.lists(st.integers(0, 2_000), max_size=6), whole=st.booleans())
-def test_any_answer_cut_anywhere_means_what_h11_reads(raw, cuts, whole):
+@given(raw=answers(), cuts=st.lists(st.integers(0, 2_000), max_size=6), way=st.sampled_from(WAYS))
+def test_any_answer_cut_anywhere_means_what_h11_reads(raw, cuts, way):
     edges = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
     pieces = [raw[start:end] for start, end in itertools.pairwise(edges)]
 
     async def once() -> Answer:
         http = HttpTransport()
         try:
-            return await observed(http, pieces, whole=whole)
+            return await observed(http, pieces, way=way)
         finally:
             await http.close()
 

@@ -3,6 +3,8 @@
 import re
 from datetime import UTC, datetime
 
+import msgspec
+
 from farthing.core.allocation import UNALLOCATED, AllocationRules, Rule, allocate, owner_of
 from farthing.core.dimensions import is_dimension
 from farthing.core.errors import BadRequest
@@ -63,9 +65,15 @@ def build(ask: Ask) -> Page:
             table=table,
             figure=figures.ranked(table, "owner", "cost") if whole else None,
             describes="What each owner bears.",
-            empty="Nothing was booked in this month.",
         ),
     ]
+    if not rows:
+        blocks[-1] = TableBlock(
+            id="owners",
+            table=msgspec.structs.replace(table, rows=(), total=None),
+            empty="Nothing was booked in this month.",
+            command=f"farthing chargeback --month {month}",
+        )
     if preview is not None:
         blocks.append(
             TableBlock(

@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +98,9 @@ def _entry(
         else Charge(lines=(), total=None, state="unpriced", reason="unknown_model", price_ref="book-1"),
         latency_ms=int(chance.lognormvariate(7, 0.5)),
     )  # fmt: skip
+
+
+def day_start() -> int:
+    """When today began, in UTC."""
+    now_ms = time.time_ns() // 1_000_000
+    return now_ms - now_ms % DAY_MS
