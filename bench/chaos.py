@@ -459,7 +459,8 @@ def page(rows: dict[str, list[Result]], seed: int, disks: set[str]) -> str:
         f"Disk full: {', '.join(sorted(disks))}. Clock: the gateway's own, moved through a file that only its tests"
         " read.",
         "",
-        "| store | fault | times | answers | lost | doubled | overspent, nano-USD | billed, not booked | not caught up | healed in |",
+        "| store | fault | times | answers | lost | doubled | overspent, nano-USD | billed, not booked |"
+        " not caught up | healed in |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for store, results in rows.items():
@@ -468,7 +469,8 @@ def page(rows: dict[str, list[Result]], seed: int, disks: set[str]) -> str:
             sums = totals(of_kind)
             lines.append(
                 f"| {store} | {kind} | {len(of_kind)} | {sums['answers']} | {sums['lost']} | {sums['doubled']} |"
-                f" {sums['overspend_nusd']} | {sums['unbooked_nusd']} | {sums['behind']} | {max(one.healed_s for one in of_kind)} s |"
+                f" {sums['overspend_nusd']} | {sums['unbooked_nusd']} | {sums['behind']}"
+                f" | {max(one.healed_s for one in of_kind)} s |"
             )
     return "\n".join(lines) + "\n"
 

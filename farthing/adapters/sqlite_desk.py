@@ -30,7 +30,7 @@ from farthing.adapters.sqlite_rows import (
     reservation_from_row,
 )
 from farthing.core.errors import Conflict
-from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
+from farthing.core.types import Denied, Held, LedgerEntry, Reservation
 
 TOMBSTONES_MAX: Final = 8_192
 """Ended reservations remembered, so that a repeated act is recognised without asking the file."""
@@ -108,9 +108,10 @@ class Desk:
             return False
         needed: dict[Account, int] = {}
         for hold in reservation.holds:
-            account = self._account(counter_key(hold))
+            account = self._account((hold.counter, hold.window, hold.unit))
             needed[account] = need = needed.get(account, 0) + hold.amount
-            if hold.also or hold.limit != account.limit or need > account.sure() or account.sure() <= 0:
+            sure = account.sure()
+            if hold.also or hold.limit != account.limit or need > sure or sure <= 0:
                 return False
             if not hold.hard and not account.fits(need):
                 return False
@@ -158,10 +159,10 @@ class Desk:
             elif known is not reservation and known != reservation:
                 raise _conflict(reservation)
             else:
-                self._close(reservation, group)
+                accounts = self._close(reservation, group)
                 if not settlement.entries:
                     group.voided.append(reservation.id)
-                self._count(reservation.holds, settlement.amounts or (0,) * len(reservation.holds), group)
+                self._count(accounts, settlement.amounts or (0,) * len(accounts), group)
             ids = tuple([entry.id for entry in settlement.entries])
             self._bury(Tombstone(reservation, settlement.amounts, ids), group)
         group.entry_rows += rows
@@ -196,7 +197,8 @@ class Desk:
                 counted = tuple(hold.amount for hold in reservation.holds)
             elif ids and not rows:
                 return None
-        self._count(reservation.holds, amount_deltas(reservation, settlement.amounts, counted), group)
+        accounts = [self._account(counter_key(hold)) for hold in reservation.holds]
+        self._count(accounts, amount_deltas(reservation, settlement.amounts, counted), group)
         return rows
 
     def _unbooked(self, act: Settle, group: Group) -> Sequence[Row]:
@@ -213,14 +215,15 @@ class Desk:
                 raise Conflict(f"Entry {entry.id} is already booked with other content.")
         return rows
 
-    def _count(self, holds: Sequence[Hold], amounts: Iterable[int], group: Group) -> None:
-        for hold, amount in zip(holds, amounts, strict=True):
-            account = self._account(counter_key(hold))
+    def _count(self, accounts: Sequence[Account], amounts: Iterable[int], group: Group) -> None:
+        recalled = self.room.recalled
+        for account, amount in zip(accounts, amounts, strict=True):
             group.touch(account)
             account.posted += amount
             if account.limit is not None:
-                tight = account.exact or account.key in self.room.recalled
-                account.authority = account.held if tight else max(account.authority - amount, account.held)
+                held, left = account.held, account.authority - amount
+                tight = account.exact or (recalled and account.key in recalled)
+                account.authority = held if tight or left < held else left
 
     # Keeping
 
@@ -309,23 +312,30 @@ class Desk:
         self._expiries.add(reservation, self.open)
         group.undo.append(lambda: self.open.pop(reservation.id, None))
 
-    def _close(self, reservation: Reservation, group: Group) -> None:
-        """Hold it no longer; a row that was never written need not be deleted."""
+    def _close(self, reservation: Reservation, group: Group) -> list[Account]:
+        """Hold it no longer; a row that was never written need not be deleted. Its accounts, by hold."""
         del self.open[reservation.id]
-        group.undo.append(lambda: self._reopen(reservation))
+        recalled = self.room.recalled
+        accounts = []
         for hold in reservation.holds:
-            account = self._account(counter_key(hold))
-            group.hold(account, -hold.amount)
-            if account.limit is not None and (account.exact or account.key in self.room.recalled):
+            account = self._account((hold.counter, hold.window, hold.unit))
+            accounts.append(account)
+            group.touch(account)
+            account.held -= hold.amount
+            if account.limit is not None and (account.exact or (recalled and account.key in recalled)):
                 account.authority = account.held
+        group.undo.append(lambda: self._reopen(reservation, accounts))
         waiting = self._unwritten.pop(reservation.id, None)
         if waiting is not None:
             group.undo.append(lambda: self._unwritten.__setitem__(reservation.id, waiting))
         elif group.reservation_rows.pop(reservation.id, None) is None:
             group.ended.append(reservation.id)
         group.over.append(reservation.id)
+        return accounts
 
-    def _reopen(self, reservation: Reservation) -> None:
+    def _reopen(self, reservation: Reservation, accounts: Sequence[Account]) -> None:
+        for account, hold in zip(accounts, reservation.holds, strict=True):
+            account.held += hold.amount
         self.open[reservation.id] = reservation
         self._expiries.add(reservation, self.open)
 

@@ -45,6 +45,7 @@ COMMANDS: Final = MappingProxyType(
         "price": ("farthing.cli.price:price", "Look at the price book."),
         "optimize": ("farthing.cli.optimize:optimize", "What could cost less, and the policy that tries it."),
         "undo": ("farthing.cli.optimize:undo", "Take back the last change of optimize."),
+        "batch": ("farthing.cli.batch:batch", "Batches at half the price: their ceiling, their results."),
         "estimate": ("farthing.cli.estimate:estimate", "What prompts would cost, as ranges."),
         "compare": ("farthing.cli.estimate:compare", "One prompt at several models: tokens, cost, whether it fits."),
         "calc": ("farthing.cli.calc:calc", "Work out bills and savings, with the formulas."),
@@ -57,6 +58,9 @@ COMMANDS: Final = MappingProxyType(
         "baseline": ("farthing.cli.baseline:baseline", "The traffic by which pull requests are priced."),
         "diff": ("farthing.cli.diff:diff", "What a change of prompts and policy costs a month."),
         "ci": ("farthing.cli.ci:ci", "The gate of a pull request: ci check."),
+        "maturity": ("farthing.cli.maturity:maturity", "How far the practice is, and what to do next."),
+        "audit": ("farthing.cli.audit:audit", "Who changed policy, prices and keys."),
+        "mcp": ("farthing.cli.mcp:mcp", "Serve cost questions to agents (Model Context Protocol, stdio)."),
         "version": ("farthing.cli.status:version", "Print the version."),
     }
 )

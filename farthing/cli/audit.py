@@ -21,7 +21,9 @@ class AuditStores(Protocol):
 @click.command()
 @since_option("all")
 @click.option("--subject", default="", help="Only policy, prices, key, allocation…")
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many, newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="At most so many, newest first."
+)
 @format_option()
 @pass_app
 def audit(app: App, since: int, subject: str, limit: int, form: Format) -> None:

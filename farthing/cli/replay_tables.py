@@ -39,9 +39,9 @@ def bill_table(before: Bill, after: Bill, *, title: str, notes: Sequence[str] = 
         columns=(
             Column(name="fidelity", title="fidelity"),
             Column(name="requests_before", title="requests", kind="int"),
-            Column(name="before_nusd", title="before", kind="usd"),
+            Column(name="before", title="before", kind="usd"),
             Column(name="requests_after", title="requests", kind="int"),
-            Column(name="after_nusd", title="after", kind="usd"),
+            Column(name="after", title="after", kind="usd"),
             Column(name="meaning", title="meaning"),
         ),
         rows=tuple(rows),
@@ -86,8 +86,8 @@ def levers_table(ordered: Mapping[str, int], fair: Mapping[str, int] | None, sav
         title="What each section of the policy saves",
         columns=(
             Column(name="section", title="section"),
-            Column(name="ordered_nusd", title="in order", kind="usd"),
-            Column(name="shapley_nusd", title="Shapley", kind="usd"),
+            Column(name="ordered", title="in order", kind="usd"),
+            Column(name="shapley", title="Shapley", kind="usd"),
             Column(name="share", title="share", kind="percent"),
         ),
         rows=rows,
@@ -101,9 +101,9 @@ def changed_table(changed: Sequence[Changed]) -> Table:
     columns = (
         Column(name="request", title="request"),
         Column(name="before", title="was"),
-        Column(name="before_nusd", title="booked", kind="usd"),
+        Column(name="before", title="booked", kind="usd"),
         Column(name="after", title="would be"),
-        Column(name="after_nusd", title="cost", kind="usd"),
+        Column(name="after", title="cost", kind="usd"),
         Column(name="fidelity", title="fidelity"),
     )
     rows: tuple[Row, ...] = tuple(

@@ -1,4 +1,4 @@
-"""``[allocation]``: whose cost it is, in rules and shared pools. Checked by ``core.allocation.problems`` as a whole."""
+"""``[allocation]``: whose cost it is, in rules and shared pools. ``core.allocation`` checks them as a whole."""
 
 from typing import Final, get_args
 
@@ -13,7 +13,8 @@ def _dimension(value: object) -> object:
     if is_dimension(name):
         return name
     known = (*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS)
-    raise Wrong(f"is {shown(value)}, no dimension; allowed: {', '.join(known)}, tag:<name>{did_you_mean(name, known)}")
+    hint = did_you_mean(name, known)
+    raise Wrong(f"is {shown(value)}, no dimension; allowed: {', '.join(known)}, tag:<name>{hint}")
 
 
 def _pattern(value: object) -> object:

@@ -1,9 +1,9 @@
 """What another model would have consumed: estimates from the log itself, with the error they carry.
 
 A request that one model answered is estimated at another by two ratios: tokens per byte of prompt, and length of
-answers under the request's own cap, both of prompts about as large. A request that nobody answered is estimated by the
-same means of its model. All of it comes from the answers in the log; where the log knows too few of them a prior with
-a wide error stands in, and the estimate says so.
+answers under the request's own cap, both of prompts about as large. A request that nobody answered is estimated by
+the same means of its model. All of it comes from the answers in the log; where the log knows too few of them a prior
+with a wide error stands in, and the estimate says so.
 """
 
 import math

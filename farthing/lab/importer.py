@@ -197,7 +197,7 @@ class Batch:
             ("source", self._plan.source.name),
             ("line", str(row.line)),
             ("priced_at_ms", priced),
-            ("calls", str(row.calls)),
+            *((("calls", str(row.calls)),) if row.calls != 1 else ()),
         )
         return (Decision(stage="import", action="book", reason="imported", evidence=evidence),)
 

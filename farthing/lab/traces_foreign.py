@@ -1,4 +1,4 @@
-"""Exports of other tools as flat rows: LiteLLM, Langfuse, Helicone, OpenAI's and Anthropic's usage reports, OTLP JSON.
+"""Exports of other tools as flat rows: LiteLLM, Langfuse, Helicone, OpenAI's and Anthropic's usage, OTLP JSON.
 
 Every layout turns one record of its tool into rows of the fields that ``farthing.lab.traces`` reads. ``input`` counts
 all input tokens, ``cached`` and ``written_*`` are parts of it, ``cost`` is what the tool itself says, in dollars.

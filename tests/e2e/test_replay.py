@@ -31,10 +31,11 @@ def ask(home: Path, *words: str):
     return CliRunner().invoke(main, arguments)
 
 
-def policy(home: Path, name: str, text: str) -> str:
-    """A policy file: the demo's own settings and more."""
+def policy(home: Path, name: str) -> str:
+    """The demo's own policy with a cache and a lower cap."""
     path = home / name
-    path.write_text(text + "\n" + (home / "farthing.toml").read_text(), encoding="utf-8")
+    text = (home / "farthing.toml").read_text().replace("output_tokens_max = 2000", "output_tokens_max = 100")
+    path.write_text(text + '\n[[cache]]\nname = "all"\nttl = "1h"\n', encoding="utf-8")
     return str(path)
 
 
@@ -70,11 +71,11 @@ def test_its_own_policy_decides_alike(home):
 
 
 def test_a_cache_and_its_share_of_the_saving_sum_to_the_difference(home):
-    other = policy(home, "cached.toml", 'on_disconnect = "cancel"\n[[cache]]\nname = "all"\nttl = "1h"\n')
+    other = policy(home, "cached.toml")
     result = ask(home, "--policy", other, "--format", "json", "--state", str(home / "state.json"))
     assert result.exit_code == 0, result.output
     bill, _, levers, *_ = json.loads(result.output)
-    assert {row["section"] for row in levers["rows"]} == {"cache", "on_disconnect"}
+    assert {row["section"] for row in levers["rows"]} == {"cache", "limits"}
     total = bill["total"]
     saved = total["before_nusd"] - total["after_nusd"]
     assert saved > 0

@@ -1,5 +1,7 @@
 """Exports of other tools, in the shapes that they write: booked totals are the source's own, twice books nothing."""
 
+# ruff: noqa: E501
+
 import csv
 import io
 import json

@@ -117,7 +117,13 @@ def build(evidence: Evidence) -> Table:
     """Steps in their order; the note names the level and the next step."""
     found = steps(evidence)
     rows: list[Row] = [
-        (f"{step.level} {LEVELS[step.level]}", step.name, "yes" if step.met else "no", step.evidence, step.next or None)
+        (
+            f"{step.level} {LEVELS[step.level]}",
+            step.name,
+            "yes" if step.met else "no",
+            step.evidence,
+            step.next or None,
+        )
         for step in found
     ]
     level = level_of(found)

@@ -10,13 +10,23 @@ import msgspec
 
 from farthing.core.dimensions import scope_value
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
+from farthing.insight.series import add, day_ms
 from farthing.ports.books import Ledger, Newest
 from farthing.server.pages.state import DAY_MS, Where
 
 CLOSED_S: Final = 300.0
 """How long the answer about closed days is kept: a correction of the past shows after that at the latest."""
 LIVE_S: Final = 2.0
+"""How long the answer about today is kept, or this many times what it took:"""
+LIVE_FACTOR: Final = 20
+LIVE_MAX_S: Final = 30.0
+REOPEN_S: Final = 60.0
+"""How often an export is opened anew, to see what was added."""
+LOOK_BACK_DAYS: Final = 40
 ANSWERS_MAX: Final = 512
+
+
+Opener = Callable[[], Ledger]
 
 
 class ScopedLedger:
@@ -54,39 +64,71 @@ class ScopedLedger:
 
 
 class RememberedLedger:
-    """Answers about closed days are remembered; today is asked anew. Any thread; no question is asked twice at once.
+    """Answers about closed days are remembered; what is younger is asked anew. Any thread.
 
-    A query grouped by day or hour is split where today begins: the groups of both parts are disjoint, so that the
-    answer is the ledger's own.
+    A question is split where the open part begins, and both answers are added up group by group. That is the ledger's
+    own answer, because all entries of a request bear the moment at which it was received.
     """
 
-    def __init__(self, opener: Callable[[], Ledger], now_ms: Callable[[], int]) -> None:
-        self._opener = opener
+    def __init__(
+        self, history: Callable[[], Ledger], ledger: Callable[[], Ledger], now_ms: Callable[[], int]
+    ) -> None:
+        """``history``: what closed days are read from, the ledger or an export of it; ``ledger``: what is fresh."""
+        self._history = history
+        self._ledger = ledger
         self._now_ms = now_ms
+        self._open: tuple[float, Ledger] | None = None
+        self._edge: tuple[float, int] | None = None
         self._answers: OrderedDict[LedgerQuery, tuple[float, tuple[Totals, ...]]] = OrderedDict()
         self._asking: dict[LedgerQuery, threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._lock, self._one = threading.Lock(), threading.Lock()
 
     def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
-        now_ms = self._now_ms()
-        today_ms = now_ms - now_ms % DAY_MS
+        edge_ms = self._edge_ms()
         until_ms = query.until_ms
-        if until_ms is not None and until_ms <= today_ms:
-            return self._ask(query, CLOSED_S)
-        days = any(name in ("day", "hour") for name in query.group_by)
-        if not days or (query.since_ms or 0) >= today_ms:
-            return self._ask(_open(query, now_ms), LIVE_S)
-        past = self._ask(msgspec.structs.replace(query, until_ms=today_ms), CLOSED_S)
-        live = self._ask(_open(msgspec.structs.replace(query, since_ms=today_ms), now_ms), LIVE_S)
-        return tuple(sorted((*past, *live), key=lambda row: row.group))
+        if until_ms is not None and until_ms <= edge_ms:
+            return self._ask(query, self._past)
+        live = _open(query, self._now_ms())
+        if (query.since_ms or 0) >= edge_ms:
+            return self._ask(live, self._present)
+        past = self._ask(msgspec.structs.replace(query, until_ms=edge_ms), self._past)
+        return _added(past, self._ask(msgspec.structs.replace(live, since_ms=edge_ms), self._present))
 
     def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]:
-        return self._opener().entries(request_id=request_id, since_ms=since_ms, after=after)
+        return self._ledger().entries(request_id=request_id, since_ms=since_ms, after=after)
 
     def exchanges(self, *, since_ms: int = 0, after: str = "") -> Iterator[Exchange]:
-        return self._opener().exchanges(since_ms=since_ms, after=after)
+        return self._ledger().exchanges(since_ms=since_ms, after=after)
 
-    def _ask(self, query: LedgerQuery, keep_s: float) -> tuple[Totals, ...]:
+    def _edge_ms(self) -> int:
+        """Where the open part begins: today, or the last day that the export has when that is earlier."""
+        now_ms = self._now_ms()
+        today_ms = now_ms - now_ms % DAY_MS
+        if self._history == self._ledger:
+            return today_ms
+        known = self._edge
+        if known is None or known[0] < time.monotonic():
+            days = self._past(LedgerQuery(group_by=("day",), since_ms=today_ms - LOOK_BACK_DAYS * DAY_MS))
+            last = max((row.group[0] for row in days), default="")
+            at_ms = day_ms(last) if last else today_ms - LOOK_BACK_DAYS * DAY_MS
+            known = self._edge = (time.monotonic() + REOPEN_S, at_ms)
+        return min(today_ms, known[1])
+
+    def _past(self, query: LedgerQuery) -> tuple[Totals, ...]:
+        """From the history, which stays open for a while: opening an export takes longer than asking it."""
+        if self._history == self._ledger:
+            return self._ledger().totals(query)
+        with self._one:
+            if self._open is None or self._open[0] < time.monotonic():
+                if self._open is not None:
+                    _close(self._open[1])
+                self._open = (time.monotonic() + REOPEN_S, self._history())
+            return self._open[1].totals(query)
+
+    def _present(self, query: LedgerQuery) -> tuple[Totals, ...]:
+        return self._ledger().totals(query)
+
+    def _ask(self, query: LedgerQuery, read: Callable[[LedgerQuery], tuple[Totals, ...]]) -> tuple[Totals, ...]:
         with self._lock:
             known = self._answers.get(query)
             asking = self._asking.setdefault(query, threading.Lock())
@@ -97,21 +139,29 @@ class RememberedLedger:
                 known = self._answers.get(query)
             if known is not None and known[0] > time.monotonic():
                 return known[1]
-            ledger = self._opener()
-            try:
-                rows = ledger.totals(query)
-            finally:
-                close = getattr(ledger, "close", None)
-                if close is not None:
-                    close()
+            began = time.monotonic()
+            rows = read(query)
+            took = time.monotonic() - began
+        keep = CLOSED_S if read == self._past else min(LIVE_MAX_S, max(LIVE_S, LIVE_FACTOR * took))
         with self._lock:
-            self._answers[query] = (time.monotonic() + keep_s, rows)
+            self._answers[query] = (time.monotonic() + keep, rows)
             self._answers.move_to_end(query)
             while len(self._answers) > ANSWERS_MAX:
                 self._asking.pop(self._answers.popitem(last=False)[0], None)
-            if query not in self._answers:
-                self._asking.pop(query, None)
         return rows
+
+
+def _added(first: tuple[Totals, ...], second: tuple[Totals, ...]) -> tuple[Totals, ...]:
+    groups = {row.group: row for row in first}
+    for row in second:
+        groups[row.group] = add((groups[row.group], row), row.group) if row.group in groups else row
+    return tuple(groups[group] for group in sorted(groups))
+
+
+def _close(ledger: Ledger) -> None:
+    close = getattr(ledger, "close", None)
+    if close is not None:
+        close()
 
 
 def _open(query: LedgerQuery, now_ms: int) -> LedgerQuery:

@@ -41,7 +41,7 @@ class Dashboard:
         self._sources = sources
         self._door = Door(sources.settings, sources.now_ms)
         self._drawing = Drawing()
-        self._remembered = RememberedLedger(sources.reports, sources.now_ms)
+        self._remembered = RememberedLedger(sources.reports, sources.ledger, sources.now_ms)
         self._secret = sources.secret()
 
     def routes(self) -> list[Route]:

@@ -1,0 +1,361 @@
+"""A gateway built from its settings: every port gets its adapter here."""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+from collections import ChainMap
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from farthing import config
+from farthing.adapters import analytics, store_opening
+from farthing.adapters.alert_sinks import open_alert_log, open_sinks
+from farthing.adapters.codecs import codec_of, secret_of
+from farthing.adapters.http import HttpTransport
+from farthing.adapters.http_library import LibraryTransport
+from farthing.adapters.newest import ReadNewest
+from farthing.adapters.price_feeds import load_default_book, price_files
+from farthing.adapters.sqlite_newest import SqliteNewest
+from farthing.adapters.store_opening import GatewayBooks, ReadableLedger, books_gauges
+from farthing.adapters.system import RandomIds, SteadyClock, SystemClock
+from farthing.adapters.tokenizers_calibrated import CalibratedTokenizer
+from farthing.bootstrap.caching import caching_of, similar_of, tokenizer
+from farthing.bootstrap.home import (
+    DASHBOARD_SECRET_FILE,
+    ledger_path,
+    made_home,
+    own_secret,
+    salt_of,
+    worker_name,
+)
+from farthing.bootstrap.opening import note_state
+from farthing.bootstrap.pricing import list_price, price_book
+from farthing.bootstrap.routing import routed, routing_of
+from farthing.config import ProviderSettings, Settings, dialect_of
+from farthing.core.budget import Budgets
+from farthing.core.errors import StoreFailed
+from farthing.core.policy import Policy
+from farthing.core.routing import Routes
+from farthing.core.types import Dialect
+from farthing.engine.alerting import Alerting, is_wanted, make_alerting
+from farthing.engine.background import Background
+from farthing.engine.levers import Levers
+from farthing.engine.record import Recorder
+from farthing.engine.services import Services, Upstream
+from farthing.ports.books import Ledger
+from farthing.ports.clock import Clock
+from farthing.ports.provider import Timeouts, Transport
+from farthing.server.admin import Admin
+from farthing.server.app import App, Gateway
+from farthing.server.auth import Doorman
+from farthing.server.metrics import Metrics
+from farthing.server.models import Catalogue, Models
+from farthing.server.outcomes import OutcomesApi
+from farthing.server.pages.ask import Sources
+from farthing.server.pages.site import Dashboard
+
+_LOG = logging.getLogger("farthing.bootstrap")
+
+_RETENTION_S = 3_600
+
+
+def _catalogue(provider: ProviderSettings, secret: str, dialect: Dialect) -> Catalogue:
+    headers = [(name.lower().encode(), value.encode()) for name, value in provider.headers]
+    if secret and provider.kind == "openai":
+        headers.append((b"authorization", b"Bearer " + secret.encode()))
+    elif secret:
+        headers.append((b"x-api-key" if provider.kind == "anthropic" else b"api-key", secret.encode()))
+    base = provider.base_url.rstrip("/")
+    url = f"{base}/models"
+    if provider.kind == "azure":
+        url = f"{base.removesuffix('/openai')}/openai/models?api-version={provider.api_version or '2024-10-21'}"
+    return Catalogue(
+        name=provider.name,
+        dialect=dialect,
+        url=url,
+        headers=tuple(headers),
+        passes_credentials=not secret,
+    )
+
+
+class _Gauged(Protocol):
+    """A part that has figures for metrics."""
+
+    def gauges(self) -> dict[str, float]: ...
+
+
+@dataclass(slots=True)
+class Installation:
+    """One running gateway: its application and what must be started and stopped with it."""
+
+    settings: Settings
+    app: App
+    services: Services
+    books: GatewayBooks
+    transports: tuple[Transport, ...]
+    stopping: bool = False
+    retention: "asyncio.Task[None] | None" = None
+    shipping: analytics.Shipping | None = None
+    alerting: Alerting | None = None
+    counter: CalibratedTokenizer | None = None
+
+    async def start(self) -> None:
+        """Opens the ledger and starts the background work; the loop must be running."""
+        await self.books.start()
+        self.services.background.start()
+        if self.services.caching is not None:
+            await self.services.caching.start()
+        self.retention = asyncio.get_running_loop().create_task(self._retain())
+        if self.shipping is not None:
+            self.shipping.start()
+        if self.alerting is not None:
+            await self.alerting.start()
+        await asyncio.to_thread(self._note)
+
+    def _note(self) -> None:
+        """What this gateway runs under, for the audit log; a store that is away now is no reason not to serve."""
+        with contextlib.suppress(StoreFailed):
+            now_ms = self.services.clock.now_ms()
+            note_state(self.settings, at_ms=now_ms, by="gateway", prices_ref=self.services.prices.ref)
+
+    async def stop(self) -> None:
+        """Finishes or settles what is in flight, then closes everything."""
+        self.stopping = True
+        if self.retention is not None:
+            self.retention.cancel()
+            await asyncio.gather(self.retention, return_exceptions=True)
+        if self.shipping is not None:
+            await self.shipping.stop()
+        await self.services.background.close(self.settings.server.shutdown_timeout_ms)
+        if self.alerting is not None:
+            await self.alerting.stop()
+        if self.services.caching is not None:
+            await self.services.caching.close()
+        if self.counter is not None:
+            await asyncio.to_thread(self.counter.close)
+        for transport in self.transports:
+            await transport.close()
+        await self.books.close()
+
+    async def _retain(self) -> None:
+        """Once an hour, exchanges older than the policy keeps them are deleted; the ledger never is."""
+        keep_ms = self.services.policy.log.retention_days * 86_400_000
+        while True:
+            try:
+                await self.books.prune(self.services.clock.now_ms() - keep_ms)
+            except StoreFailed as error:
+                _LOG.warning("old exchanges could not be deleted: %s", error)
+            await asyncio.sleep(_RETENTION_S)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Installation"]:
+        """Started inside, stopped outside, whatever happens."""
+        await self.start()
+        try:
+            yield self
+        finally:
+            await self.stop()
+
+
+def build(
+    settings: Settings,
+    *,
+    env: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    steady: Clock | None = None,
+) -> Installation:
+    """A gateway from its settings. Raises :class:`ConfigError` with every problem."""
+    env = os.environ if env is None else env
+    steady = steady or clock or SteadyClock()
+    clock = clock or SystemClock()
+    made_home(settings)
+    policy = settings.policy
+    shared = HttpTransport(ca_file=env.get("SSL_CERT_FILE", ""))
+    transports, upstreams, catalogues = _providers(settings, env, shared)
+    routes = Routes((routed(provider) for provider in settings.providers), policy.fallbacks)
+    books = store_opening.open_books(settings, worker=worker_name(), env=env)
+    background = Background(books, steady)
+    shipping = _shipping(settings, env, clock)
+    budgets = Budgets(policy.budgets)
+    alerting = _alerting(settings, budgets, books, env, clock)
+    parts: list[_Gauged] = [part for part in (shipping, alerting) if part is not None]
+    caching = caching_of(settings, env, clock)
+    metrics = Metrics(
+        lambda: dict(ChainMap(_gauges(background), books_gauges(books), *(part.gauges() for part in parts))),
+        caching.counters if caching is not None else None,
+    )
+    salt = salt_of(settings)
+    counter = tokenizer(settings)
+    prices = price_book(settings)
+    services = Services(
+        policy=policy,
+        routes=routes,
+        upstreams=upstreams,
+        prices=prices,
+        budgets=budgets,
+        books=books,
+        clock=clock,
+        steady=steady,
+        tokens=counter,
+        usage_listener=counter,
+        telemetry=metrics,
+        background=background,
+        salt=salt,
+        policy_ref=policy.ref,
+        watch=alerting.watch if alerting is not None else None,
+        actions=alerting.actions if alerting is not None else None,
+        caching=caching,
+        routing=routing_of(settings),
+        levers=Levers(policy.levers, prices) if policy.levers else None,
+        request_limits=budgets.single,
+        timeouts=_timeouts(policy),
+    )
+    recorder = Recorder(text=policy.log.text, redact=policy.log.redact, salt=salt, policy_ref=policy.ref)
+    similar = similar_of(settings, services, recorder, transports, env)
+    if similar is not None and caching is not None:
+        caching.recall = similar
+        parts.append(similar)
+    doorman = Doorman(store_opening.open_keys(settings, env), clock)
+    admin = _admin(
+        settings, env, clock, doorman, metrics, Models(catalogues, transports, routes, clock),
+        ready=lambda: _not_ready(installation),
+    )  # fmt: skip
+    gateway = Gateway(services=services, recorder=recorder, doorman=doorman, ids=RandomIds(), admin=admin.app())
+    owned = tuple({id(one): one for one in (shared, *transports.values())}.values())
+    installation = Installation(
+        settings, App(gateway), services, books, owned, shipping=shipping, alerting=alerting, counter=counter
+    )
+    return installation
+
+
+def _providers(
+    settings: Settings, env: Mapping[str, str], shared: HttpTransport
+) -> tuple[dict[str, Transport], dict[str, Upstream], list[Catalogue]]:
+    """Transports and upstreams by the provider's name, and the lists of models that can be asked for."""
+    transports: dict[str, Transport] = {}
+    upstreams: dict[str, Upstream] = {}
+    catalogues: list[Catalogue] = []
+    for provider in settings.providers:
+        secret = secret_of(provider, env)
+        transport: Transport = shared
+        if provider.http == "2" or provider.proxy:
+            transport = LibraryTransport(
+                http2=provider.http == "2", proxy=provider.proxy, ca_file=env.get("SSL_CERT_FILE", "")
+            )
+        transports[provider.name] = transport
+        upstreams[provider.name] = Upstream(
+            codec=codec_of(provider, secret),
+            transport=transport,
+            include_usage=provider.include_usage,
+            speaks=dialect_of(provider),
+        )
+        dialect = dialect_of(provider)
+        if dialect == "openai" or dialect == "anthropic":
+            catalogues.append(_catalogue(provider, secret, dialect))
+    return transports, upstreams, catalogues
+
+
+def _timeouts(policy: Policy) -> Timeouts:
+    limits = policy.limits
+    return Timeouts(
+        connect_ms=limits.connect_timeout_ms,
+        first_byte_ms=limits.first_byte_timeout_ms,
+        idle_ms=limits.idle_timeout_ms,
+    )
+
+
+def _admin(
+    settings: Settings,
+    env: Mapping[str, str],
+    clock: Clock,
+    doorman: Doorman,
+    metrics: Metrics,
+    models: Models,
+    *,
+    ready: Callable[[], list[str]],
+) -> Admin:
+    """Everything that is not a provider's path."""
+    return Admin(
+        doorman=doorman,
+        metrics=metrics,
+        models=models,
+        ready=ready,
+        outcomes=OutcomesApi(doorman, lambda: store_opening.open_practice(settings, env), clock),
+        dashboard=Dashboard(_page_sources(settings, env, clock, ready)),
+    )
+
+
+def _page_sources(
+    settings: Settings, env: Mapping[str, str], clock: Clock, ready: Callable[[], list[str]]
+) -> Sources:
+    """What the dashboard reads: everything opened when a page asks for it."""
+
+    def ledger() -> ReadableLedger:
+        return store_opening.open_ledger(settings, env)
+
+    def reports() -> Ledger:
+        return analytics.open_reports(ledger(), settings.analytics, Path(settings.home), env, "")
+
+    return Sources(
+        settings=lambda: settings,
+        reports=ledger if settings.analytics.reports == "ledger" else reports,
+        ledger=ledger,
+        newest=SqliteNewest(ledger_path(settings)) if settings.store.kind == "sqlite" else ReadNewest(ledger),
+        counters=ledger,
+        alerts=lambda: open_alert_log(settings, env),
+        practice=lambda: store_opening.open_practice(settings, env),
+        keys=lambda: store_opening.open_keys(settings, env),
+        list_price=list_price(settings),
+        book=functools.cache(lambda: load_default_book(price_files(settings.home))),
+        check=lambda text, source: config.parse(text, env=env, source=source),
+        ready=ready,
+        secret=lambda: own_secret(settings, DASHBOARD_SECRET_FILE),
+        now_ms=clock.now_ms,
+    )
+
+
+def _alerting(
+    settings: Settings, budgets: Budgets, books: GatewayBooks, env: Mapping[str, str], clock: Clock
+) -> Alerting | None:
+    if not is_wanted(settings.alerts, settings.policy):
+        return None
+    return make_alerting(
+        settings.alerts,
+        settings.policy,
+        budgets=budgets,
+        books=books,
+        ledger=store_opening.open_ledger(settings, env),
+        log=open_alert_log(settings, env),
+        sinks=open_sinks(settings.alerts.sinks, env=env, clock=clock),
+        clock=clock,
+        workers=settings.server.workers,
+        reads_at_once=settings.store.kind == "sqlite",
+    )
+
+
+def _shipping(settings: Settings, env: Mapping[str, str], clock: Clock) -> analytics.Shipping | None:
+    if not settings.analytics.clickhouse_url:
+        return None
+    feed = store_opening.open_feed(settings, env)
+    shipper = analytics.open_shipper(feed, settings.analytics, Path(settings.home), env)
+    return analytics.Shipping(shipper, clock.now_ms)
+
+
+def _gauges(background: Background) -> dict[str, float]:
+    return {
+        "requests_in_flight": background.in_flight,
+        "settlements_waiting": background.unbooked,
+        "exchanges_dropped": background.dropped,
+    }
+
+
+def _not_ready(installation: Installation) -> list[str]:
+    problems = ["the gateway is stopping"] if installation.stopping else []
+    waiting = installation.services.background.unbooked
+    if waiting:
+        problems.append(f"{waiting} settlements wait for the ledger")
+    return problems

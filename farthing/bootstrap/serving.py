@@ -1,0 +1,146 @@
+"""Running the gateway: the ASGI application behind its lifespan, and the server around it."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from farthing.adapters.system import SteadyClock
+from farthing.bootstrap.building import Installation, build
+from farthing.bootstrap.home import load_settings
+from farthing.bootstrap.opening import open_keys
+from farthing.config import Settings
+from farthing.core.errors import ConfigError, StoreFailed
+from farthing.ports.clock import Clock
+from farthing.server.app import App
+from farthing.server.protocol import GatewayProtocol
+
+_LOG = logging.getLogger("farthing.bootstrap")
+
+_RESTART_S = 2
+
+
+def _calm_collector() -> None:
+    """Requests leave no reference cycles behind, so the cyclic collector may run rarely over what is young only.
+
+    This is the whole process's, so only a process that is a gateway and nothing else does it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def check_exposure(settings: Settings, keys_exist: bool) -> None:
+    """Raises :class:`ConfigError` when anyone who reaches the port could spend."""
+    host = settings.server.host
+    loopback = host in ("localhost", "::1") or host.startswith("127.")
+    if not loopback and not keys_exist and not settings.server.allow_open:
+        raise ConfigError(
+            [
+                f"server.host is {host}, which others can reach, but no key exists: anyone could spend. Create one "
+                "with 'farthing key create', listen on 127.0.0.1, or set server.allow_open = true"
+            ]
+        )
+
+
+async def _end_with_parent(parent: int) -> None:
+    """Stops this worker when the process that supervises it is gone: nobody else would, and it holds the port."""
+    while os.getppid() == parent:
+        await asyncio.sleep(1)
+    _LOG.error("the supervising process is gone; this worker stops")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Asgi:
+    """The installation behind ASGI's lifespan."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, supervised: bool = False) -> None:
+        """``supervised``: who started this process starts another when it ends."""
+        self._settings = settings
+        self._clock = clock
+        self._supervised = supervised
+        self._installation: Installation | None = None
+
+    @property
+    def direct(self) -> App | None:
+        """Where the protocol brings metered calls; None before start-up is complete."""
+        return self._installation.app if self._installation is not None else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        assert self._installation is not None
+        await self._installation.app(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            self._installation = build(self._settings, clock=self._clock, steady=SteadyClock())
+            await self._installation.start()
+        except (StoreFailed, OSError) as error:
+            if not self._supervised:
+                raise
+            # A start that fails in uvicorn's way makes it stop all other workers too, which may well be serving.
+            _LOG.error("this worker cannot start, another one will try: %s", error)
+            await asyncio.sleep(_RESTART_S)
+            os._exit(os.EX_TEMPFAIL)
+        _calm_collector()
+        orphaned = asyncio.create_task(_end_with_parent(os.getppid())) if self._supervised else None
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if orphaned is not None:
+            orphaned.cancel()
+        await self._installation.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def factory(clock: Clock | None = None) -> _Asgi:
+    """The application of one worker process; settings come from the environment that ``serve`` prepared."""
+    return _Asgi(load_settings(), clock, supervised=True)
+
+
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
+    """How the gateway runs under uvicorn; ``docs/decisions/0002-http-stack.md`` says why."""
+    return {
+        "host": settings.server.host,
+        "port": settings.server.port,
+        "http": GatewayProtocol,
+        "ws": "none",
+        "loop": "uvloop",
+        "lifespan": "on",
+        "access_log": False,
+        "log_level": "warning",
+        "server_header": False,
+        "date_header": False,
+        "proxy_headers": False,
+        "backlog": 4096,
+        "timeout_keep_alive": 75,
+        "timeout_graceful_shutdown": max(1, settings.server.shutdown_timeout_ms // 1000),
+    }
+
+
+def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """The gateway's server in this process."""
+    return uvicorn.Config(app, **uvicorn_options(settings))
+
+
+def serve(settings: Settings, application: str = "farthing.bootstrap:factory") -> None:
+    """Runs the gateway until it is told to stop; one process, or ``server.workers``, each made by ``application``."""
+    keys = open_keys(settings)
+    check_exposure(settings, any(record.revoked_at_ms is None for record in keys.all()))
+    if settings.server.workers == 1:
+        uvicorn.Server(uvicorn_config(_Asgi(settings), settings)).run()
+        return
+    os.environ["FARTHING_HOME"] = settings.home
+    os.environ["FARTHING_HOST"] = settings.server.host
+    os.environ["FARTHING_PORT"] = str(settings.server.port)
+    if settings.source:
+        os.environ["FARTHING_CONFIG"] = settings.source
+    options = uvicorn_options(settings)
+    uvicorn.run(application, factory=True, workers=settings.server.workers, **options)
