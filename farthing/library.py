@@ -58,12 +58,25 @@ def cost(
     zero and never another model's price. Raises ``TypeError`` for a usage that is no mapping, ``KeyError`` for an
     unknown ``api_flavor``, ``ValueError`` for a time that cannot be read.
     """
+    return rated(usage, model, provider=provider, at=at, **context)[2]
+
+
+def rated(
+    usage: Usage | Mapping[str, Any] | Dumps,
+    model: str,
+    *,
+    provider: str | None = None,
+    at: datetime | int | str | None = None,
+    **context: str,
+) -> tuple[Usage, Target, Charge]:
+    """As :func:`cost`, with the usage as it was understood and who bills it."""
     from farthing.core.pricing import charge
 
     book = price_book()
     owner, name = _owner(book, model, provider)
     record = _record(usage, owner, {**context, "model": ""})
-    return charge(book, record, _target(owner, name, context), at_ms=_instant(at))
+    target = _target(owner, name, context)
+    return record, target, charge(book, record, target, at_ms=_instant(at))
 
 
 def receipt_lines(charge: Charge) -> tuple[str, ...]:

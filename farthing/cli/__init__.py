@@ -32,7 +32,7 @@ COMMANDS: Final = MappingProxyType(
         "chargeback": ("farthing.cli.chargeback:chargeback", "What each owner is charged for a month."),
         "unit": ("farthing.cli.unit:unit", "Cost per outcome, user, customer or session."),
         "outcomes": ("farthing.cli.outcomes:outcomes", "What calls were good for: import, list."),
-        "metrics": ("farthing.cli.metrics:metrics", "Unit costs, hit rates, waste, latency; six metrics with targets."),
+        "metrics": ("farthing.cli.metrics:metrics", "Unit costs, hit rates, waste, latency; targets."),
         "top": ("farthing.cli.top:top", "Spend as it happens."),
         "requests": ("farthing.cli.requests:requests", "The last requests, refused ones included."),
         "receipt": ("farthing.cli.receipt:receipt", "Open one request or entry: every line of its price."),
@@ -61,6 +61,7 @@ COMMANDS: Final = MappingProxyType(
         "maturity": ("farthing.cli.maturity:maturity", "How far the practice is, and what to do next."),
         "audit": ("farthing.cli.audit:audit", "Who changed policy, prices and keys."),
         "mcp": ("farthing.cli.mcp:mcp", "Serve cost questions to agents (Model Context Protocol, stdio)."),
+        "emf": ("farthing.cli.emf:emf", "A gateway's figures as CloudWatch metrics on standard output."),
         "version": ("farthing.cli.status:version", "Print the version."),
     }
 )

@@ -48,12 +48,12 @@ def server(app: App) -> "MCPServer[Any]":
     made: MCPServer[Any] = MCPServer(
         "farthing",
         version=__version__,
-        instructions="What LLM calls cost here: prices, past spend, why it changed, what the month will be. Dollars are "
-        "exact decimal strings; null means that the price is not known, never that it is free.",
+        instructions="What LLM calls cost here: prices, past spend, why it changed, what the month will be. Dollars "
+        "are exact decimal strings; null means that the price is not known, never that it is free.",
     )
     tools = Tools(app)
     for tool in (tools.estimate_cost, tools.spend, tools.why_spend_changed, tools.month_end, tools.request_cost):
-        made.tool(annotations=ToolAnnotations(readOnlyHint=True, openWorldHint=False))(tool)
+        made.tool(annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))(tool)
     return made
 
 

@@ -20,8 +20,8 @@ Exit codes: **0** done; **1** the command found a problem (an invalid file, noth
 **2** wrong usage, or something on which the command rests does not work. Errors are one message on standard error.
 Tables come as `--format table|json|csv|md`; JSON carries dollars as exact decimal strings (`*_usd`) beside integer
 nano-dollars (`*_nusd`). Colour and progress bars appear on terminals only. No command sends anything anywhere, except
-`serve` to the providers that are configured, `reconcile` to the report API and `price update` to the
-address that they are told to ask.
+`serve` to the providers that are configured, `emf` to the gateway, `reconcile` to the report API and `price update`
+to the address that they are told to ask.
 
 Times: `30d`, `24h`, `45m`, `2w` (back from now), `now`, `today`, `yesterday`, `all`, `2026-11`, `2026-11-21`,
 `2026-11-21T14:00Z`; UTC where no zone is written.

@@ -33,7 +33,7 @@ def bill_table(before: Bill, after: Bill, *, title: str, notes: Sequence[str] = 
     if unpriced:
         more.append(f"{unpriced} requests have no known price; their cost is in no sum.")
     if after.rerouted:
-        more.append(f"{after.rerouted} requests go to another model than the log's: how good its answers are is unknown.")
+        more.append(f"{after.rerouted} requests go to another model than the log's; its quality is unknown.")
     return Table(
         title=title,
         columns=(

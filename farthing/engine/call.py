@@ -326,7 +326,7 @@ class Call:
         asked = getattr(error, "retry_after_ms", None)
         if asked is not None:
             return int(asked) if asked <= retries.backoff_ms_max else None
-        most = min(retries.backoff_ms * 2 ** (turn - 1), retries.backoff_ms_max)
+        most = min(retries.backoff_ms << (turn - 1), retries.backoff_ms_max)
         spread = crc32(f"{self.request.id}:{len(self.facts)}".encode())  # replayed calls pause as they did
         return most // 2 + spread % (most - most // 2 + 1)
 

@@ -19,7 +19,7 @@ _LAST_MS: Final = 4_102_444_800_000
 
 
 def outcome(row: Mapping[str, object], *, now_ms: int) -> Outcome:
-    """One outcome. ``at`` is ISO time or UTC milliseconds; now if left out. Raises ``ValueError`` with all problems."""
+    """One outcome; ``at`` is ISO time or UTC milliseconds, else now. Raises ``ValueError`` for all problems."""
     problems = [f"{name} is unknown; allowed: {', '.join(FIELDS)}" for name in row if name not in FIELDS]
     texts = {name: _text(row, name, problems) for name in ("id", "kind", "session", "request_id")}
     if not texts["id"]:

@@ -122,6 +122,7 @@ class Estimator:
     def __init__(self) -> None:
         self._seen: dict[Kind, Seen] = {}
         self._asked: set[int] = set()
+        self._spreads: dict[int, float] = {}
         self._moved: dict[tuple[Kind, Kind, int | None], Moved] = {}
         self._lengths: dict[tuple[Kind, int | None], Length] = {}
         self.longest_ms = 0
@@ -187,13 +188,25 @@ class Estimator:
         moved.input_nusd += input_nusd
         b = self._length(wanted, cap)
         choices = max(1, logged.request.view.choices)
-        moved.own += b.variance * choices
+        own = b.variance * choices
         if source[0]:
             a = self._length(source, cap)
             ratio = b.mean / a.mean if a.mean else 0.0
-            moved.own += ratio * ratio * a.variance * choices
-        elif wanted in self._seen:
+            own += ratio * ratio * a.variance * choices
+        moved.own += self._more(logged.source.received_digest, model, math.sqrt(own))
+        if not source[0] and wanted in self._seen:
             moved.own_input += self._seen[wanted].input_variance
+
+    def _more(self, digest: str, model: str, spread: float) -> float:
+        """The variance that one more answer adds: equal questions may well have equal answers, so theirs adds up."""
+        if not digest:
+            return spread * spread
+        key = hash((digest, model))
+        before = self._spreads.get(key, 0.0)
+        if len(self._spreads) >= ASKED_MAX:
+            self._spreads.clear()
+        self._spreads[key] = before + spread
+        return spread * (2 * before + spread)
 
     def interval(self) -> Interval:
         """The prediction interval of the sum of everything booked, over all pairs of models.

@@ -72,8 +72,10 @@ def wanted_tier(ticket: Ticket) -> str:
     """The tier to serve at, before the price list has its say: ``auto`` is ``default``, ``fast`` is ``priority``."""
     asked = ticket.body.get("service_tier") or "auto"
     tier = ticket.directives.get("tier", asked)
+    if tier == "batch" and asked != "batch":  # nobody can ask for one in a body
+        return "batch"
     for wanted in (asked, tier):
-        if wanted not in TIERS and not (wanted is tier and tier == "batch"):  # a batch is asked for by directive
+        if wanted not in TIERS:
             message = f"Invalid service_tier argument: {wanted!r}; use one of {', '.join(TIERS)}"
             raise invalid(message, param="service_tier")
     return {"auto": "default", "scale": "default", "fast": "priority"}.get(tier, tier)

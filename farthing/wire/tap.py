@@ -73,27 +73,46 @@ class StreamTap:
         return rest
 
     def _relevant(self, data: bytes) -> bool:
-        for mark in self._wanted:  # noqa: SIM110  # once for every chunk: half of what any() takes
-            if mark in data:
+        find = data.find  # ``in`` on bytes raises and clears a TypeError before it looks: twice as slow
+        for mark in self._wanted:  # noqa: SIM110  # once for every event: half of what any() does
+            if find(mark) >= 0:
                 return True
         return False
 
     def _walk(self, data: bytes) -> bytes:
         passed: list[bytes] = []
+        plain: list[bytes] = []
         for event in _events(data):
-            first = self.events == 0
             self.events += 1
-            terminal = any(mark in event for mark in self._terminals) and self._is_terminal(event)
-            if first or terminal or any(mark in event for mark in self._marks):
-                self._measure(event)
-            if terminal:
-                self.ended = True
-            kept = strip_asked_usage(event) if self._strip else event
-            if self.ended:
-                self.held += kept
-            else:
-                passed.append(kept)
+            if self.events > 1 and not self.ended and not self._relevant(event):
+                plain.append(event)
+                continue
+            if plain:
+                passed.append(self._plain(plain))
+                plain = []
+            self._look(event, passed)
+        if plain:
+            passed.append(self._plain(plain))
         return b"".join(passed)
+
+    def _plain(self, events: list[bytes]) -> bytes:
+        """Events of nothing but text; most are, so they are handled together."""
+        data = b"".join(events)
+        return strip_null_usage(data) if self._strip else data
+
+    def _look(self, event: bytes, passed: list[bytes]) -> None:
+        """Meters one event, and keeps it back if it is the end."""
+        first = self.events == 1
+        terminal = any(mark in event for mark in self._terminals) and self._is_terminal(event)
+        if first or terminal or any(mark in event for mark in self._marks):
+            self._measure(event)
+        if terminal:
+            self.ended = True
+        kept = strip_asked_usage(event) if self._strip else event
+        if self.ended:
+            self.held += kept
+        else:
+            passed.append(kept)
 
     def _is_terminal(self, event: bytes) -> bool:
         """A mark inside an answer's text is no end: it must stand in the event's name or be its whole payload."""
@@ -148,7 +167,7 @@ def strip_null_usage(data: bytes) -> bytes:
 
     Inside JSON strings quotes are escaped, so an answer's own text can never match.
     """
-    if b'"usage"' not in data:
+    if data.find(b'"usage"') < 0:
         return data
     return data.replace(b',"usage":null', b"").replace(b', "usage": null', b"")
 

@@ -79,3 +79,13 @@ def test_other_content_under_a_known_id_is_a_conflict(gateway: GatewayServer):
     one = {"id": "c-1", "kind": "k", "session": "s", "at": "2026-11-21T10:00:00Z"}
     assert post(gateway, one).status_code == 201
     assert post(gateway, one | {"success": False}).status_code == 409
+
+
+def test_cloudwatch_lines_come_of_the_gateways_metrics(gateway: GatewayServer):
+    headers = {"authorization": f"Bearer {SECRET}"}
+    assert httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
+    said = CliRunner().invoke(main, ["emf", "--once", "--url", f"{gateway.url}/metrics"])
+    assert said.exit_code == 0, said.output
+    lines = [json.loads(line) for line in said.stdout.splitlines()]
+    assert any(line.get("LLMCost", 0) > 0 for line in lines)
+    assert all(line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Farthing" for line in lines)

@@ -107,7 +107,8 @@ def test_a_folder_gets_one_file_for_each_owner_whatever_they_are_called(home, tm
     amounts = []
     for path in files:
         with path.open(encoding="utf-8", newline="") as file:
-            amounts += [int(Decimal(row["cost_usd"]) * 10**9) for row in csv.DictReader(file) if row["owner"] != "total"]
+            rows = [row for row in csv.DictReader(file) if row["owner"] != "total"]
+        amounts += [int(Decimal(row["cost_usd"]) * 10**9) for row in rows]
     assert sum(amounts) == total(home)
 
 

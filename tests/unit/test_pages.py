@@ -4,6 +4,7 @@ import itertools
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,10 +13,13 @@ from farthing.adapters.newest import ReadNewest
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.adapters.sqlite_reader import SqliteLedger
-from farthing.core.errors import BadRequest
+from farthing.cli import main
+from farthing.config import parse
+from farthing.core.errors import BadRequest, ConfigError, Unauthorized
 from farthing.core.types import LedgerEntry, LedgerQuery, Scope
 from farthing.server.pages import state
 from farthing.server.pages.money import dollars
+from farthing.server.pages.people import Door
 from farthing.server.pages.reading import RememberedLedger, ScopedLedger
 from farthing.testing.lifelike import MONTH_MS, START_MS, lifelike_entries
 from farthing.testing.records import an_entry
@@ -134,3 +138,23 @@ def test_a_state_survives_its_own_address(
 )  # fmt: skip
 def test_short_figures_keep_the_digits_that_say_something(nusd: int, text: str) -> None:
     assert dollars(nusd) == text
+
+
+def test_what_the_password_command_prints_lets_its_user_sign_in() -> None:
+    words = ["dashboard", "password", "tess", "--role", "team", "--team", "search", "--password", "correct horse"]
+    printed = CliRunner().invoke(main, words)
+    found = parse(printed.output, env={"HOME": "/nowhere"}, source="farthing.toml")
+    door = Door(lambda: found, lambda: NOW_MS)
+
+    user = door.sign_in("tess", "correct horse")
+    assert (user.role, user.team) == ("team", "search")
+    with pytest.raises(Unauthorized):
+        door.sign_in("tess", "wrong horse")
+
+
+def test_everything_wrong_with_dashboard_users_is_said() -> None:
+    text = '[[dashboard.users]]\nname = "x y"\nrole = "king"\npassword_hash = "secret"\nteam_name = "a"\n'
+    with pytest.raises(ConfigError) as wrong:
+        parse(text, env={"HOME": "/nowhere"}, source="farthing.toml")
+    for word in ("name", "role", "password_hash", "team_name"):
+        assert word in str(wrong.value)

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from farthing.core.forecast import Forecast, forecast
+from farthing.core.forecast import Forecast, expect_days, forecast
 from farthing.core.types import LedgerQuery, Totals
 from farthing.insight.series import DAY_MS, by_day, day_name, days, month_end, month_start
 from farthing.insight.table import Column, Table
@@ -30,6 +30,8 @@ class Month(msgspec.Struct, frozen=True, kw_only=True):
     """Every day of the month so far."""
     outlook: Forecast
     """In USD; today is one of its remaining days."""
+    ahead: tuple[float, ...]
+    """USD expected of each remaining day, today first."""
     days_known: int
 
     @property
@@ -60,8 +62,9 @@ def read(rows: Iterable[Totals], now_ms: int) -> Month:
     so_far = days(starts, now_ms + 1)
     amounts = by_day(rows, so_far)
     earlier = days(month_start(starts - 1), starts)[: len(so_far)]
+    known_usd = [max(0, amount) / NUSD for amount in past]
     outlook = forecast(
-        [max(0, amount) / NUSD for amount in past],
+        known_usd,
         booked_days=min(len(past), (today - starts) // DAY_MS),
         days_left=(ends - today) // DAY_MS,
     )
@@ -74,6 +77,7 @@ def read(rows: Iterable[Totals], now_ms: int) -> Month:
         before=sum(by_day(rows, earlier)),
         days=tuple(zip(so_far, amounts, strict=True)),
         outlook=outlook,
+        ahead=tuple(expect_days(known_usd, (ends - today) // DAY_MS)),
         days_known=len(known),
     )
 

@@ -1,6 +1,5 @@
 """Overview: what it costs, where it is heading, why it changed, and what needs a look."""
 
-from farthing.core.forecast import expect_days
 from farthing.core.types import Totals
 from farthing.insight.reports import month, savings, spend
 from farthing.insight.series import DAY_MS, day_name, days, fold
@@ -148,22 +147,19 @@ def _share_tile(name: str, label: str, part: int, whole: int, note: str, href: s
 
 def _month_chart(found: month.Month) -> TableBlock:
     table = month.build(found)
-    past = [amount / month.NUSD for _, amount in found.days[:-1]]
     ahead = days(found.starts_ms, found.ends_ms)[len(found.days) - 1 :]
-    expected = expect_days(past, len(ahead)) if past else []
-    scale = found.outlook.remaining / sum(expected) if sum(expected) > 0 else 0.0
-    total = (found.booked - found.today) / month.NUSD
+    total, booked = (found.booked - found.today) / month.NUSD, found.booked / month.NUSD
     line: list[tuple[str, float, float | None, float | None]] = []
     low, high = found.outlook.low, found.outlook.high
-    for step, (day, amount) in enumerate(zip(ahead, expected, strict=False), 1):
-        total += amount * scale
+    for step, (day, amount) in enumerate(zip(ahead, found.ahead, strict=True), 1):
+        total += amount
         part = step / len(ahead)
         middle = found.outlook.total
         line.append((
             day,
-            total,
-            None if low is None else total - (middle - low) * part,
-            None if high is None else total + (high - middle) * part,
+            max(booked, total),
+            None if low is None else max(booked, total - (middle - low) * part),
+            None if high is None else max(booked, total + (high - middle) * part),
         ))  # fmt: skip
     return TableBlock(
         id="month",

@@ -1,0 +1,231 @@
+"""For programs that call providers directly: what their calls cost, booked into this installation's own ledger.
+
+::
+
+    with farthing.track(feature="answers", team="support") as tracked:
+        answer = client.chat.completions.create(model="gpt-4o-mini", messages=messages)
+        tracked.add(answer)
+    print(tracked.cost)
+
+A decorator too: ``@farthing.track(feature="answers")`` adds what the function returns. Nothing is patched, so nothing
+is counted that was not added. No budget is asked: for limits, call through the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from farthing.core.errors import FarthingError
+from farthing.core.types import Decision, LedgerEntry, Scope
+from farthing.library import rated
+
+if TYPE_CHECKING:
+    from farthing.core.types import Charge
+
+_LOG: Final = logging.getLogger("farthing.tracking")
+_DIMENSIONS: Final = frozenset(("org", "team", "project", "user", "feature", "customer", "session"))
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class track:  # a verb, as it is used
+    """Books the calls that are added to it when its block ends, all in one transaction.
+
+    Keyword arguments name the scope (``team``, ``feature``, ``user``…); ``tags`` are free labels. When the books
+    cannot be written, a warning is logged and the program goes on; ``strict`` raises instead.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: str | None = None,
+        config: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        strict: bool = False,
+        **scope: str,
+    ) -> None:
+        unknown = sorted(set(scope) - _DIMENSIONS)
+        if unknown:
+            raise TypeError(
+                f"track() knows no {', '.join(unknown)}; dimensions: {', '.join(sorted(_DIMENSIONS))}, tags"
+            )
+        self._scope = Scope(**scope, tags=tuple(sorted((tags or {}).items())))
+        self._home, self._config, self._strict = home, config, strict
+        self._entries: list[LedgerEntry] = []
+        self._began = time.monotonic()
+
+    @property
+    def cost(self) -> int | None:
+        """Nano-USD of all that was added; None when any of it has no known price."""
+        amounts = [entry.charge.total for entry in self._entries]
+        return None if None in amounts else sum(amount or 0 for amount in amounts)
+
+    def add(self, answer: Any, *, model: str = "", provider: str | None = None, **context: str) -> Charge:
+        """Counts one answer: an SDK's object with ``usage`` and ``model``, its JSON, or a usage alone with ``model``.
+
+        Raises ``TypeError`` where no usage can be found.
+        """
+        usage, named, name = _parts(answer)
+        model = model or named
+        if usage is None or not model:
+            raise TypeError("add() wants an answer with usage and model; say model= where it names none")
+        record, target, charge = rated(usage, model, provider=provider, **context)
+        now_ms = time.time_ns() // 1_000_000
+        id = f"trk-{uuid.uuid4().hex}"
+        self._entries.append(
+            LedgerEntry(
+                id=id,
+                request_id=name or id,
+                attempt=1,
+                received_at_ms=now_ms,
+                booked_at_ms=now_ms,
+                scope=self._scope,
+                dialect="anthropic" if target.provider == "anthropic" else "openai",
+                endpoint="chat",
+                provider=target.provider,
+                price_as=target.price_as,
+                model_requested=model,
+                model=model,
+                usage=record,
+                charge=charge,
+                baseline=charge.total,
+                decisions=(Decision(stage="track", action="book", reason="tracked"),),
+                latency_ms=round((time.monotonic() - self._began) * 1000),
+            )
+        )
+        self._began = time.monotonic()
+        return charge
+
+    def book(self) -> int:
+        """Writes what was added so far; how many entries that were. A ``with`` block does so at its end."""
+        if not self._entries:
+            return 0
+        from farthing import bootstrap
+
+        importer = bootstrap.open_importer(bootstrap.load_settings(self._config, self._home))
+        try:
+            new, _ = importer.import_batch(self._entries, ())
+        finally:
+            importer.close()  # type: ignore[attr-defined]
+        self._entries = []
+        return new
+
+    def __enter__(self) -> track:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # What was spent is booked, whether the block failed or not; the entries stay for whoever reads the cost.
+        kept = list(self._entries)
+        try:
+            self.book()
+        except (FarthingError, OSError) as failed:
+            if self._strict and error is None:
+                raise
+            _LOG.warning("%d calls could not be booked: %s", len(kept), failed)
+        self._entries = kept
+
+    def __call__(self, function: Function) -> Function:
+        """A decorator: what the function returns is added, each call under an own block."""
+        if asyncio.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def awaited(*arguments: Any, **named: Any) -> Any:
+                with self._again() as one:
+                    answer = await function(*arguments, **named)
+                    one.add(answer)
+                return answer
+
+            return cast("Function", awaited)
+
+        @functools.wraps(function)
+        def called(*arguments: Any, **named: Any) -> Any:
+            with self._again() as one:
+                answer = function(*arguments, **named)
+                one.add(answer)
+            return answer
+
+        return cast("Function", called)
+
+    def _again(self) -> track:
+        made = track(home=self._home, config=self._config, strict=self._strict)
+        made._scope = self._scope
+        return made
+
+
+class LangChainTracker:
+    """A LangChain callback handler: ``chain.invoke(…, config={"callbacks": [LangChainTracker(tracked)]})``.
+
+    It is no subclass of LangChain's own, so that Farthing needs no LangChain; it has what the callback manager asks
+    of a handler. Counts chat models that report ``usage_metadata``.
+    """
+
+    raise_error = False
+    run_inline = True
+    ignore_llm = False
+    ignore_chat_model = False
+    ignore_chain = True
+    ignore_agent = True
+    ignore_retriever = True
+    ignore_retry = True
+    ignore_custom_event = True
+
+    def __init__(self, tracked: track) -> None:
+        self._tracked = tracked
+
+    def on_chat_model_start(self, *arguments: Any, **named: Any) -> None:
+        """Nothing is known of the cost yet."""
+
+    def on_llm_start(self, *arguments: Any, **named: Any) -> None:
+        """Nothing is known of the cost yet."""
+
+    def on_llm_new_token(self, *arguments: Any, **named: Any) -> None:
+        """The usage comes at the end."""
+
+    def on_llm_error(self, *arguments: Any, **named: Any) -> None:
+        """What a failed call cost is not said."""
+
+    def on_llm_end(self, response: Any, **named: Any) -> None:
+        """Adds every answer that reports its usage."""
+        for generations in response.generations:
+            for one in generations:
+                message = getattr(one, "message", None)
+                usage = getattr(message, "usage_metadata", None)
+                said = getattr(message, "response_metadata", None) or {}
+                model = str(said.get("model_name") or said.get("model") or "")
+                if usage and model:
+                    self._tracked.add(_plain(usage), model=model)
+                elif message is not None:
+                    _LOG.warning("an answer of %s reports no usage: it is not booked", model or "an unnamed model")
+
+
+def _plain(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """LangChain's usage in OpenAI's words: input with its cached part, output with its reasoning."""
+    into, out = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
+    return {
+        "prompt_tokens": usage["input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+        "total_tokens": usage["input_tokens"] + usage["output_tokens"],
+        "prompt_tokens_details": {"cached_tokens": into.get("cache_read", 0)},
+        "completion_tokens_details": {"reasoning_tokens": out.get("reasoning", 0)},
+    }
+
+
+def _parts(answer: Any) -> tuple[Any, str, str]:
+    """(usage, model, the provider's id of the answer)."""
+    if isinstance(answer, Mapping):
+        if "usage" in answer:
+            return answer["usage"], str(answer.get("model") or ""), str(answer.get("id") or "")
+        return answer, "", ""
+    usage = getattr(answer, "usage", None)
+    if usage is None:
+        return (answer if hasattr(answer, "model_dump") else None), "", ""
+    return usage, str(getattr(answer, "model", "") or ""), str(getattr(answer, "id", "") or "")
