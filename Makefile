@@ -9,7 +9,7 @@ run: $(VENV)/.run
 	$(BIN)/farthing demo
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 check: lint types imports
 

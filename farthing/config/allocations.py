@@ -24,8 +24,16 @@ def _pattern(value: object) -> object:
     return value
 
 
+def _owner(value: object) -> object:
+    """A name, or ``{dimension}`` for the dimension's own value."""
+    name = str(values.text(value))
+    if name.startswith("{") and name.endswith("}"):
+        _dimension(name[1:-1])
+    return name
+
+
 _MATCH: Final = values.pairs(_dimension, _pattern)
-_RULE: Final[dict[str, Reader]] = {"owner": values.text, "match": _MATCH}
+_RULE: Final[dict[str, Reader]] = {"owner": _owner, "match": _MATCH}
 _POOL: Final[dict[str, Reader]] = {
     "name": values.text,
     "match": _MATCH,
@@ -50,9 +58,7 @@ def _listed(value: object, name: str, known: dict[str, Reader], needed: tuple[st
     return [_one(place, item, known, needed) for place, item in enumerate(value)]
 
 
-def _one(
-    place: int, item: dict[str, object], known: dict[str, Reader], needed: tuple[str, ...]
-) -> dict[str, object]:
+def _one(place: int, item: dict[str, object], known: dict[str, Reader], needed: tuple[str, ...]) -> dict[str, object]:
     found: dict[str, object] = {}
     problems = [f"{key} is missing" for key in needed if key not in item]
     for key, value in item.items():

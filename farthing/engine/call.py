@@ -5,9 +5,7 @@ settlement, whatever happens in between.
 """
 
 import asyncio
-from dataclasses import dataclass
 from typing import Literal
-from zlib import crc32
 
 import msgspec
 
@@ -23,7 +21,6 @@ from farthing.core.errors import (
 from farthing.core.money import Nusd
 from farthing.core.types import (
     AttemptFact,
-    Bounds,
     Charge,
     Decision,
     Denied,
@@ -36,6 +33,8 @@ from farthing.core.types import (
     UsagePart,
 )
 from farthing.engine.act import SQUEEZES_MAX, cap_note, squeezed
+from farthing.engine.attempt import Attempt as Attempt
+from farthing.engine.attempt import ceiling_charge, stub_of
 from farthing.engine.ceiling import (
     LONG_BODY,
     Ceiling,
@@ -52,36 +51,15 @@ from farthing.engine.messages import budget_exceeded, error_class, would_refuse
 from farthing.engine.plan import Plan
 from farthing.engine.reading import likely_prompt
 from farthing.engine.record import Ending, Prints, Recorder, tokens_of, with_stated_difference
-from farthing.engine.services import Services, Upstream
-from farthing.engine.translating import Prepared, prepared
+from farthing.engine.retrying import pause_before
+from farthing.engine.services import Services
+from farthing.engine.translating import prepared
 from farthing.ports.books import Settlement
 from farthing.ports.provider import HttpReply
 
 _BYTES_PER_TOKEN = 4
 FREE_ENDPOINTS = ("count_tokens",)
 """Endpoints that providers do not bill: never held, never booked."""
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One upstream try."""
-
-    id: str
-    number: int
-    target: Target
-    upstream: Upstream
-    body: bytes
-    ask: Prepared
-    bounds: Bounds
-    ceiling: Ceiling
-    started_ms: int
-    ended_ms: int = -1
-    """When it was over, for every record of it; -1: it is not."""
-    reservation: Reservation | None = None
-    stub: LedgerEntry | None = None
-    ttft_ms: int | None = None
-    sent: bool = False
-    settled: bool = False
 
 
 class Call:
@@ -158,7 +136,9 @@ class Call:
                 return attempt, await self._send(attempt)
             except ProviderFailed as error:
                 await self._close_failed(attempt, error)
-                pause_ms = self._pause_ms(error, turn)
+                pause_ms = pause_before(
+                    self.services.policy.retries, error, turn, f"{self.request.id}:{len(self.facts)}"
+                )
                 if pause_ms is None:
                     raise
                 self.note("retry", "again", error.code, (("after_ms", str(pause_ms)),))
@@ -246,7 +226,7 @@ class Call:
             ceiling=attempt.ceiling.amount,
             expires_at_ms=now_ms + self.services.policy.reservation_ttl_ms,
         )
-        attempt.stub = self._stub(attempt)
+        attempt.stub = stub_of(self.services, self.request, attempt, tuple(self.decisions))
         self._act(at_ms)
         try:
             result = await self.services.books.reserve(reservation, now_ms=now_ms, stub=attempt.stub)
@@ -262,34 +242,6 @@ class Call:
         if self.services.watch is not None:
             self.services.watch.held(reservation.holds)
         return None
-
-    def _stub(self, attempt: Attempt) -> LedgerEntry:
-        """What would be booked if this process died with the attempt in flight: its ceiling, marked as such."""
-        request, services, target = self.request, self.services, attempt.target
-        return LedgerEntry(
-            id=attempt.id,
-            request_id=request.id,
-            attempt=attempt.number,
-            received_at_ms=request.received_at_ms,
-            booked_at_ms=attempt.started_ms,
-            scope=request.scope,
-            dialect=request.dialect,
-            endpoint=request.view.endpoint,
-            provider=target.provider,
-            price_as=target.price_as,
-            model_requested=request.view.model,
-            model=target.model,
-            usage=Usage(source="estimated", parts=(UsagePart(lines=ceiling_lines(attempt.ceiling)),)),
-            charge=self._ceiling_charge(attempt),
-            baseline=attempt.ceiling.amount,
-            fidelity="unknown",
-            ceiling=attempt.ceiling.amount,
-            policy_ref=services.policy_ref,
-            decisions=tuple(self.decisions),
-            stream=request.view.stream,
-            status=0,
-            error="worker_lost",
-        )
 
     async def _send(self, attempt: Attempt) -> HttpReply:
         codec = attempt.upstream.codec
@@ -316,19 +268,6 @@ class Call:
         asked = getattr(error, "retry_after_ms", None)
         self._fact(attempt, status=error.status or 0, error=error.code, retry_after_ms=asked)
         await self.settle(attempt, ())
-
-    def _pause_ms(self, error: ProviderFailed, turn: int) -> int | None:
-        """How long to wait before the next try of the same target; None: do not try again."""
-        retries = self.services.policy.retries
-        kind = error_class(error)
-        if turn >= retries.attempts_max or kind not in retries.on:
-            return None
-        asked = getattr(error, "retry_after_ms", None)
-        if asked is not None:
-            return int(asked) if asked <= retries.backoff_ms_max else None
-        most = min(retries.backoff_ms << (turn - 1), retries.backoff_ms_max)
-        spread = crc32(f"{self.request.id}:{len(self.facts)}".encode())  # replayed calls pause as they did
-        return most // 2 + spread % (most - most // 2 + 1)
 
     def _falls_back(self, error: ProviderFailed) -> bool:
         if self.plan.strong:
@@ -368,7 +307,7 @@ class Call:
         self.end(attempt)
         if self.services.policy.on_unknown_outcome == "ceiling":
             usage = Usage(source="estimated", parts=(UsagePart(lines=ceiling_lines(attempt.ceiling)),))
-            charge = self._ceiling_charge(attempt)
+            charge = ceiling_charge(self.services, attempt)
         else:
             usage = Usage(source="estimated", parts=(UsagePart(lines=self.likely_lines(attempt, b"")),))
             charge = self.services.prices.charge(usage, attempt.target, at_ms=self.request.received_at_ms)
@@ -391,12 +330,6 @@ class Call:
         lines = (("input", min(prompt, most)), ("output", output))
         return tuple(line for line in lines if line[1])
 
-    def _ceiling_charge(self, attempt: Attempt) -> Charge:
-        amount = attempt.ceiling.amount
-        if amount is None:
-            return Charge(state="unpriced", reason="unknown_model", price_ref=self.services.prices.ref)
-        return Charge(total=amount, state="priced", reason="ceiling", price_ref=self.services.prices.ref)
-
     def _entry(
         self,
         attempt: Attempt,
@@ -412,7 +345,7 @@ class Call:
         if usage.source != "reported" and fidelity == "exact":
             fidelity = "estimated"
         return msgspec.structs.replace(
-            attempt.stub or self._stub(attempt),
+            attempt.stub or stub_of(self.services, self.request, attempt, tuple(self.decisions)),
             booked_at_ms=now_ms,
             model=usage.model or attempt.target.model,
             usage=usage,

@@ -99,7 +99,7 @@ class Newest(Protocol):
     def newest_entries(
         self, query: LedgerQuery, *, before: str, limit: int
     ) -> tuple[tuple[LedgerEntry, ...], str]:
-        """Entries that match ``query`` (its groups mean nothing), last booked first, older than the cursor ``before``.
+        """Entries that match ``query`` (its groups mean nothing), last booked first, before a cursor.
 
         "" starts at the newest. With them the cursor of the next page, "" at the end. A page may hold fewer than
         ``limit`` although there are more: work per page is bounded, and the cursor goes on from where it ended.

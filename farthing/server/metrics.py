@@ -139,8 +139,8 @@ class Metrics:
         operations = ("gen_ai_operation_name", _PROVIDER, "gen_ai_request_model")
         yield _histogram("gen_ai_client_operation_duration_seconds", "Request duration", operations, self._durations)
         yield _histogram("gen_ai_server_time_to_first_token_seconds", "First token", operations, self._first_tokens)
-        for name, text, labels, series in self._counters():
-            yield _counter(name, text, labels, series)
+        for name, text, keys, series in self._counters():
+            yield _counter(name, text, keys, series)
         for name, value in self._gauges().items():
             yield GaugeMetricFamily(f"farthing_{name}", name.replace("_", " "), value=value)
 

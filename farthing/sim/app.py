@@ -71,10 +71,7 @@ class SimApp:
             payload, headers = gemini.error_payload(error), []
         elif path.startswith(bedrock.PATH):
             payload, headers = bedrock.error_payload(error), bedrock.error_headers(self.account, error)
-        elif (
-            path.startswith(("/v1/messages", "/v1/organizations/"))
-            or b"anthropic-version" in wire.headers
-        ):
+        elif path.startswith(("/v1/messages", "/v1/organizations/")) or b"anthropic-version" in wire.headers:
             request_id = self.account.next_id("req_")
             payload = anthropic_wire.error_payload(error, request_id)
             headers = anthropic_wire.error_headers(error, request_id)

@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -241,3 +242,13 @@ def test_levers_are_for_the_models_and_callers_that_they_name():
     for only in ('models = ["claude-*"]\n', 'match = {org = "o"}\n'):
         world = served(BREAKPOINTS + only, asks)
         assert [one for entry in world.entries().values() for one in entry[0].decisions]
+
+
+def test_every_call_of_a_conversation_reads_all_that_the_call_before_it_sent():
+    world = served(BREAKPOINTS, conversation(claude, 6, system=SYSTEM))
+    lines = [dict(world.entries()[f"r{number:05d}"][0].usage.parts[0].lines) for number in range(6)]
+    assert set(lines[0]) == {"input", "output"}
+    for before, after in pairwise(lines[1:]):
+        sent = sum(many for unit, many in before.items() if unit.startswith("input"))
+        assert after["input_cache_read"] == sent - before.get("input", 0)
+        assert before.get("input", 0) == 0  # its newest message is marked too

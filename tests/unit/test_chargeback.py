@@ -130,7 +130,7 @@ def test_the_version_of_rules_is_their_content_and_is_on_the_audit_log(tmp_path)
     [
         ('rules = [{match = {team = "x"}}]', "owner is missing"),
         ('rules = [{owner = "a", match = {tema = "x"}}]', 'did you mean "team"'),
-        ('rules = [{owner = "{tema}"}]', "not a dimension"),
+        ('rules = [{owner = "{tema}"}]', "no dimension"),
         ('pools = [{name = "p", match = {team = "x"}, basis = "fixed", shares = {a = 10001}}]', "10,000"),
         ('pools = [{name = "p", match = {}, basis = "even"}]', "matches everything"),
         ('pools = [{name = "p", match = {team = "x"}, basis = "fair"}]', "allowed"),

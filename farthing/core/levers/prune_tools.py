@@ -3,10 +3,11 @@
 A tool that the conversation has used or that the caller insists on stays, and so does the last one.
 """
 
+import re
 from fnmatch import fnmatchcase
 from typing import Final
 
-from farthing.core.json_spans import elements, members, spliced, text, without
+from farthing.core.json_spans import elements, members, quoted, spliced, text, without
 from farthing.core.lever import Facts, Lever, Prefix
 
 PREFIX: Final[Prefix] = "own_form"
@@ -31,7 +32,7 @@ def apply(lever: PruneTools, body: bytes, facts: Facts) -> bytes:
     for place, span in enumerate(spans):
         name = _name(body, span)
         unwanted = name and any(fnmatchcase(name, pattern) for pattern in lever.tools)
-        if unwanted and f'"{name}"'.encode() not in elsewhere:
+        if unwanted and not re.search(rb'"name"\s*:\s*' + re.escape(quoted(name)), elsewhere):
             gone.add(place)
     if len(gone) == len(spans):
         return body

@@ -72,7 +72,7 @@ def incident_table(ask: Ask, found: Found, *, id: str = "anomalies") -> TableBlo
     return TableBlock(
         id=id,
         table=table,
-        hide=("id", "top", "examples"),
+        hide=("id", "over", "top", "examples"),
         links={"slice": tuple(_requests(ask, one) for one in found.incidents)},
         actions=(
             RowAction(
