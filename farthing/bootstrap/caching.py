@@ -36,6 +36,7 @@ def open_answers(settings: Settings) -> SharedCache:
 
 
 def caching_of(settings: Settings, env: Mapping[str, str], clock: Clock) -> Caching | None:
+    """Answers from caches; None where the policy caches nothing."""
     if not settings.policy.cache:
         return None
     store, shared = open_cache(

@@ -51,6 +51,7 @@ def open_practice(settings: Settings) -> SqlPractice:
 
 
 def note_file(settings: Settings, path: Path) -> None:
+    """Notes in the audit log that a file of prices changed."""
     after = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     changed = Changed(at_ms=SystemClock().now_ms(), subject="price_file", name=path.name, after=after, by=me())
     with contextlib.closing(open_practice(settings)) as practice:
@@ -81,4 +82,5 @@ def own_secret(settings: Settings, name: str) -> bytes:
 
 
 def worker_name() -> str:
+    """A name for this process among those that share a ledger."""
     return f"{platform.node()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"

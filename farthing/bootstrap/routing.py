@@ -42,6 +42,7 @@ def rollouts_of(settings: Settings) -> RolloutFile:
 
 
 def routed(provider: ProviderSettings) -> RoutedUpstream:
+    """A provider as routing sees it."""
     return RoutedUpstream(
         name=provider.name,
         dialect=dialect_of(provider),

@@ -96,9 +96,7 @@ class Ledger(Protocol):
 class Newest(Protocol):
     """Looking at the newest records of the books, page by page; blocking, for pages."""
 
-    def newest_entries(
-        self, query: LedgerQuery, *, before: str, limit: int
-    ) -> tuple[tuple[LedgerEntry, ...], str]:
+    def newest_entries(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[LedgerEntry, ...], str]:
         """Entries that match ``query`` (its groups mean nothing), last booked first, before a cursor.
 
         "" starts at the newest. With them the cursor of the next page, "" at the end. A page may hold fewer than
