@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import multiprocessing
 import os
 import signal
 from typing import Any
@@ -48,7 +49,7 @@ def check_exposure(settings: Settings, keys_exist: bool) -> None:
         )
 
 
-async def _end_with_parent(parent: int) -> None:
+async def _end_with_parent(parent: int | None) -> None:
     """Stops this worker when the process that supervises it is gone: nobody else would, and it holds the port."""
     while os.getppid() == parent:
         await asyncio.sleep(1)
@@ -91,7 +92,8 @@ class _Asgi:
             await asyncio.sleep(_RESTART_S)
             os._exit(os.EX_TEMPFAIL)
         _calm_collector()
-        orphaned = asyncio.create_task(_end_with_parent(os.getppid())) if self._supervised else None
+        parent = multiprocessing.parent_process() if self._supervised else None
+        orphaned = asyncio.create_task(_end_with_parent(parent.pid)) if parent is not None else None
         await send({"type": "lifespan.startup.complete"})
         await receive()
         if orphaned is not None:

@@ -12,7 +12,7 @@ from farthing.core.signing import verify
 from farthing.sim.server import SimServer
 from farthing.testing.gateway import GatewayProcess, GatewayServer, simulated_providers
 from farthing.testing.receiver import Receiver
-from farthing.testing.servers import postgres_url
+from farthing.testing.servers import store_env
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Harbours?"}], "max_tokens": 100}
 SECRET = "a-secret-of-the-webhook"
@@ -182,7 +182,7 @@ def test_with_postgresql_the_alerts_are_there_and_thresholds_act(tmp_path, hook)
         f'[store]\nkind = "postgres"\nnamespace = "alerts{tmp_path.name[-8:]}"\n'.replace("-", "").lower()
         + '[[budgets]]\nname = "ten"\nper = "total"\nrequests = 10\nthresholds = [50, { at = 80, do = "block" }]\n'
     )
-    env = {**env_of(hook), "FARTHING_POSTGRES_URL": postgres_url()}
+    env = {**env_of(hook), **store_env()}
     with SimServer() as sim, GatewayServer(tmp_path, toml + HOOK + simulated_providers(sim.url), env=env) as gateway:
         statuses = Counter(post(gateway.url).status_code for _ in range(12))
         until(lambda: len(hook.received) == 2)

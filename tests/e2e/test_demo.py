@@ -17,6 +17,7 @@ import openai
 import pytest
 
 from farthing import bootstrap
+from farthing.core.errors import ConfigError
 from farthing.core.types import LedgerEntry
 from farthing.demo.clock import HOUR_MS, DayClock
 from farthing.demo.plan import DAY, make_plan
@@ -323,7 +324,7 @@ def test_the_clock_stands_then_runs_fast_and_is_the_walls_in_the_end() -> None:
 
 def test_a_home_with_an_installation_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "farthing.db").write_bytes(b"")
-    with pytest.raises(bootstrap.ConfigError, match="holds an installation already"):
+    with pytest.raises(ConfigError, match="holds an installation already"):
         home_of(str(tmp_path))
 
 

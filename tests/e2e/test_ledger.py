@@ -14,6 +14,7 @@ from farthing.testing.gateway import GatewayServer, simulated_providers
 
 CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Harbours?"}]}
 MESSAGE = {"model": "claude-sonnet-4-6", "max_tokens": 300, "messages": CHAT["messages"]}
+TOOL = {"type": "function", "function": {"name": "tide", "parameters": {"type": "object"}}}
 LONG = [{"role": "system", "content": "All about harbours. " * 400}, *CHAT["messages"]]
 MARKED = [{"type": "text", "text": "All about harbours. " * 900, "cache_control": {"type": "ephemeral"}}]
 FIVE = {**CHAT, "model": "gpt-5-mini"}
@@ -92,9 +93,9 @@ def test_an_entry_equals_the_providers_invoice_line(desk, path, body, again):
 
 
 def test_the_prompts_sections_are_kept_as_digests(desk):
-    answer = desk.post("/v1/chat/completions", {**CHAT, "messages": LONG, "tools": []})
+    answer = desk.post("/v1/chat/completions", {**CHAT, "messages": LONG, "tools": [TOOL]})
     exchange = desk.gateway.books.exchange(answer.headers["x-farthing-request-id"])
-    assert [section.role for section in exchange.sections] == ["tools", "system", "user"]
+    assert [section.role for section in exchange.sections] == ["tool", "system", "user"]
     assert len(exchange.blocks) == sum(section.size for section in exchange.sections) // 1024
 
 
