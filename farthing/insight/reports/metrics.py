@@ -75,7 +75,7 @@ def build(
 
 
 class Six(msgspec.Struct, frozen=True, kw_only=True):
-    """What S0's six metrics are made of."""
+    """What the six metrics are made of."""
 
     now: Totals
     before: Totals
