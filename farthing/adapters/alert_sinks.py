@@ -5,7 +5,6 @@ from pathlib import Path
 
 from farthing.adapters.alert_apprise import AppriseSink
 from farthing.adapters.alert_log_lines import LogSink
-from farthing.adapters.alert_postgres import PostgresAlerts
 from farthing.adapters.alert_sqlite import SqliteAlerts
 from farthing.adapters.alert_webhook import WebhookSink
 from farthing.adapters.store_opening import LEDGER_FILE, postgres_url
@@ -19,7 +18,10 @@ def open_alert_log(settings: Settings, env: Mapping[str, str]) -> AlertLog:
     """The alerts of an installation, beside its ledger. Raises ``StoreUnavailable``, ``ConfigError``."""
     if settings.store.kind == "sqlite":
         return SqliteAlerts(Path(settings.home) / LEDGER_FILE)
-    return PostgresAlerts(postgres_url(settings, env), settings.store.namespace)
+    url = postgres_url(settings, env)
+    from farthing.adapters.alert_postgres import PostgresAlerts  # an extra: not needed with SQLite
+
+    return PostgresAlerts(url, settings.store.namespace)
 
 
 def open_sinks(

@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from farthing.adapters.postgres_feed import PostgresFeed
 from farthing.adapters.practice_log import SqlPractice
 from farthing.adapters.practice_sqlite import SqlitePractice
 from farthing.adapters.sqlite import SqliteBooks, SqliteKeys, SqliteLedger
@@ -88,7 +87,10 @@ def open_feed(settings: Settings, env: Mapping[str, str]) -> Ledger:
     """The ledger for those who follow it record by record and remember where they are."""
     if settings.store.kind == "sqlite":
         return SqliteLedger(Path(settings.home) / LEDGER_FILE)
-    return PostgresFeed(postgres_url(settings, env), settings.store.namespace)
+    url = postgres_url(settings, env)
+    from farthing.adapters.postgres_feed import PostgresFeed  # an extra: not needed with SQLite
+
+    return PostgresFeed(url, settings.store.namespace)
 
 
 def open_keys(settings: Settings, env: Mapping[str, str]) -> Keys:

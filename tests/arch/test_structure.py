@@ -166,3 +166,27 @@ def test_a_gateway_can_be_built_twice_in_one_process(tmp_path):
         return bootstrap.build(parse("", env={"HOME": str(home), "FARTHING_HOME": str(home)}, source="")).services
 
     assert built("one") is not built("two")
+
+
+WITHOUT_EXTRAS = """
+import importlib, sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {extras}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Missing())
+import farthing.bootstrap, farthing.demo.run
+from farthing.cli import COMMANDS
+for where, _ in COMMANDS.values():
+    importlib.import_module(where.partition(":")[0])
+"""
+
+
+def test_the_gateway_and_every_command_start_without_any_extra():
+    extras = {"psycopg", "valkey", "libvalkey", "duckdb", "pyarrow", "chdb", "apprise", "mcp", "langchain_core",
+              "numpy", "onnxruntime", "tokenizers", "usearch", "hypothesis", "pytest"}  # fmt: skip
+    code = WITHOUT_EXTRAS.replace("{extras}", repr(extras))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
