@@ -1,16 +1,18 @@
 """Puts the semantic cache's parts together from settings; imports their packages only when they are wanted."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from farthing.adapters.semantic_sqlite import SqliteSemantic
-from farthing.config.settings import EmbedderSettings, ProviderSettings
+from farthing.adapters.store_opening import postgres_url
+from farthing.config.settings import EmbedderSettings, ProviderSettings, Settings
 from farthing.core.errors import ConfigError
 from farthing.core.types import Target
 from farthing.ports.embed import Embedder, EmbedderState
 from farthing.ports.provider import Transport
+from farthing.ports.semantic import QuestionSearch, SemanticRecords, SemanticStore
 from farthing.ports.vectors import VectorIndex
 
 SEMANTIC_FILE: Final = "semantic.db"
@@ -18,6 +20,10 @@ EMBEDDER_FOLDER: Final = "embedder"
 MINILM: Final = "minilm"
 _PACKAGES: Final = ("numpy", "onnxruntime", "tokenizers", "usearch")
 INSTALL: Final = "pip install 'farthing[semantic]'"
+
+
+class Memory(SemanticStore, SemanticRecords, Protocol):
+    """Both sides of what is remembered."""
 
 
 def embedder_folder(settings: EmbedderSettings, home: Path) -> Path:
@@ -67,7 +73,12 @@ def open_embedder(
     headers = tuple((name.encode(), value.encode()) for name, value in provider.headers)
     if secret:
         headers = (*headers, (b"authorization", b"Bearer " + secret.encode()))
-    target = Target(provider=provider.name, price_as=provider.price_as, model=settings.model, region=provider.region)
+    target = Target(
+        provider=provider.name,
+        price_as=provider.price_as or provider.name,
+        model=settings.model,
+        region=provider.region,
+    )
     return HttpEmbedder(
         transport,
         target,
@@ -77,9 +88,17 @@ def open_embedder(
     )
 
 
-def open_memory(home: Path) -> SqliteSemantic:
-    """What the semantic cache remembers. Raises :class:`ConfigError` without its packages."""
-    return SqliteSemantic(home / SEMANTIC_FILE)
+def open_memory(settings: Settings, home: Path, env: Mapping[str, str]) -> tuple[Memory, QuestionSearch | None]:
+    """(what the semantic cache remembers; the same where it finds neighbours itself). Raises :class:`ConfigError`."""
+    if settings.cache_store.questions == "sqlite":
+        return SqliteSemantic(home / SEMANTIC_FILE), None
+    if importlib.util.find_spec("psycopg") is None:
+        raise ConfigError(['cache_store.questions: "postgres" needs an extra: pip install "farthing[scale]"'])
+    url = postgres_url(settings, env)
+    from farthing.adapters.semantic_postgres import PostgresSemantic  # an extra: not needed with SQLite
+
+    memory = PostgresSemantic(url, settings.store.namespace)
+    return memory, memory
 
 
 def index_factory(dimensions: int) -> Callable[[], VectorIndex]:

@@ -26,8 +26,8 @@ CREATE TABLE IF NOT EXISTS comparisons (
   id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, wrong INTEGER NOT NULL, label TEXT NOT NULL, record BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS comparisons_time ON comparisons (at_ms);
 """
-_COMPARISONS_MAX = 20_000
-_TIDY_EVERY = 500
+COMPARISONS_MAX = 20_000
+TIDY_EVERY = 500
 
 _question = msgspec.msgpack.Decoder(Remembered)
 _comparison = msgspec.msgpack.Decoder(Comparison)
@@ -85,7 +85,7 @@ class SqliteSemantic:
         def write(db: sqlite3.Connection) -> int:
             doomed = []
             for number, vector, record in db.execute("SELECT number, vector, record FROM questions"):
-                if _selected(_remembered(number, vector, record), selector):
+                if selected(_remembered(number, vector, record), selector):
                     doomed.append((number,))
             db.executemany("DELETE FROM questions WHERE number = ?", doomed)
             return len(doomed)
@@ -163,12 +163,12 @@ class SqliteSemantic:
 
     def _tidy(self, db: sqlite3.Connection, now_ms: int) -> None:
         self._writes += 1
-        if self._writes % _TIDY_EVERY == 0:
+        if self._writes % TIDY_EVERY == 0:
             db.execute("DELETE FROM questions WHERE expires_at_ms <= ?", (now_ms,))
             db.execute(
                 "DELETE FROM comparisons WHERE label = '' AND id NOT IN"
                 " (SELECT id FROM comparisons ORDER BY at_ms DESC LIMIT ?)",
-                (_COMPARISONS_MAX,),
+                (COMPARISONS_MAX,),
             )
 
     def _shut(self) -> None:
@@ -194,7 +194,8 @@ def _full(vector: bytes) -> Vector:
     return bytes((values / np.linalg.norm(values)).astype("<f4").tobytes())
 
 
-def _selected(one: Remembered, selector: Selector) -> bool:
+def selected(one: Remembered, selector: Selector) -> bool:
+    """Whether the selector means this question."""
     return (
         (not selector.tag or selector.tag in one.tags)
         and (not selector.route or selector.route == one.route)

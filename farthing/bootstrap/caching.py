@@ -69,13 +69,13 @@ def similar_of(
     except ConfigError as error:
         _LOG.warning("similar questions are not answered from the cache, only equal ones: %s", error.problems[0])
         return None
-    store = semantic_opening.open_memory(home)
+    store, search = semantic_opening.open_memory(settings, home, env)
     return SemanticRecall(
         services,
         caching.store,
         embedder=embedder,
         store=store,
-        partitions=Partitions(store, semantic_opening.index_factory(embedder.dimensions)),
+        partitions=Partitions(store, semantic_opening.index_factory(embedder.dimensions), search=search),
         families=Families(store),
         judge=Judge(services, recorder, embedder),
     )
@@ -98,4 +98,4 @@ def fetch_embedder(settings: Settings, wheel: Path | None = None) -> Path:
 
 def open_semantic_records(settings: Settings) -> SemanticRecords:
     """What the semantic cache learned, for the command line."""
-    return semantic_opening.open_memory(made_home(settings))
+    return semantic_opening.open_memory(settings, made_home(settings), os.environ)[0]

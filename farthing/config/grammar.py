@@ -78,6 +78,8 @@ PROVIDER: Final = MappingProxyType(
         "headers": Setting(values.pairs(_HEADER, _HEADER_VALUE)),
         "region": Setting(values.text),
         "api_version": Setting(values.text),
+        "aws_credentials_file": Setting(values.text),
+        "aws_profile": Setting(values.text),
         "include_usage": Setting(values.flag),
         "http": Setting(values.choice("1.1", "2")),
         "proxy": Setting(values.url),
@@ -157,10 +159,13 @@ ANALYTICS: Final = MappingProxyType(
     {
         "reports": Setting(values.choice("ledger", "parquet", "clickhouse")),
         "parquet": Setting(values.text),
+        "rollups": Setting(values.flag),
         "clickhouse_url": Setting(values.url),
         "clickhouse_database": Setting(values.matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a database")),
         "clickhouse_user": Setting(values.text),
         "clickhouse_password_env": Setting(_ENV_NAME),
+        "otlp_url": Setting(values.url),
+        "otlp_headers_env": Setting(_ENV_NAME),
     }
 )
 
@@ -168,6 +173,7 @@ ALERTS: Final = MappingProxyType(
     {
         "thresholds": Setting(values.listed(values.whole(1, 1_000))),
         "forecast": Setting(values.flag),
+        "incidents": Setting(values.flag),
         "quiet_hours": Setting(values.hours),
         "quiet_timezone": Setting(values.timezone),
         "quiet_passes": Setting(values.choice("critical", "warning", "nothing")),
@@ -197,6 +203,7 @@ CACHE_STORE: Final = MappingProxyType(
         "kind": Setting(values.choice("memory", "sqlite", "valkey")),
         "url_env": Setting(_ENV_NAME),
         "name": Setting(_PROVIDER_NAME),
+        "questions": Setting(values.choice("sqlite", "postgres")),
         "entries_max": Setting(values.whole(1)),
         "bytes_max": Setting(values.whole(4096)),
         "memory_entries_max": Setting(values.whole(1)),
@@ -277,6 +284,8 @@ LEVER: Final = MappingProxyType(
         "users": Setting(values.flag),
         "tools": Setting(values.listed(values.text, low=1)),
         "calls": Setting(values.whole(1)),
+        "model": Setting(values.text),
+        "evaluated": Setting(values.text),
         "tokens": Setting(values.whole(1)),
     }
 )
@@ -296,6 +305,16 @@ DASHBOARD: Final = MappingProxyType(
         "users": Setting(people.users),
         "session": Setting(values.duration_ms, "session_ms"),
         "plain_http": Setting(values.flag),
+    }
+)
+
+BATCHES: Final = MappingProxyType(
+    {
+        "poll": Setting(values.duration_ms, "poll_ms"),
+        "file_bytes_max": Setting(values.whole(1, 512 * 1024 * 1024)),
+        "queue": Setting(values.flag),
+        "queue_size": Setting(values.whole(1, 50_000)),
+        "queue_age": Setting(values.duration_ms, "queue_age_ms"),
     }
 )
 
@@ -330,6 +349,7 @@ SECTIONS: Final = MappingProxyType(
         "cache_store": CACHE_STORE,
         "embedder": EMBEDDER,
         "dashboard": DASHBOARD,
+        "batches": BATCHES,
         "allocation": ALLOCATION,
     }
 )

@@ -60,6 +60,7 @@ def parse(text: str, *, env: Mapping[str, str], source: str) -> Settings:
         "cache_store": single["cache_store"],
         "embedder": single["embedder"],
         "dashboard": single["dashboard"],
+        "batches": single["batches"],
         "allocation": single["allocation"],
         "source": source,
     }

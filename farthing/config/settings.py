@@ -33,6 +33,9 @@ class ProviderSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     region: str = ""
     api_version: str = ""
     """Azure's ``api-version``."""
+    aws_credentials_file: str = ""
+    """For Bedrock without an API key: AWS credentials; empty: those of the environment."""
+    aws_profile: str = "default"
     include_usage: bool = True
     """The server understands ``stream_options.include_usage``."""
     http: Literal["1.1", "2"] = "1.1"
@@ -59,12 +62,18 @@ class AnalyticsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """What ``farthing report`` reads when ``--from`` does not say."""
     parquet: str = ""
     """Folder of the Parquet export; empty: ``parquet`` in the installation's folder."""
+    rollups: bool = True
+    """Keep sums by hour beside the SQLite ledger, and answer reports and pages from them."""
     clickhouse_url: str = ""
     """The server's HTTP interface; when set, the gateway sends it the books."""
     clickhouse_database: str = "default"
     clickhouse_user: str = ""
     clickhouse_password_env: str = ""
     """Environment variable that holds the password."""
+    otlp_url: str = ""
+    """An OpenTelemetry collector that takes OTLP over HTTP; when set, the gateway sends it a span a call."""
+    otlp_headers_env: str = ""
+    """Environment variable that holds headers for it, ``name=value,name=value``."""
 
 
 class AlertSinkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +97,8 @@ class AlertSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     thresholds: tuple[int, ...] = (50, 75, 90, 100)
     """Percent of a limit, for budgets of an hour or longer that name no thresholds of their own."""
     forecast: bool = True
+    incidents: bool = True
+    """Anomalies in cost are looked for and told, each once."""
     quiet_hours: tuple[int, int] | None = None
     """(start, end) in minutes after midnight."""
     quiet_timezone: str = "UTC"
@@ -126,6 +137,9 @@ class CacheStoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """Environment variable that holds Valkey's address."""
     name: str = "cache"
     """Tells apart several caches on one Valkey."""
+    questions: Literal["sqlite", "postgres"] = "sqlite"
+    """Where the semantic cache's questions are. ``sqlite``: ``semantic.db`` in the installation's folder.
+    ``postgres``: the database of ``[store]``, with pgvector; shared by gateways on several machines."""
     entries_max: int = 100_000
     bytes_max: int = 1024 * 1024 * 1024
     memory_entries_max: int = 10_000
@@ -148,6 +162,21 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     allowance: int = 0
     """Nano-USD of ceilings that each worker lets through while budgets cannot be asked, with
     ``on_store_failure = "allow"``."""
+
+
+class BatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[batches]``: the providers' batch APIs through the gateway."""
+
+    poll_ms: int = 30_000
+    """How often a running batch is looked at."""
+    file_bytes_max: int = 200 * 1024 * 1024
+    """A larger file of requests is refused."""
+    queue: bool = False
+    """Calls that say so wait for a batch; their prompts lie in the store until they are sent."""
+    queue_size: int = 1_000
+    """A batch is sent once so many calls wait for it."""
+    queue_age_ms: int = 300_000
+    """Or once the oldest has waited so long."""
 
 
 class DashboardUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -186,6 +215,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cache_store: CacheStoreSettings = CacheStoreSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     dashboard: DashboardSettings = DashboardSettings()
+    batches: BatchSettings = BatchSettings()
     allocation: AllocationRules = AllocationRules()
     source: str = ""
     """The file the settings came from; empty: defaults."""

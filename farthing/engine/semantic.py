@@ -20,7 +20,7 @@ from farthing.core.semantic_risk import Verdict
 from farthing.engine.caching_books import book_lever
 from farthing.engine.semantic_families import Families, Family
 from farthing.engine.semantic_judge import Judge
-from farthing.engine.semantic_partitions import Partition, Partitions
+from farthing.engine.semantic_partitions import Partition, Partitions, SearchedPartition
 from farthing.engine.services import Services
 from farthing.ports.cache import Ask, Evidence, ExactCache, RecallHit, RecallMiss, Selector, StoredAnswer
 from farthing.ports.embed import Embedder, Vector
@@ -43,7 +43,7 @@ class Found:
     question: Question
     reading: Reading
     vector: Vector
-    partition: Partition
+    partition: Partition | SearchedPartition
     family: Family
     neighbours: tuple[Neighbour, ...]
     candidate: Candidate | None
@@ -153,7 +153,7 @@ class SemanticRecall:
         vector = await self._vector(ask, question.text, family)
         name = semantic_partition(ask.partition, question, self._embedder.identity)
         partition = await self._partitions.get(name, now_ms=now_ms)
-        near = partition.near(vector, rules.neighbours, now_ms=now_ms)
+        near = await partition.near(vector, rules.neighbours, now_ms=now_ms)
         chosen = candidate(near)
         verdict = family.verdict(chosen, rules) if chosen is not None else None
         found = Found(

@@ -91,6 +91,28 @@ class SemanticStore(Protocol):
     async def close(self) -> None: ...
 
 
+class Nearest(msgspec.Struct, frozen=True, kw_only=True):
+    """A neighbour that the store found; its question comes without the vector."""
+
+    question: Remembered
+    similarity: float
+    """Cosine."""
+    members: int
+    """Compared questions in its cluster."""
+
+
+class QuestionSearch(Protocol):
+    """A store that finds neighbours itself, for partitions too large to be held in every process."""
+
+    async def size(self, partition: str, *, now_ms: int) -> int:
+        """Questions that have not expired."""
+        ...
+
+    async def near(self, partition: str, vector: Vector, count: int, *, now_ms: int) -> Sequence[Nearest]:
+        """At most ``count``, nearest first, equal ones by number; none that has expired."""
+        ...
+
+
 class SemanticRecords(Protocol):
     """Reading the same from the command line; blocking."""
 

@@ -16,6 +16,8 @@ from farthing.ports.semantic import Comparison
 from farthing.sim.server import SimServer
 from farthing.sim.settings import SimSettings
 from farthing.testing.gateway import GatewayServer, simulated_providers
+from farthing.testing.servers import store_env
+from farthing.testing.stores import namespace_of
 from farthing.testing.tiny_embedder import make_tiny_embedder
 
 FIRST = "how do i reset my account password"
@@ -204,3 +206,48 @@ def test_without_an_embedder_equal_questions_are_still_answered(stand: Callable[
     assert [ask(gateway, FIRST)[1] for _ in range(2)] == ["miss", "hit"]
     assert ask(gateway, SIMILAR)[1] == "miss"
     assert calls(sim) == 2
+
+
+ENDPOINT = (
+    '[embedder]\nkind = "endpoint"\nprovider = "openai"\nmodel = "text-embedding-3-small"\ndimensions = 1536\n'
+    '[[cache]]\nname = "all"\n[cache.semantic]\nmode = "on"\nthreshold = 0.7\nshadow_share = 0.0\n'
+)
+
+
+def test_vectors_from_an_endpoint_are_booked_to_the_cache(stand: Callable[..., Any]) -> None:
+    sim, gateway = stand(ENDPOINT)
+    made, word = ask(gateway, FIRST)
+    assert word == "miss"
+    learned(gateway, 1)
+    assert ask(gateway, SIMILAR) == (made, "semantic")
+    assert ask(gateway, OTHERS[2])[1] == "miss"
+    entries = gateway.books.settled(6)
+    embedded = [entry for entry in entries if entry.endpoint == "embeddings"]
+    assert [entry.decisions[0].stage for entry in embedded] == ["cache"] * 3
+    assert [entry.charge.state for entry in embedded] == ["priced"] * 3
+    assert sorted(entry.charge.total or 0 for entry in entries if entry.charge.total) == sorted(
+        line.amount_nusd for line in sim.account.invoice.lines
+    )
+
+
+def test_an_endpoint_that_fails_costs_no_answer(stand: Callable[..., Any]) -> None:
+    sim, gateway = stand(ENDPOINT.replace("1536", "7"))
+    assert [ask(gateway, text)[1] for text in (FIRST, SIMILAR)] == ["miss", "miss"]
+    assert [line.endpoint for line in sim.account.invoice.lines].count("/v1/chat/completions") == 2
+
+
+def test_gateways_on_several_hosts_share_questions(stand: Callable[..., Any], encoder: Path, tmp_path: Path) -> None:
+    shared = (
+        f'[cache_store]\nkind = "valkey"\nurl_env = "FARTHING_VALKEY_URL"\nname = "{namespace_of(tmp_path)}"\n'
+        f'questions = "postgres"\n[store]\nnamespace = "{namespace_of(tmp_path)}"\n'
+    )
+    toml = shared + settings(encoder, "threshold = 0.8\nshadow_share = 0.0")
+    (_, one), (_, other) = stand(toml, env=store_env()), stand(toml, env=store_env())
+    made, _ = ask(one, FIRST)
+    records = bootstrap.open_semantic_records(one.books.settings)
+
+    def known() -> bool:
+        return ask(other, SIMILAR) == (made, "semantic")
+
+    eventually(known)
+    assert list(records.comparisons()) == []
