@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from farthing.adapters.alert_log import Run
+from farthing.adapters.experiment_log import SqlExperiments
 from farthing.core.errors import Conflict
 from farthing.core.series import Detector
 from farthing.ports.audit import Changed
@@ -39,8 +40,8 @@ _CHANGES: Final = 'SELECT seq, at_ms, subject, name, "before", "after", "by", de
 _LAST: Final = 'SELECT "after" FROM changes_made WHERE subject = ? AND name = ? ORDER BY seq DESC LIMIT 1'
 
 
-class SqlPractice:
-    """``IncidentMarks``, ``Outcomes`` and ``AuditLog`` in one; a store implements ``_do``."""
+class SqlPractice(SqlExperiments):
+    """``IncidentMarks``, ``Outcomes``, ``AuditLog`` and ``Experiments`` in one; a store implements ``_do``."""
 
     def _do(self, act: Callable[[Run], _Answer], *, writes: bool) -> _Answer:
         """Runs an act, in one transaction if it writes. Raises ``StoreUnavailable``."""
@@ -149,6 +150,11 @@ class SqlPractice:
 
     def _change(self, statement: str, values: Sequence[object]) -> int:
         return self._do(lambda run: run(statement, values).rowcount, writes=True)
+
+
+def insert_change(run: Run, changed: Changed) -> None:
+    """Puts a change on the audit log within an act of somebody else."""
+    run(_CHANGED, _changed_row(changed))
 
 
 def _outcome_row(one: Outcome) -> tuple[object, ...]:

@@ -22,6 +22,8 @@ HALF_WIDTH_MAX: Final = 0.05
 """A headline needs a half-width of at most this, or of half the estimate where that is more."""
 LOOKS_RHO: Final = 1 / 300
 """Where the always-valid interval is tightest: at about 300 effective conversations."""
+LOG_REACH_MAX: Final = math.log(1e6)
+"""An interval that reaches further than a million times in either direction says nothing, and ends there."""
 EXACT_LEVERS_MAX: Final = 7
 
 Verdict = Literal["measured", "not_enough_evidence"]
@@ -51,11 +53,20 @@ class Saving(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     missing: int
     """Control conversations still needed, roughly, before a headline; 0 when measured."""
+    errors: float = 0.0
+    """How many standard errors the arms' ratio lies from one."""
+    freedom: float = 1e9
+    """Degrees of freedom of the standard error."""
 
     @property
     def half_width(self) -> float:
         """Half of the interval's length."""
         return (self.high - self.low) / 2
+
+    @property
+    def p_value(self) -> float:
+        """How likely so large a difference is by chance alone, at one look that was fixed beforehand."""
+        return _p_value(self.errors, self.freedom)
 
 
 def measure(
@@ -79,10 +90,12 @@ def measure(
         return None
     error = math.sqrt(a.relative_variance + b.relative_variance)
     times = _mixture(min(a.effective, b.effective), confidence) if always_valid else 0.0
-    times = max(times, student(_freedom(a, b), confidence))
+    freedom = _freedom(a, b)
+    times = max(times, student(freedom, confidence))
     log = math.log(b.ratio / a.ratio)
     estimate = 1 - math.exp(log)
-    low, high = 1 - math.exp(log + times * error), 1 - math.exp(log - times * error)
+    reach = min(times * error, LOG_REACH_MAX)
+    low, high = 1 - math.exp(log + reach), 1 - math.exp(log - reach)
     missing = _missing(estimate, (high - low) / 2, len(control))
     return Saving(
         estimate=estimate,
@@ -94,6 +107,8 @@ def measure(
         effective=a.effective,
         verdict="not_enough_evidence" if missing else "measured",
         missing=missing,
+        errors=abs(log) / error if error > 0 else math.inf if log else 0.0,
+        freedom=freedom,
     )
 
 
@@ -170,6 +185,20 @@ def _freedom(a: _Arm, b: _Arm) -> float:
     whole = (a.relative_variance + b.relative_variance) ** 2
     parts = sum(arm.relative_variance**2 / max(1.0, arm.effective - 1) for arm in (a, b))
     return whole / parts if parts > 0 else 1e9
+
+
+def _p_value(times: float, freedom: float) -> float:
+    """The two-sided tail of Student's t beyond ``times`` standard errors."""
+    if math.isinf(times):
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        if 0 < middle < 1 and student(freedom, middle) < times:
+            low = middle
+        else:
+            high = middle
+    return 1 - low
 
 
 def _missing(estimate: float, half_width: float, control: int) -> int:
