@@ -7,13 +7,15 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote
 
-from farthing.adapters.clickhouse import ClickHouseLedger
+from farthing.adapters.clickhouse import ClickHouseLedger, ClickHouseSink
 from farthing.adapters.clickhouse_http import ClickHouseHttp
-from farthing.adapters.clickhouse_shipper import ClickHouseShipper, Shipped, read_state
 from farthing.adapters.duckdb_ledger import DuckDBLedger
+from farthing.adapters.otel_sink import OtelSink
 from farthing.adapters.parquet import Exported, ParquetExport, export_ledger
 from farthing.adapters.parquet_rows import MANIFEST
+from farthing.adapters.shipping import Shipped, Shipper, read_state
 from farthing.adapters.sqlite_reader import SqliteLedger
 from farthing.config import AnalyticsSettings
 from farthing.core.errors import ConfigError, FarthingError
@@ -24,6 +26,7 @@ PAUSE_S: Final = 1.0
 PAUSE_MAX_S: Final = 30.0
 """Between two tries while ClickHouse does not answer."""
 STATE_FILE: Final = "clickhouse.json"
+SPANS_FILE: Final = "otlp.json"
 _LOG = logging.getLogger("farthing.analytics")
 
 
@@ -69,16 +72,37 @@ def open_clickhouse(settings: AnalyticsSettings, env: Mapping[str, str]) -> Clic
     )
 
 
-def open_shipper(
-    ledger: Ledger, settings: AnalyticsSettings, home: Path, env: Mapping[str, str]
-) -> ClickHouseShipper:
+def open_shipper(ledger: Ledger, settings: AnalyticsSettings, home: Path, env: Mapping[str, str]) -> Shipper:
     """What sends this installation's books to ClickHouse; its place is kept in the installation's folder."""
-    return ClickHouseShipper(ledger, open_clickhouse(settings, env), home / STATE_FILE)
+    return Shipper(ledger, ClickHouseSink(open_clickhouse(settings, env)), home / STATE_FILE)
+
+
+def open_spans(ledger: Ledger, settings: AnalyticsSettings, home: Path, env: Mapping[str, str]) -> Shipper:
+    """What sends spans to the collector of the settings. Raises ``ConfigError`` when there is none."""
+    if not settings.otlp_url:
+        raise ConfigError(["analytics.otlp_url is not set; name the collector, such as http://collector:4318"])
+    return Shipper(ledger, OtelSink(settings.otlp_url, _otlp_headers(settings, env)), home / SPANS_FILE)
+
+
+def _otlp_headers(settings: AnalyticsSettings, env: Mapping[str, str]) -> dict[str, str]:
+    """``name=value,name=value``, as OTEL_EXPORTER_OTLP_HEADERS has them."""
+    if not settings.otlp_headers_env:
+        return {}
+    pairs = [pair.partition("=") for pair in env.get(settings.otlp_headers_env, "").split(",") if pair.strip()]
+    if not pairs or not all(name.strip() and mark for name, mark, _ in pairs):
+        where = settings.otlp_headers_env
+        raise ConfigError([f"the environment variable {where} of otlp_headers_env is not name=value,name=value"])
+    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
 
 
 def shipped(home: Path) -> Shipped:
     """How far ClickHouse has come, as the installation's folder says."""
     return read_state(home / STATE_FILE)
+
+
+def spans_shipped(home: Path) -> Shipped:
+    """How far the collector has come, as the installation's folder says."""
+    return read_state(home / SPANS_FILE)
 
 
 def export_parquet(ledger: Ledger, folder: Path, *, home: Path, since_ms: int, rebuild: bool) -> Exported:
@@ -95,8 +119,10 @@ def export_parquet(ledger: Ledger, folder: Path, *, home: Path, since_ms: int, r
 class Shipping:
     """Runs a shipper in the background of a gateway's loop; an outage delays, and loses nothing."""
 
-    def __init__(self, shipper: ClickHouseShipper, now_ms: Callable[[], int]) -> None:
+    def __init__(self, shipper: Shipper, now_ms: Callable[[], int], *, name: str) -> None:
+        """``name``: of the server, in metrics."""
         self._shipper = shipper
+        self._name = name
         self._now_ms = now_ms
         self._task: asyncio.Task[None] | None = None
 
@@ -116,9 +142,9 @@ class Shipping:
         state = self._shipper.state
         since = state.failed_since_ms
         return {
-            "clickhouse_entries_sent": state.entries,
-            "clickhouse_exchanges_sent": state.exchanges,
-            "clickhouse_outage_seconds": 0 if since is None else max(0, self._now_ms() - since) / 1000,
+            f"{self._name}_entries_sent": state.entries,
+            f"{self._name}_exchanges_sent": state.exchanges,
+            f"{self._name}_outage_seconds": 0 if since is None else max(0, self._now_ms() - since) / 1000,
         }
 
     async def _run(self) -> None:

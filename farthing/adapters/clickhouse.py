@@ -71,6 +71,10 @@ class ClickHouseSink:
     def __init__(self, server: ClickHouse) -> None:
         self._server = server
 
+    def prepare(self) -> None:
+        """Makes the tables that are not there yet."""
+        migrate(self._server)
+
     def put_entries(self, entries: Sequence[LedgerEntry]) -> None:
         """Raises ``StoreUnavailable``; then the same batch may be sent again."""
         rows = [list(entry_to_row(entry)) for entry in entries]

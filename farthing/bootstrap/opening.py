@@ -8,9 +8,9 @@ from pathlib import Path
 from farthing.adapters import analytics, focus_files, store_opening
 from farthing.adapters.alert_sinks import open_alert_log, open_sinks
 from farthing.adapters.audited_keys import AuditedKeys
-from farthing.adapters.clickhouse_shipper import ClickHouseShipper, Shipped
 from farthing.adapters.parquet import Exported
 from farthing.adapters.provider_reports import ProviderReports
+from farthing.adapters.shipping import Shipped, Shipper
 from farthing.adapters.store_opening import ReadableLedger
 from farthing.adapters.system import SystemClock
 from farthing.bootstrap.home import made_home, me, open_practice
@@ -20,6 +20,7 @@ from farthing.core.errors import ConfigError
 from farthing.insight import ownership
 from farthing.ports.alerts import AlertLog, AlertSink
 from farthing.ports.audit import Changed
+from farthing.ports.batches import BatchShelf
 from farthing.ports.books import Importer, Ledger
 
 
@@ -30,7 +31,8 @@ def open_ledger(settings: Settings) -> ReadableLedger:
 
 def open_reports(settings: Settings, source: str = "") -> Ledger:
     """What reports read: the ledger, an export in Parquet, or ClickHouse."""
-    return analytics.open_reports(open_ledger(settings), settings.analytics, Path(settings.home), os.environ, source)
+    ledger = store_opening.open_rolled_up(settings, os.environ)
+    return analytics.open_reports(ledger, settings.analytics, Path(settings.home), os.environ, source)
 
 
 def export_parquet(
@@ -43,10 +45,21 @@ def export_parquet(
     return folder, analytics.export_parquet(ledger, folder, home=home, since_ms=since_ms, rebuild=rebuild)
 
 
-def open_shipper(settings: Settings) -> ClickHouseShipper:
+def open_shipper(settings: Settings) -> Shipper:
     """What sends the books to ClickHouse."""
     feed = store_opening.open_feed(settings, os.environ)
     return analytics.open_shipper(feed, settings.analytics, Path(settings.home), os.environ)
+
+
+def open_spans(settings: Settings) -> Shipper:
+    """What sends spans to an OpenTelemetry collector."""
+    feed = store_opening.open_feed(settings, os.environ)
+    return analytics.open_spans(feed, settings.analytics, Path(settings.home), os.environ)
+
+
+def spans_state(settings: Settings) -> Shipped | None:
+    """How far the collector has come; None when there is none."""
+    return analytics.spans_shipped(Path(settings.home)) if settings.analytics.otlp_url else None
 
 
 def clickhouse_state(settings: Settings) -> Shipped | None:
@@ -69,6 +82,12 @@ def open_alerts(settings: Settings) -> AlertLog:
     """The alerts that were raised."""
     made_home(settings)
     return open_alert_log(settings, os.environ)
+
+
+def open_batches(settings: Settings) -> BatchShelf:
+    """Batches that run or ran."""
+    made_home(settings)
+    return store_opening.open_batches(settings, os.environ)
 
 
 def alert_sinks(settings: Settings) -> dict[str, AlertSink]:

@@ -68,6 +68,8 @@ class ExportStores(Protocol):
 
     def open_shipper(self, settings: Settings) -> Shipper: ...
 
+    def open_spans(self, settings: Settings) -> Shipper: ...
+
     def write_focus(
         self, path: Path, columns: Sequence[tuple[str, str]], rows: Iterable[Mapping[str, Cell]]
     ) -> None: ...
@@ -159,14 +161,25 @@ def parquet(app: App, out: Path | None, since: int, rebuild: bool) -> None:
 @pass_app
 def clickhouse(app: App) -> None:
     """Send to ClickHouse what it does not have yet; a running gateway does so by itself."""
-    stores = cast("ExportStores", app.stores)
-    with closed(stores.open_shipper(app.settings)) as shipper:
+    state = _sent(app, cast("ExportStores", app.stores).open_shipper(app.settings))
+    click.echo(f"ClickHouse has {state.entries:,} entries and {state.exchanges:,} exchanges.")
+
+
+@export.command()
+@pass_app
+def otlp(app: App) -> None:
+    """Send to an OpenTelemetry collector the spans that it does not have yet; a running gateway does so by itself."""
+    state = _sent(app, cast("ExportStores", app.stores).open_spans(app.settings))
+    click.echo(f"The collector took spans of {state.entries:,} entries and {state.exchanges:,} exchanges.")
+
+
+def _sent(app: App, shipper: Shipper) -> Sent:
+    with closed(shipper):
         while shipper.step(now_ms=app.now_ms()):
             pass
         if not shipper.sends:
             raise Failed("Another process of this installation is sending already.")
-        state = shipper.state
-    click.echo(f"ClickHouse has {state.entries:,} entries and {state.exchanges:,} exchanges.")
+        return shipper.state
 
 
 def list_prices(app: App) -> Callable[[LedgerEntry], Charge]:

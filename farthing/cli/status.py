@@ -37,6 +37,8 @@ class AnalyticsStores(Protocol):
 
     def clickhouse_state(self, settings: Settings) -> Sent | None: ...
 
+    def spans_state(self, settings: Settings) -> Sent | None: ...
+
 
 class ServedStores(Protocol):
     """What this command needs of ``farthing.bootstrap`` where the store is a server."""
@@ -44,7 +46,7 @@ class ServedStores(Protocol):
     def store_status(self, settings: Settings) -> list[tuple[str, str]]: ...
 
 
-def _clickhouse(state: Sent) -> str:
+def _sent(state: Sent) -> str:
     if state.failed_since_ms is not None:
         return f"takes nothing since {shown(state.failed_since_ms)} UTC: {state.error}"
     return f"{state.entries} entries sent, last at {shown(state.shipped_at_ms)} UTC"
@@ -82,7 +84,10 @@ def status(app: App, form: Format) -> None:
         ]
     if settings.analytics.clickhouse_url:
         state = cast("AnalyticsStores", app.stores).clickhouse_state(settings)
-        rows.append(("ClickHouse", _clickhouse(state) if state is not None else "nothing sent yet"))
+        rows.append(("ClickHouse", _sent(state) if state is not None else "nothing sent yet"))
+    if settings.analytics.otlp_url:
+        spans = cast("AnalyticsStores", app.stores).spans_state(settings)
+        rows.append(("OpenTelemetry", _sent(spans) if spans is not None else "nothing sent yet"))
     if settings.store.kind != "sqlite":
         rows += cast(ServedStores, app.stores).store_status(settings)
     columns = (Column(name="what", title="what"), Column(name="value", title="value", unknown="unpriced"))

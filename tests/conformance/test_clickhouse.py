@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from farthing.adapters.clickhouse import ClickHouseLedger
+from farthing.adapters.clickhouse import ClickHouseLedger, ClickHouseSink
 from farthing.adapters.clickhouse_http import ClickHouseHttp
-from farthing.adapters.clickhouse_shipper import BATCH, ClickHouseShipper, read_state
 from farthing.adapters.ledger_query import entry_totals
+from farthing.adapters.shipping import BATCH, Shipper, read_state
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_reader import SqliteLedger
 from farthing.core.errors import StoreUnavailable
@@ -53,7 +53,7 @@ class Books:
         importer.close()
 
     def shipper(self, server):
-        return ClickHouseShipper(SqliteLedger(self.path), server, self.state)
+        return Shipper(SqliteLedger(self.path), ClickHouseSink(server), self.state)
 
 
 def drain(shipper):
