@@ -4,20 +4,36 @@ from pathlib import Path
 from typing import Literal
 
 import click
+import msgspec
 
-from farthing.cli.context import App, Failed, closed, moment, pass_app, scope_of, scope_options
+from farthing.cli.context import App, Failed, closed, format_option, moment, pass_app, scope_of, scope_options, show
 from farthing.config.checks import dialect_of
 from farthing.config.settings import ProviderSettings
 from farthing.core.types import Scope
-from farthing.insight.render import usd
+from farthing.insight.moments import shown
+from farthing.insight.render import Format, usd
+from farthing.insight.table import Column, Row, Table
 from farthing.lab.batches import Batch, Booked, ceiling_of, read_results
 from farthing.lab.batches import book as book_results
+from farthing.ports.batches import Batch as Running
+from farthing.ports.batches import Manifest
 from farthing.wire.usage import reader
 from farthing.wire.usage.batches import BatchReader
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _PROVIDER = click.option("--provider", "provider_name", required=True, help="The provider that the batch is with.")
 _LISTED = 10
+_MANIFEST = msgspec.json.Decoder(Manifest)
+_COLUMNS = (
+    Column(name="created", title="created (UTC)"),
+    Column(name="batch", title="batch"),
+    Column(name="provider", title="provider"),
+    Column(name="kind", title="of"),
+    Column(name="state", title="state"),
+    Column(name="key", title="key"),
+    Column(name="requests", title="requests", kind="int"),
+    Column(name="most", title="at most", kind="usd"),
+)
 
 
 @click.group()
@@ -82,6 +98,32 @@ def book(
         with closed(app.stores.open_importer(app.settings)) as importer:
             found = book_results(found, importer)
     _say(found, dry_run=dry_run)
+
+
+@batch.command("ls")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="The last so many.")
+@format_option()
+@pass_app
+def list_batches(app: App, limit: int, form: Format) -> None:
+    """The batches that went through the gateway, newest first, with what they may cost at most."""
+    with closed(app.stores.open_batches(app.settings)) as shelf:
+        rows = tuple(_row(one, _MANIFEST.decode(shelf.manifest(one.id))) for one in shelf.latest(limit))
+    show(Table(title="Batches", columns=_COLUMNS, rows=rows), form)
+
+
+def _row(one: Running, manifest: Manifest) -> Row:
+    most = sum(share.usd for share in manifest.shares.values())
+    name = one.upstream_id or None
+    return (
+        shown(one.created_ms),
+        name,
+        one.provider,
+        one.kind,
+        one.state,
+        one.owner or None,
+        len(manifest.shares),
+        most,
+    )
 
 
 def _batch(app: App, provider: str, batch_id: str, model: str, scope: Scope, at_ms: int) -> Batch:

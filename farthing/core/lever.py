@@ -32,6 +32,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Names of prefixes (see ``cache_breakpoints.points``) that were sent to this model while a cache would live."""
 
 
+    summary_read_bp: int = 10_000
+    """Price of a token that the model which summarises reads, in basis points of plain input of the model called."""
+    summary_write_bp: int = 40_000
+    """Price of a token that it writes."""
+    summaries: dict[str, str] = {}
+    """Summaries that were made, by the digest of what they summarise (see ``history_summary.wanted``)."""
+
+
 class Lever(msgspec.Struct, frozen=True, kw_only=True):
     """The calls a lever is for, ``[[levers]]``."""
 

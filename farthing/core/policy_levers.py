@@ -6,6 +6,8 @@ from farthing.core.levers import (
     cap_output,
     compact_json,
     dedupe_blocks,
+    extractive_pruning,
+    history_summary,
     max_tool_calls,
     prune_tools,
     trim_history,
@@ -14,11 +16,23 @@ from farthing.core.levers.cache_breakpoints import CacheBreakpoints
 from farthing.core.levers.cap_output import CapOutput
 from farthing.core.levers.compact_json import CompactJson
 from farthing.core.levers.dedupe_blocks import DedupeBlocks
+from farthing.core.levers.extractive_pruning import ExtractivePruning
+from farthing.core.levers.history_summary import HistorySummary
 from farthing.core.levers.max_tool_calls import MaxToolCalls
 from farthing.core.levers.prune_tools import PruneTools
 from farthing.core.levers.trim_history import TrimHistory
 
-AnyLever = PruneTools | TrimHistory | DedupeBlocks | CompactJson | MaxToolCalls | CapOutput | CacheBreakpoints
+AnyLever = (
+    PruneTools
+    | HistorySummary
+    | TrimHistory
+    | ExtractivePruning
+    | DedupeBlocks
+    | CompactJson
+    | MaxToolCalls
+    | CapOutput
+    | CacheBreakpoints
+)
 
 
 def apply(lever: AnyLever, body: bytes, facts: Facts) -> bytes:
@@ -28,6 +42,10 @@ def apply(lever: AnyLever, body: bytes, facts: Facts) -> bytes:
             return cache_breakpoints.apply(lever, body, facts)
         case TrimHistory():
             return trim_history.apply(lever, body, facts)
+        case HistorySummary():
+            return history_summary.apply(lever, body, facts)
+        case ExtractivePruning():
+            return extractive_pruning.apply(lever, body, facts)
         case CompactJson():
             return compact_json.apply(lever, body, facts)
         case DedupeBlocks():

@@ -5,13 +5,14 @@ own id, so that a file read twice, or polled in parts, books every answer once.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from hashlib import blake2b
 from typing import Literal
 
 import msgspec
 
 from farthing.core.money import Nusd
-from farthing.core.types import Bounds, Decision, LedgerEntry, Scope, Target
+from farthing.core.types import Bounds, LedgerEntry, Scope, Target
+from farthing.engine.batch_entries import Origin, entry_of, is_billed
+from farthing.engine.batch_entries import entry_id as name_of
 from farthing.ports.books import Importer
 from farthing.ports.prices import Prices
 from farthing.wire.usage.batches import BATCH_TIER, BatchLine
@@ -73,7 +74,7 @@ def read_results(lines: Iterable[bytes], batch: Batch, read: LineReader, prices:
         line = read(raw)
         if not line.custom_id:
             bad.append((number, "no_custom_id"))
-        elif not any(part.lines for part in line.usage.parts):
+        elif not is_billed(line):
             if line.usage.source == "missing":
                 bad.append((number, "no_usage"))
             else:
@@ -92,37 +93,21 @@ def book(found: Booked, importer: Importer) -> Booked:
 
 
 def entry_id(batch: Batch, custom_id: str) -> str:
-    """The name of an answer's entry: the same whenever and in whatever file it comes."""
-    named = "\x00".join((batch.provider, batch.id, custom_id)).encode("utf-8", "replace")
-    return f"batch-{blake2b(named, digest_size=12).hexdigest()}"
+    """The name of an answer's entry: the same whenever and in whatever file it comes, or whoever books it."""
+    return name_of(batch.provider, batch.id, custom_id)
 
 
 def _entry(line: BatchLine, batch: Batch, prices: Prices) -> LedgerEntry:
-    model = line.usage.model or batch.model
-    target = _target(batch, model)
-    usage = msgspec.structs.replace(line.usage, service_tier=BATCH_TIER)
-    ordinary = msgspec.structs.replace(usage, service_tier="", stated_pusd=None)
-    evidence = (("batch", batch.id[:64]), ("custom_id", line.custom_id[:64]))
-    name = entry_id(batch, line.custom_id)
-    return LedgerEntry(
-        id=name,
-        request_id=name,
-        attempt=1,
-        received_at_ms=batch.at_ms,
-        booked_at_ms=batch.now_ms,
-        scope=batch.scope,
+    origin = Origin(
+        batch=batch.id,
         dialect=batch.dialect,
         endpoint="messages" if batch.dialect == "anthropic" else "chat",
-        provider=batch.provider,
-        price_as=batch.price_as,
-        model_requested=model,
-        model=model,
-        usage=usage,
-        charge=prices.charge(usage, target, at_ms=batch.at_ms),
-        baseline=prices.charge(ordinary, target, at_ms=batch.at_ms).total,
-        fidelity="exact" if usage.source == "reported" else "estimated",
-        decisions=(Decision(stage="batch", action="book", reason="batch_price", evidence=evidence),),
+        target=_target(batch, line.usage.model or batch.model),
+        scope=batch.scope,
+        at_ms=batch.at_ms,
+        booked_ms=batch.now_ms,
     )
+    return entry_of(line, origin, prices)
 
 
 def _target(batch: Batch, model: str) -> Target:

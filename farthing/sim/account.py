@@ -1,9 +1,12 @@
 """The state of one simulated provider account: caches, faults, counters and the invoice."""
 
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
 
+from farthing.sim.batch_room import BatchRoom
 from farthing.sim.catalog import Catalog, load_catalog
 from farthing.sim.faults import Faults
+from farthing.sim.http import Wire
 from farthing.sim.invoice import Invoice
 from farthing.sim.prompt_cache import AnthropicCache, OpenAiCache
 from farthing.sim.settings import SimSettings
@@ -19,7 +22,10 @@ class Account:
         self.openai_cache = OpenAiCache(settings.openai_cache_ttl_ms)
         self.anthropic_cache = AnthropicCache()
         self.faults = Faults()
+        self.batch_room = BatchRoom()
         self.instance = settings.instance or secrets.token_hex(5)
+        self.endpoints: Mapping[tuple[str, str], Callable[[Account, Wire], Awaitable[None]]] = {}
+        """The application's own table, for requests that come in batches."""
         self.requests = 0
         self.refused = 0
         self._issued = 0
@@ -30,10 +36,11 @@ class Account:
         return f"{prefix}{self.instance}{self._issued:010x}"
 
     def reset(self) -> None:
-        """Forget the invoice in memory, the prompt caches, the faults and the counters; ids go on."""
+        """Forget invoice lines in memory, prompt caches, faults, batches, files and counters; ids go on."""
         self.invoice.clear()
         self.openai_cache.clear()
         self.anthropic_cache.clear()
         self.faults = Faults()
+        self.batch_room = BatchRoom()
         self.requests = 0
         self.refused = 0

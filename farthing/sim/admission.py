@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from farthing.sim import aws_signature as aws
 from farthing.sim.account import Account
 from farthing.sim.catalog import Card
 from farthing.sim.errors import ApiError, invalid
@@ -14,7 +15,7 @@ from farthing.sim.http import Wire
 from farthing.sim.invoice import key_hash
 
 Vendor = Literal["openai", "anthropic", "google", "aws"]
-DIRECTIVES = ("nonce", "fault", "request", "tokens", "tools", "tier", "effort")
+DIRECTIVES = ("nonce", "fault", "request", "tokens", "tools", "tier", "effort", "say")
 """Each is the header ``x-sim-<name>``, or ``[sim: name=value ...]`` in the last turn's text; the header wins."""
 _MARK = b"[sim:"
 _DIRECTIVE = re.compile(r"\[sim:([^\]]*)\]")
@@ -75,8 +76,10 @@ def directives_of(wire: Wire, raw: bytes, body: dict[str, Any]) -> dict[str, str
     return found
 
 
-def api_key(account: Account, wire: Wire, vendor: Vendor) -> str:
+def api_key(account: Account, wire: Wire, vendor: Vendor, raw: bytes = b"") -> str:
     """The caller's key; raises the vendor's 401 without an acceptable one."""
+    if vendor == "aws" and wire.header(b"authorization").startswith(aws.ALGORITHM):
+        return aws.key_of(wire, raw)
     named = {"anthropic": b"x-api-key", "google": b"x-goog-api-key"}.get(vendor)
     key = wire.header(named) if named else ""
     if not key:
@@ -120,7 +123,7 @@ async def admit(
     account.requests += 1
     at = account.settings.now_ms()
     raw = await wire.body()
-    key = api_key(account, wire, vendor)
+    key = api_key(account, wire, vendor, raw)
     if vendor == "anthropic" and not wire.header(b"anthropic-version"):
         raise invalid("anthropic-version: header is required")
     body = decode(raw)

@@ -36,6 +36,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """JSON schema of a structured answer."""
     effort: str = "none"
     thinking_text: bool = False
+    say: str = ""
+    """A directive: the answer's text, word for word; empty: the model's own words."""
     exact_tokens: int = 0
     """A directive: exactly this many visible raw tokens; 0: natural length."""
 
@@ -135,6 +137,8 @@ def _tool_call(name: str, schema: Any, index: int, ask: Ask, card: Card) -> Part
 
 
 def _text(ask: Ask, card: Card, random: Random) -> str:
+    if ask.say:
+        return ask.say
     if ask.schema is not None:
         return msgspec.json.encode(prose.value_for(ask.schema, random)).decode()
     if ask.exact_tokens:

@@ -4,12 +4,15 @@ from collections.abc import Awaitable, Callable
 
 from farthing.sim import (
     admin,
+    anthropic_batches,
     anthropic_messages,
     anthropic_reports,
     anthropic_wire,
     bedrock,
     gemini,
+    openai_batches,
     openai_chat,
+    openai_files,
     openai_other,
     openai_reports,
     openai_responses,
@@ -30,6 +33,12 @@ ROUTES: dict[tuple[str, str], Endpoint] = {
     ("POST", "/v1/embeddings"): openai_other.embeddings,
     ("GET", "/v1/models"): openai_other.models,
     ("POST", "/v1/responses"): openai_responses.responses,
+    ("POST", "/v1/files"): openai_files.files,
+    ("GET", "/v1/files"): openai_files.files,
+    ("POST", "/v1/batches"): openai_batches.batches,
+    ("GET", "/v1/batches"): openai_batches.batches,
+    ("POST", anthropic_batches.PATH): anthropic_batches.batches,
+    ("GET", anthropic_batches.PATH): anthropic_batches.batches,
     ("GET", "/v1/organization/usage/completions"): openai_reports.usage_completions,
     ("GET", "/v1/organization/usage/embeddings"): openai_reports.usage_embeddings,
     ("GET", "/v1/organization/costs"): openai_reports.costs,
@@ -48,6 +57,7 @@ class SimApp:
 
     def __init__(self, account: Account) -> None:
         self.account = account
+        account.endpoints = ROUTES
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP exchange, or the server's lifespan."""
@@ -95,6 +105,9 @@ def _elsewhere(scope: Scope) -> Endpoint:
     method, path = scope["method"], scope["path"]
     if method == "GET" and path.startswith("/v1/models/"):
         return openai_other.models
+    found = _batch_path(method, path)
+    if found is not None:
+        return found
     if method == "POST" and path.startswith(gemini.PATH):
         return gemini.generate
     if method == "POST" and path.startswith(bedrock.PATH):
@@ -103,6 +116,14 @@ def _elsewhere(scope: Scope) -> Endpoint:
         raise ApiError(405, f"Not allowed to {method} on {path}.", code="method_not_allowed")
     message = f"Invalid URL ({method} {path})"
     raise ApiError(404, message, kind="not_found_error", code="unknown_url")
+
+
+def _batch_path(method: str, path: str) -> Endpoint | None:
+    if method in ("GET", "DELETE") and path.startswith("/v1/files/"):
+        return openai_files.file
+    if method in ("GET", "POST") and path.startswith("/v1/batches/"):
+        return openai_batches.batch
+    return anthropic_batches.batch if path.startswith(anthropic_batches.PATH + "/") else None
 
 
 def create_app(settings: SimSettings | None = None) -> SimApp:

@@ -14,7 +14,7 @@ from farthing.sim.errors import ApiError, invalid
 STATUS_FAULTS = {"400", "401", "403", "404", "408", "409", "413", "429", "500", "502", "503", "504", "529"}
 TIMED_FAULTS = {"slow", "slow-first-byte"}
 COUNTED_FAULTS = {"cut"}
-PLAIN_FAULTS = {"no-usage", "hang", "malformed", "reset"}
+PLAIN_FAULTS = {"no-usage", "hang", "malformed", "reset", "worse"}
 KINDS = {
     400: ("invalid_request_error", "The simulator was told to refuse this request."),
     401: ("authentication_error", "The simulator was told to refuse this key."),

@@ -98,7 +98,9 @@ def effort_of(ticket: Ticket) -> str:
 def ask_of(ticket: Ticket, prompt: Prompt, prompt_tokens: int, cap: int, seed: int, choice: int = 0) -> Ask:
     """The ask of the ``choice``-th answer."""
     nonce = ticket.directives.get("nonce", "")
-    digest = answer_seed(prompt.digest(), ticket.card, seed, ticket.body.get("seed"), nonce, choice)
+    worse = ticket.fault_is("worse")
+    extra = ("worse",) if worse else ()
+    digest = answer_seed(prompt.digest(), ticket.card, seed, ticket.body.get("seed"), nonce, choice, *extra)
     tools = tools_of(ticket, prompt, digest)
     return Ask(
         digest=digest,
@@ -107,7 +109,8 @@ def ask_of(ticket: Ticket, prompt: Prompt, prompt_tokens: int, cap: int, seed: i
         cap=cap,
         stops=stops_of(ticket.body),
         tools=tools,
-        schema=None if tools else schema_of(ticket.body),
+        schema=None if tools or worse else schema_of(ticket.body),
         effort=effort_of(ticket),
+        say="" if worse else ticket.directives.get("say", ""),
         exact_tokens=ticket.number("tokens"),
     )

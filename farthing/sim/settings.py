@@ -36,3 +36,5 @@ class SimSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Idle lifetime of OpenAI's automatic prompt cache: each prefix draws its own between these bounds."""
     hang_limit_ms: int = 600_000
     """A ``hang`` fault closes the connection after this long in real time."""
+    batch_ms: int = 0
+    """How long a batch takes by the injected clock; its lines are answered evenly over it."""

@@ -17,6 +17,8 @@ from farthing.core.levers import (
     cap_output,
     compact_json,
     dedupe_blocks,
+    extractive_pruning,
+    history_summary,
     max_tool_calls,
     prune_tools,
     trim_history,
@@ -25,6 +27,9 @@ from farthing.core.levers.cache_breakpoints import CacheBreakpoints
 from farthing.core.levers.cap_output import CapOutput
 from farthing.core.levers.compact_json import CompactJson
 from farthing.core.levers.dedupe_blocks import DedupeBlocks
+from farthing.core.levers.extractive_pruning import GAP, ExtractivePruning
+from farthing.core.levers.history_summary import OPENING, HistorySummary, wanted
+from farthing.core.levers.history_summary import pays as summary_pays
 from farthing.core.levers.max_tool_calls import MaxToolCalls
 from farthing.core.levers.prune_tools import PruneTools
 from farthing.core.levers.trim_history import TrimHistory, pays
@@ -33,8 +38,8 @@ from farthing.core.policy_levers import AnyLever, apply, kind_of
 FOLDER = Path(__file__).parent
 PREFIXES = {
     module.__name__.rpartition(".")[2]: module.PREFIX
-    for module in (cache_breakpoints, cap_output, compact_json, dedupe_blocks, max_tool_calls, prune_tools,
-                   trim_history)
+    for module in (cache_breakpoints, cap_output, compact_json, dedupe_blocks, extractive_pruning, history_summary,
+                   max_tool_calls, prune_tools, trim_history)
 }  # fmt: skip
 CLAUDE = {"read_bp": 1_000, "write_bp": 12_500}
 LISTS = {"chat": "messages", "messages": "messages", "responses": "input"}
@@ -78,6 +83,23 @@ PLAIN = st.one_of(
     WORDS,
     st.builds(lambda text: text * 40, st.sampled_from(["long text ", "other ", 'quoted "'])),
     st.builds(lambda value: json.dumps(value, indent=4), st.lists(st.integers(), max_size=9)),
+    st.builds(
+        lambda parts, asked: f"<context>{''.join(parts)}</context> {asked}",
+        st.lists(
+            st.sampled_from(
+                [
+                    "Genoa is old. ",
+                    "Ships bring coal! ",
+                    "\n# Ports\n",
+                    "```\ncode. more\n```\n",
+                    "| a. | b |\n",
+                    "No? \n",
+                ]
+            ),
+            max_size=14,
+        ),
+        st.sampled_from(["Is Genoa old?", "Coal?", "", "Tell me. […]"]),
+    ),
 )
 
 
@@ -147,6 +169,12 @@ LEVERS = st.one_of(
     st.builds(PruneTools, tools=st.lists(st.sampled_from(["a", "b", "[cd]", "*"]), min_size=1).map(tuple)),
     st.builds(MaxToolCalls, calls=st.integers(1, 3)),
     st.builds(CapOutput, tokens=st.integers(1, 2_000)),
+    st.builds(
+        ExtractivePruning,
+        evaluated=st.just("e"),
+        above_tokens=st.integers(0, 60),
+        to_tokens=st.integers(0, 60),
+    ),
 )
 
 
@@ -267,6 +295,111 @@ def test_a_cut_is_weighed_by_what_the_rest_costs_to_write_anew():
     assert pays(lever, claude, dropped=1_000, kept=869)
     assert not pays(lever, claude, dropped=1_000, kept=870)
     assert pays(lever, Facts(form="chat"), dropped=1, kept=1_000_000)  # nothing is cached, nothing is lost
+
+
+# -- what is summarised
+
+CHEAP = {"summary_read_bp": 10, "summary_write_bp": 40}
+
+
+@given(conversations(), st.integers(20, 300), st.integers(1, 3))
+def test_a_summary_takes_the_place_of_whole_exchanges_once(conversation, above, keep):
+    form, shape = conversation
+    lever = HistorySummary(
+        model="m", above_tokens=above, to_tokens=above // 3, tokens=1, keep_turns=keep, turns_expected=9
+    )
+    body = encoded(shape)
+    facts = Facts(form=form, **CHEAP)
+    assert apply(lever, body, facts) is body  # there is none yet
+    asked = wanted(lever, body, facts)
+    if asked is None:
+        return
+    facts = msgspec.structs.replace(facts, summaries={asked.name: "It was so."})
+    once = apply(lever, body, facts)
+    assert apply(lever, once, facts) is once
+    assert wanted(lever, body, facts) is None
+    if once is body:
+        return  # what goes is shorter than its summary
+    assert len(once) < len(body)
+    before, after = shape[LISTS[form]], json.loads(once)[LISTS[form]]
+    assert {**json.loads(once), LISTS[form]: 0} == {**shape, LISTS[form]: 0}
+    system = [turn for turn in before if turn.get("role") == "system"]
+    assert after[: len(system)] == system
+    summary, *rest = after[len(system) :]
+    assert summary == {"role": "user", "content": OPENING + "It was so."}
+    assert rest == before[len(before) - len(rest) :]
+    assert _is_human(rest[0])
+    assert sum(1 for turn in rest if _is_human(turn)) >= keep
+    text = json.dumps(rest)
+    assert all(text.count(f'"call_{number}"') in (0, 2) for number in range(20))
+    gone = before[len(system) : len(before) - len(rest)]
+    assert all(encoded(turn).decode() in asked.prompt for turn in gone)
+
+
+def test_the_next_summary_builds_on_the_one_before():
+    lever = HistorySummary(model="m", above_tokens=100, to_tokens=20, tokens=2, keep_turns=1)
+    turns, names, summaries = [], [], {}
+    for number in range(24):
+        turns += [
+            {"role": "user", "content": f"question {number} " + "x" * 60},
+            {"role": "assistant", "content": f"answer {number}"},
+        ]
+        facts = Facts(form="chat", summaries=summaries, **CHEAP)
+        asked = wanted(lever, encoded({"messages": turns}), facts)
+        if asked is not None:
+            if names:
+                assert f"summary {len(names) - 1}" in asked.prompt
+                assert "question 0 " not in asked.prompt
+            summaries[asked.name] = f"summary {len(names)}"
+            names.append(asked.name)
+    assert len(names) >= 3
+
+
+def test_a_summary_that_failed_leaves_the_one_before_in_force():
+    lever = HistorySummary(model="m", above_tokens=100, to_tokens=20, tokens=2, keep_turns=1)
+    turns, summaries, last = [], {}, b""
+    for number in range(24):
+        turns += [{"role": "user", "content": f"q{number} " + "x" * 60}, {"role": "assistant", "content": "a"}]
+        body = encoded({"messages": turns})
+        facts = Facts(form="chat", summaries=summaries, **CHEAP)
+        asked = wanted(lever, body, facts)
+        if asked is not None and not summaries:
+            summaries = {asked.name: "first"}
+        last = apply(lever, body, facts)
+    assert OPENING.strip() in json.loads(last)["messages"][0]["content"]
+
+
+def test_a_summary_is_weighed_by_all_that_it_costs():
+    lever = HistorySummary(model="m", above_tokens=9, to_tokens=1, tokens=100, turns_expected=10)
+    claude = Facts(form="messages", summary_read_bp=3_333, summary_write_bp=16_666, **CLAUDE)
+    # (dropped − 400) × 0.1 × 10 against kept × 1.15 + 400 × 1.25 + (dropped + 400) × 0.3333 + 400 × 1.6666
+    assert summary_pays(lever, claude, dropped=4_000, kept=840)
+    assert not summary_pays(lever, claude, dropped=4_000, kept=841)
+    assert not summary_pays(lever, Facts(form="chat", **CHEAP), dropped=400, kept=0)  # nothing would be saved
+
+
+# -- what is pruned
+
+
+@given(
+    st.lists(
+        st.sampled_from(["Genoa is old. ", "It rains. ", "\n```\nx = 1. y\n```\n", "\n| a | b |\n", "\n# Head\n"]),
+        max_size=40,
+    )
+)
+def test_code_tables_and_headings_stay_in_their_order_and_no_word_is_new(parts):
+    value = f"Be exact.\n<context>\n{''.join(parts)}</context>\nHow old is Genoa?"
+    body = encoded({"messages": [{"role": "system", "content": value}, {"role": "user", "content": value}]})
+    lever = ExtractivePruning(evaluated="e", above_tokens=0, to_tokens=20)
+    got = json.loads(apply(lever, body, Facts(form="chat")))["messages"]
+    assert got[0]["content"] == value  # instructions are never touched
+    text = got[1]["content"]
+    assert text.startswith("Be exact.\n<context>\n")
+    assert text.endswith("</context>\nHow old is Genoa?")
+    for kept in ("```\nx = 1. y\n```\n", "| a | b |\n", "# Head\n"):
+        assert text.count(kept) == value.count(kept)
+    rest = iter(value)
+    assert all(letter in rest for letter in text.replace(GAP, "").replace(" ", "").replace("\n", ""))
 
 
 # -- spans

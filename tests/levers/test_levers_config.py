@@ -33,6 +33,12 @@ def test_levers_are_part_of_the_policy_and_of_its_name():
         ('kind = "prune_tools"', ['levers[0].tools: is missing; kind = "prune_tools" needs it']),
         ('kind = "cap_output"\ntokens = 5\nttl = "5m"', ['levers[0].ttl: means nothing with kind = "cap_output"']),
         ('kind = "trim_history"\nabove_tokens = 5\nto_tokens = 5', ["levers[0].to_tokens: is 5; it must be less"]),
+        ('kind = "extractive_pruning"', ['levers[0].evaluated: is missing; kind = "extractive_pruning" needs it']),
+        ('kind = "extractive_pruning"\nevaluated = " "', ["levers[0].evaluated: is empty"]),
+        (
+            'kind = "history_summary"\nabove_tokens = 9\nto_tokens = 9',
+            ["levers[0].model: is missing", "to_tokens: is 9"],
+        ),
         ('kind = "max_tool_calls"\ncalls = 0\nttl = "2h"', ["levers[0].calls: ", "levers[0].ttl: "]),
         ('kind = "compact_json"\nmatch = { model = "x" }', ["levers[0].match: "]),
     ],

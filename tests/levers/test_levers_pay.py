@@ -1,6 +1,7 @@
 """Levers at work in front of the simulated provider, whose invoice says what they really save."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
@@ -10,6 +11,8 @@ import pytest
 from farthing import bootstrap, config
 from farthing.adapters.tokenizers import BpeTokenizer
 from farthing.core.types import Scope, Usage
+from farthing.engine.levers import Levers
+from farthing.engine.summaries import Summaries
 from farthing.lab.replay import replay
 from farthing.sim.faults import FaultOrder, FaultRule
 from farthing.testing.world import Ask, World
@@ -31,6 +34,12 @@ TRIM = '[[levers]]\nkind = "trim_history"\nabove_tokens = 3000\nto_tokens = 800\
 COMPACT = '[[levers]]\nkind = "compact_json"\n'
 DEDUPE = '[[levers]]\nkind = "dedupe_blocks"\nbytes_min = 300\n'
 PRUNE = '[[levers]]\nkind = "prune_tools"\ntools = ["rare_*"]\n'
+SUMMARY = (
+    '[[levers]]\nkind = "history_summary"\nmodel = "gpt-4o-mini"\nabove_tokens = 3000\nto_tokens = 800\n'
+    "tokens = 200\nturns_expected = 8\n"
+)
+STRICT = SUMMARY.replace("turns_expected = 8", "turns_expected = 1")
+PRUNING = '[[levers]]\nkind = "extractive_pruning"\nevaluated = "t"\nabove_tokens = 300\nto_tokens = 150\n'
 CALLS = '[[levers]]\nkind = "max_tool_calls"\ncalls = 4\n'
 CAP = '[[levers]]\nkind = "cap_output"\ntokens = 100\n'
 ALL = BREAKPOINTS + TRIM + COMPACT + DEDUPE + PRUNE + CALLS + CAP
@@ -48,6 +57,10 @@ def shared():
 def served(levers, asks):
     prices, tokens = shared()
     world = World(config.parse(PROVIDERS + levers, env={}, source="t"), prices=prices, tokens=tokens)
+    if world.services.levers is not None and "history_summary" in levers:
+        world.services = replace(
+            world.services, levers=Levers(world.settings.policy.levers, prices, summaries=Summaries())
+        )
     world.run(asks)
     return world
 
@@ -108,6 +121,17 @@ def tools(form="chat"):
     ]
 
 
+def documents(make, count, asked="How many ships came to Genoa in {}?"):
+    """Questions, each over a page of text in which one sentence answers it."""
+    asks = []
+    for number in range(count):
+        page = " ".join(f"The mayor of town {place} likes walks near hill {place * 3}." for place in range(60))
+        page += f" In {1900 + number} some {number * 7} ships came to Genoa. Nothing else is known of the weather."
+        text = f"<context>\n{page}\n</context>\n{asked.format(1900 + number)}"
+        asks.append(make(number * 1_000, [said("user", text, tokens=61)]))
+    return asks
+
+
 def shared_prompt(gap, count=12, **fields):
     return [claude(at * gap, [said("user", f"question {at}")], system=SYSTEM, **fields) for at in range(count)]
 
@@ -155,6 +179,16 @@ TRACES = {
     "pretty results": (COMPACT, agent(gpt, 8, tools=tools()), True),
     "pretty results of Claude's": (COMPACT, agent(claude, 8, form="messages", tools=tools("messages")), True),
     "the same result again and again": (DEDUPE, agent(gpt, 8, same=True, tools=tools()), True),
+    "a long chat, summarised": (SUMMARY, conversation(gpt, 40, words=120), True),
+    "a long chat with Claude, summarised": (SUMMARY, conversation(claude, 40, words=120, system=SYSTEM), True),
+    "a chat whose cache is worth more than its history": (
+        STRICT + BREAKPOINTS,
+        conversation(claude, 24, words=60, system=SYSTEM),
+        None,
+    ),
+    "context of which most is beside the point": (PRUNING, documents(gpt, 6), True),
+    "context for Claude": (PRUNING, documents(claude, 6), True),
+    "context that answers nothing": (PRUNING, documents(gpt, 3, asked="Quasars?"), False),
     "tools that nobody uses": (PRUNE, agent(gpt, 8, tools=tools()), True),
     "answers longer than they may be": (
         CAP,
@@ -171,11 +205,15 @@ TRACES = {
 def test_no_trace_costs_more_with_the_lever_on_the_providers_own_invoice(name):
     levers, asks, saves = TRACES[name]
     plain, pulled = served("", asks), served(levers, asks)
-    assert len(plain.entries()) == len(pulled.entries()) == len(asks)
+    own = {name: found for name, found in pulled.entries().items() if "-summary-" not in name}
+    assert len(plain.entries()) == len(own) == len(asks)
     if saves:
         assert pulled.billed() < plain.billed()
+    elif saves is None:
+        assert pulled.billed() <= served(BREAKPOINTS, asks).billed()
     else:
         assert pulled.billed() == plain.billed()
+    assert sum(entry.charge.total for found in pulled.entries().values() for entry in found) == pulled.billed()
     for entries in pulled.entries().values():
         for entry in entries:
             assert entry.charge.total <= entry.ceiling
@@ -190,7 +228,10 @@ def test_the_baseline_of_marked_calls_is_what_they_would_have_cost_unmarked(name
     assert sum(entry[0].charge.total for entry in pulled.entries().values()) == pulled.billed()
 
 
-@pytest.mark.parametrize("name", ["many conversations at once", "everything at once", "everything at once elsewhere"])
+@pytest.mark.parametrize(
+    "name",
+    ["many conversations at once", "everything at once", "everything at once elsewhere", "a long chat, summarised"],
+)
 def test_a_replay_of_the_log_books_the_same_although_it_has_no_text(name):
     levers, asks, _ = TRACES[name]
     world = served(levers, asks)
@@ -252,3 +293,44 @@ def test_every_call_of_a_conversation_reads_all_that_the_call_before_it_sent():
         sent = sum(many for unit, many in before.items() if unit.startswith("input"))
         assert after["input_cache_read"] == sent - before.get("input", 0)
         assert before.get("input", 0) == 0  # its newest message is marked too
+
+
+def test_summaries_are_booked_to_the_lever_and_made_once_for_each_cut():
+    world = served(SUMMARY, conversation(gpt, 40, words=120))
+    made = {name: found for name, found in world.entries().items() if "-summary-" in name}
+    assert 1 <= len(made) <= 4
+    for (entry,) in made.values():
+        assert (entry.charge.reason, entry.baseline, entry.model_requested) == (
+            "lever:history_summary",
+            0,
+            "gpt-4o-mini",
+        )
+        assert entry.scope == Scope(org="o")
+    noted = [
+        one
+        for found in world.entries().values()
+        for entry in found
+        for one in entry.decisions
+        if (one.action, one.reason) == ("history_summary", "lever_applied")
+    ]
+    assert len(noted) > 20
+    assert len(world.exchanges()) == 40  # a lever's own calls are nobody's requests
+
+
+@pytest.mark.parametrize("spoilt", ["fault", "model", "budget"])
+def test_a_call_goes_out_unchanged_where_its_summary_cannot_be_had(spoilt):
+    asks = conversation(gpt, 24, words=120)
+    levers = SUMMARY.replace("gpt-4o-mini", "nobody/serves-this") if spoilt == "model" else SUMMARY
+    if spoilt == "budget":
+        levers += '[[budgets]]\nname = "none"\nper = "month"\nusd = "0"\nmatch = {model = "gpt-4o-mini"}\n'
+    prices, tokens = shared()
+    world = World(config.parse(PROVIDERS + levers, env={}, source="t"), prices=prices, tokens=tokens)
+    world.services = replace(
+        world.services, levers=Levers(world.settings.policy.levers, prices, summaries=Summaries())
+    )
+    if spoilt == "fault":
+        rules = (FaultRule(fault="500", model="gpt-4o-mini"),)
+        world.sim.account.faults.install(FaultOrder(rules=rules, seed=1))
+    world.run(asks)
+    assert world.billed() == served("", asks).billed()
+    assert [one.status for one in world.exchanges()] == [200] * 24
