@@ -1,12 +1,12 @@
 """What a ``LedgerQuery`` means, entry by entry: the reference for stores that compile it to their own language."""
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from farthing.core.dimensions import ENTRY_DIMENSIONS, TIME_DIMENSIONS, entry_value, is_dimension
+from farthing.core.dimensions import ENTRY_DIMENSIONS, TIME_DIMENSIONS, entry_value, exchange_value, is_dimension
 from farthing.core.errors import BadRequest
-from farthing.core.types import LedgerEntry, LedgerQuery, Totals
+from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
 from farthing.core.units import INPUT_UNITS, OUTPUT_REASONING, OUTPUT_UNITS, is_cache_read, is_cache_write
 
 MEASURES: Final = (
@@ -52,17 +52,53 @@ def entry_totals(entries: Iterable[LedgerEntry], query: LedgerQuery) -> tuple[To
         requests.setdefault(group, set()).add(entry.request_id)
         for index, amount in enumerate(entry_measures(entry)):
             row[index] += amount
-    return tuple(
-        Totals(group=group, requests=len(requests.get(group, ())), **dict(zip(MEASURES, sums[group], strict=True)))
-        for group in sorted(sums)
+    return tuple(totals_of(group, len(requests.get(group, ())), sums[group]) for group in sorted(sums))
+
+
+def totals_of(group: tuple[str, ...], requests: int, sums: Sequence[int]) -> Totals:
+    """A row of an answer; ``sums`` in the order of ``MEASURES``. Answers may have hundreds of thousands of rows."""
+    (
+        entries, amount, baseline, unpriced, estimated, estimated_amount, input_tokens, cache_read_tokens,
+        cache_write_tokens, output_tokens, reasoning_tokens, errors, latency_ms,
+    ) = sums  # fmt: skip
+    return Totals(
+        group=group,
+        requests=requests,
+        entries=entries,
+        amount=amount,
+        baseline=baseline,
+        unpriced=unpriced,
+        estimated=estimated,
+        estimated_amount=estimated_amount,
+        input_tokens=input_tokens,
+        cache_read_tokens=cache_read_tokens,
+        cache_write_tokens=cache_write_tokens,
+        output_tokens=output_tokens,
+        reasoning_tokens=reasoning_tokens,
+        errors=errors,
+        latency_ms=latency_ms,
     )
 
 
 def query_value(entry: LedgerEntry, dimension: str) -> str:
     """The entry's value of any dimension, those of time (in UTC, by ``received_at_ms``) included."""
-    if dimension not in TIME_DIMENSIONS:
-        return entry_value(entry, dimension)
-    at = datetime.datetime.fromtimestamp(entry.received_at_ms // 1000, datetime.UTC)
+    return _slot(entry.received_at_ms, dimension) if dimension in TIME_DIMENSIONS else entry_value(entry, dimension)
+
+
+def is_unbooked(one: Exchange, query: LedgerQuery) -> bool:
+    """Nothing was booked of this call, and it matches the period and the filters of the query."""
+    if one.usage is not None or any(fact.entry_id for fact in one.attempts):
+        return False
+    if one.received_at_ms < (query.since_ms or 0) or one.received_at_ms >= (query.until_ms or 2**63):
+        return False
+    return all(
+        (_slot(one.received_at_ms, name) if name in TIME_DIMENSIONS else exchange_value(one, name)) == value
+        for name, value in query.where
+    )
+
+
+def _slot(at_ms: int, dimension: str) -> str:
+    at = datetime.datetime.fromtimestamp(at_ms // 1000, datetime.UTC)
     match dimension:
         case "hour":
             return at.strftime("%Y-%m-%dT%H")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from farthing.adapters.ledger_query import MEASURES, check_query
+from farthing.adapters.ledger_query import MEASURES, check_query, totals_of
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
 from farthing.adapters.sqlite_schema import connect_read, store_error
 from farthing.core.dimensions import TIME_DIMENSIONS
@@ -17,7 +17,7 @@ from farthing.ports.books import Balance
 PAGE: Final = 500
 
 _AT: Final = "received_at_ms / 1000, 'unixepoch'"
-_TIMES: Final = {
+TIMES: Final = {
     "hour": f"strftime('%Y-%m-%dT%H', {_AT})",
     "day": f"strftime('%Y-%m-%d', {_AT})",
     # The ISO year and week of a day are those of the Thursday of its week.
@@ -25,7 +25,7 @@ _TIMES: Final = {
     f" (strftime('%j', {_AT}, '-3 days', 'weekday 4') - 1) / 7 + 1)",
     "month": f"strftime('%Y-%m', {_AT})",
 }
-_SUMMED: Final = {
+SUMMED: Final = {
     "entries": "1",
     "amount": "amount_nusd",
     "baseline": "CASE WHEN amount_nusd IS NOT NULL THEN baseline_nusd END",
@@ -85,6 +85,14 @@ class SqliteLedger:
         found = (Balance(counter=row[0], window=row[1], unit=row[2], posted=row[3], held=row[4]) for row in rows)
         return tuple(balance for balance in found if (balance.counter, balance.window) in wanted)
 
+    def last(self) -> int:
+        """The number of the entry that was booked last; 0 where there is none, or no ledger yet."""
+        if not self.path.exists():
+            return 0
+        with self._connection() as connection:
+            (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM entries").fetchone()
+        return int(last)
+
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         connection = connect_read(self.path)
@@ -108,18 +116,18 @@ def compile_totals(query: LedgerQuery) -> tuple[str, list[object]]:
     Sums are split in two halves of 32 bits each: SQLite raises an error where a sum passes int64.
     """
     check_query(query)
-    groups = [_expression(name) for name in query.group_by]
+    groups = [expression(name) for name in query.group_by]
     parameters: list[object] = [value for _, values in groups for value in values]
     conditions = []
     for name, value in query.where:
-        sql, values = _expression(name)
+        sql, values = expression(name)
         conditions.append(f"{sql} = ?")
         parameters += [*values, value]
     for operator, bound in ((">=", query.since_ms), ("<", query.until_ms)):
         if bound is not None:
             conditions.append(f"received_at_ms {operator} ?")
             parameters.append(bound)
-    summed = [_SUMMED.get(name, name) for name in MEASURES]
+    summed = [SUMMED.get(name, name) for name in MEASURES]
     halves = [f"sum(({sql}) >> 32), sum(({sql}) & 4294967295)" for sql in summed]
     names = [f"g{number}" for number in range(len(groups))]
     columns = [f"{sql} AS {name}" for (sql, _), name in zip(groups, names, strict=True)]
@@ -133,7 +141,7 @@ def condition(query: LedgerQuery) -> tuple[str, list[object]]:
     """``AND …`` for the filters and the period of a query, with its parameters."""
     parts, parameters = [""], []
     for name, value in query.where:
-        sql, values = _expression(name)
+        sql, values = expression(name)
         parts.append(f"{sql} = ?")
         parameters += [*values, value]
     for operator, bound in ((">=", query.since_ms), ("<", query.until_ms)):
@@ -143,17 +151,18 @@ def condition(query: LedgerQuery) -> tuple[str, list[object]]:
     return " AND ".join(parts), parameters
 
 
-def _expression(name: str) -> tuple[str, list[object]]:
+def expression(name: str) -> tuple[str, list[object]]:
+    """SQL for a dimension of a row of ``entries``, with its parameters."""
     if name.startswith("tag:"):
         return "coalesce((SELECT value FROM json_each(entries.tags) WHERE key = ?), '')", [name[4:]]
     if name in TIME_DIMENSIONS:
-        return f"({_TIMES[name]})", []
+        return f"({TIMES[name]})", []
     return ("CAST(status AS TEXT)" if name == "status" else f'"{name}"'), []
 
 
 def _totals(group: tuple[str, ...], requests: int, halves: tuple[int | None, ...]) -> Totals:
     sums = [(high or 0) * 2**32 + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True)]
-    return Totals(group=group, requests=requests, **dict(zip(MEASURES, sums, strict=True)))
+    return totals_of(group, requests, sums)
 
 
 def _start(connection: sqlite3.Connection, table: str, id_column: str, after: str, since_ms: int) -> int:

@@ -1,7 +1,7 @@
 """The books: reservations and the ledger behind one port, so that releasing a hold and booking are one act."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -93,6 +93,15 @@ class Ledger(Protocol):
     def exchanges(self, *, since_ms: int = 0, after: str = "") -> Iterator[Exchange]: ...
 
 
+@runtime_checkable
+class RolledUp(Protocol):
+    """A ledger that keeps sums ready."""
+
+    def answers(self, query: LedgerQuery) -> bool:
+        """True where these sums answer the query, so that a long period costs hardly more than a short one."""
+        ...
+
+
 class Newest(Protocol):
     """Looking at the newest records of the books, page by page; blocking, for pages."""
 
@@ -101,6 +110,13 @@ class Newest(Protocol):
 
         "" starts at the newest. With them the cursor of the next page, "" at the end. A page may hold fewer than
         ``limit`` although there are more: work per page is bounded, and the cursor goes on from where it ended.
+        """
+        ...
+
+    def newest_unbooked(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[Exchange, ...], str]:
+        """Calls of the traffic log that nothing was booked of (refused, failed, broken off), newest first.
+
+        As :meth:`newest_entries`, with cursors of its own.
         """
         ...
 

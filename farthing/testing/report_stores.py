@@ -7,6 +7,8 @@ from farthing.adapters.clickhouse import ClickHouseLedger, ClickHouseSink, migra
 from farthing.adapters.duckdb_ledger import DuckDBLedger
 from farthing.adapters.parquet import ParquetExport
 from farthing.adapters.postgres import PostgresImporter, PostgresLedger
+from farthing.adapters.rollup_job import Rollups
+from farthing.adapters.rollup_ledger import RollupLedger
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_reader import SqliteLedger
 from farthing.core.types import Exchange, LedgerEntry
@@ -60,3 +62,18 @@ def clickhouse(home: Path, entries: Sequence[LedgerEntry], exchanges: Sequence[E
 
 def _batches(entries: Sequence[LedgerEntry], size: int) -> list[Sequence[LedgerEntry]]:
     return [entries[start : start + size] for start in range(0, len(entries), size)]
+
+
+def rolled(home: Path, entries: Sequence[LedgerEntry], exchanges: Sequence[Exchange]) -> Ledger:
+    """The SQLite ledger with roll-ups of most of it, made batch by batch while it grew; the rest came later."""
+    sqlite(home, entries[: len(entries) // 2], exchanges)
+    rollups = Rollups(home / "farthing.db", home / "rollups.db")
+    while rollups.step(now_ms=0, batch=997).left:
+        pass
+    ledger = sqlite(home, entries[: len(entries) * 9 // 10], ())
+    while rollups.step(now_ms=0, batch=1_511).left:
+        pass
+    rollups.close()
+    ledger = sqlite(home, entries, ())
+    assert isinstance(ledger, SqliteLedger)
+    return RollupLedger(ledger, home / "rollups.db")

@@ -17,3 +17,7 @@ class TestParquetReports(ReportContract):
 
 class TestClickHouseReports(ReportContract):
     opener = "farthing.testing.report_stores:clickhouse"
+
+
+class TestRolledUpReports(ReportContract):
+    opener = "farthing.testing.report_stores:rolled"
