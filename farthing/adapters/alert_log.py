@@ -87,6 +87,12 @@ class SqlAlerts:
 
         return self._do(act, writes=True)
 
+    def turn(self, name: str, *, now_ms: int, until_ms: int) -> bool:
+        key = f"turn|{name}"
+        if self._rows('SELECT 1 FROM alert_claims WHERE "key" = ? AND lapses_at_ms > ?', (key, now_ms)):
+            return False  # without a write
+        return self._do(lambda run: run(_CLAIM, (key, "", now_ms, until_ms)).rowcount == 1, writes=True)
+
     def due(self, *, now_ms: int, lease_ms: int, most: int = 100) -> tuple[Delivery, ...]:
         if not self._rows(_IS_DUE, (now_ms, now_ms)):
             return ()

@@ -1,19 +1,20 @@
 """``farthing anomalies``: cost that is out of the ordinary, incident by incident."""
 
-import hashlib
-from datetime import date
-
 import click
 import msgspec
 
 from farthing.cli.context import App, Failed, assignments, closed, format_option, pass_app, show, since_option
 from farthing.cli.practice import list_price, me, stores_of
 from farthing.cli.report import check_dimension, dimensions
+from farthing.core.alerts import alert_id, incident_key
+from farthing.core.errors import BadRequest
 from farthing.core.series import Detector
 from farthing.insight import anomalies as finder
+from farthing.insight import rule_trial
 from farthing.insight.anomalies import RULES, Incident
 from farthing.insight.daily import Grain
 from farthing.insight.incident_details import both_periods, example_requests, grew_most
+from farthing.insight.incident_list import expected_days
 from farthing.insight.moments import shown
 from farthing.insight.render import Format
 from farthing.insight.reports import incidents as listing
@@ -109,6 +110,8 @@ def ack(app: App, incident: str, who: str, note: str) -> None:
         if not incident.startswith("an-"):
             raise Failed(f"{incident} is no incident; 'farthing anomalies ls' lists them.")
         practice.acknowledge(Mark(incident=incident, by=who or me(), at_ms=app.now_ms(), note=note))
+    with closed(app.stores.open_alerts(app.settings)) as log:
+        log.acknowledge(alert_id(incident_key(incident)), by=who or me(), at_ms=app.now_ms())
     click.echo(f"{incident} is acknowledged.")
 
 
@@ -178,20 +181,22 @@ def backtest(
             cusum_limit=current.cusum_limit if cusum is None else cusum,
             drops=drops or current.drops,
         )
-        answers = [_find(ledger, practice, groups, grain, rule, (since, now_ms), ()) for rule in (current, tried)]
+        query = finder.query(groups, grain, since_ms=since, until_ms=now_ms)
+        found = rule_trial.trial(
+            ledger.totals(query), groups, current, tried, since_ms=since, until_ms=now_ms,
+            expected=practice.expected(), grain=grain,
+        )  # fmt: skip
         if save:
             practice.save_rule(grain, tried)
-    known = {one.id for one in answers[0]}
-    new = [one for one in answers[1] if one.id not in known]
-    gone = known - {one.id for one in answers[1]}
+            practice.note(rule_trial.changed(grain, current, tried, by=me(), at_ms=now_ms))
     notes = (
-        f"The rule that applies says {len(answers[0])}, this one {len(answers[1])}: "
-        f"{len(new)} new, {len(gone)} fewer.",
-        *_notes(answers[1], tried),
+        rule_trial.sentence(found),
+        *((rule_trial.estimate(found),) if grain == "day" else ()),
+        *_notes(found.tried, tried),
         "Saved: this rule applies from now on." if save else "Not saved; --save makes it the rule.",
     )
     title = f"Back-test by {grain}, {shown(since)} to {shown(now_ms)} UTC"
-    show(listing.build(answers[1], {}, {}, title=title, notes=notes), form)
+    show(listing.build(found.tried, {}, {}, title=title, notes=notes), form)
 
 
 def _find(
@@ -223,17 +228,10 @@ def _groups(by: str) -> tuple[str, ...]:
 
 
 def _days(first: str, last: str, slice_name: str, reason: str, now_ms: int) -> ExpectedDays:
-    for day in (first, last):
-        try:
-            date.fromisoformat(day)
-        except ValueError as error:
-            raise click.BadParameter(f'"{day}" is no day such as 2026-11-27') from error
-    if last < first:
-        raise click.BadParameter("ends before it begins", param_hint="LAST")
-    if not reason:
-        raise click.BadParameter("say what is expected", param_hint="--why")
-    name = hashlib.sha256("|".join((first, last, slice_name)).encode()).hexdigest()[:8]
-    return ExpectedDays(id=name, first=first, last=last, slice=slice_name, why=reason, by=me(), at_ms=now_ms)
+    try:
+        return expected_days(first, last, slice_name, reason, by=me(), at_ms=now_ms)
+    except BadRequest as error:
+        raise click.BadParameter(error.message) from error
 
 
 def _notes(found: tuple[Incident, ...], rule: Detector) -> tuple[str, ...]:

@@ -7,9 +7,8 @@ import click
 from farthing.cli.context import App, closed, format_option, pass_app, show, since_option
 from farthing.cli.practice import stores_of
 from farthing.config import Settings
-from farthing.insight.moments import shown
 from farthing.insight.render import Format
-from farthing.insight.table import Column, Table
+from farthing.insight.reports.audit import build
 
 
 class AuditStores(Protocol):
@@ -34,19 +33,4 @@ def audit(app: App, since: int, subject: str, limit: int, form: Format) -> None:
     cast("AuditStores", app.stores).note_state(app.settings, at_ms=app.now_ms())
     with closed(stores_of(app).open_practice(app.settings)) as practice:
         found = practice.changes(limit=limit, subject=subject, since_ms=since)
-    rows = tuple(
-        (one.seq, shown(one.at_ms), one.subject, one.name or None, one.before or None, one.after, one.by or None,
-         one.detail or None)
-        for one in found
-    )  # fmt: skip
-    columns = (
-        Column(name="seq", title="no", kind="int"),
-        Column(name="at", title="noticed (UTC)"),
-        Column(name="subject", title="subject"),
-        Column(name="name", title="name", unknown=""),
-        Column(name="before", title="before", unknown="(first seen)"),
-        Column(name="after", title="after"),
-        Column(name="by", title="by", unknown="not known"),
-        Column(name="detail", title="detail", unknown=""),
-    )
-    show(Table(title="Audit log", columns=columns, rows=rows), form)
+    show(build(found), form)

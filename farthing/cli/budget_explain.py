@@ -6,7 +6,7 @@ import msgspec
 from farthing.cli.context import App, Failed, closed, format_option, pass_app, scope_of, scope_options, show
 from farthing.cli.receipt import find_entries, find_exchange
 from farthing.core.budget import Budgets, Need
-from farthing.core.types import Exchange, LedgerEntry, Scope
+from farthing.core.types import Scope
 from farthing.insight.render import Format
 from farthing.insight.reports import budget_explain
 
@@ -33,7 +33,7 @@ def explain(app: App, /, request_id: str | None, form: Format, **said: object) -
             exchange = find_exchange(ledger, entries, request_id)
         if not entries and exchange is None:
             raise Failed(f'There is no request "{request_id}"; "farthing requests" lists the last ones.')
-        asked = _asked(entries, exchange)
+        asked = budget_explain.asked_of(entries, exchange)
     else:
         asked = _imagined(said, app.now_ms())
     budgets = Budgets(app.settings.policy.budgets)
@@ -41,25 +41,6 @@ def explain(app: App, /, request_id: str | None, form: Format, **said: object) -
     with closed(app.stores.open_balances(app.settings)) as books:
         balances = books.balances(budget_explain.wanted(found))
     show(budget_explain.build(asked, found, balances), form)
-
-
-def _asked(entries: tuple[LedgerEntry, ...], exchange: Exchange | None) -> budget_explain.Asked:
-    """The request as the ledger and the traffic log have it."""
-    first = entries[0] if entries else None
-    attempt = exchange.attempts[0] if exchange is not None and exchange.attempts else None
-    record = exchange if exchange is not None else first
-    assert record is not None
-    provider = first.provider if first else attempt.provider if attempt else ""
-    model = attempt.model if attempt else exchange.view.model if exchange else first.model_requested if first else ""
-    return budget_explain.Asked(
-        request_id=record.request_id,
-        scope=record.scope,
-        provider=provider,
-        model=model,
-        at_ms=record.received_at_ms,
-        entries=entries,
-        exchange=exchange,
-    )
 
 
 def _imagined(said: dict[str, object], now_ms: int) -> budget_explain.Asked:

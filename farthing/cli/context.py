@@ -10,12 +10,13 @@ from typing import Any, Final, Literal, Protocol, TypeVar, cast
 import click
 
 from farthing.config import Settings
-from farthing.core.dimensions import SCOPE_DIMENSIONS
+from farthing.core.dimensions import SCOPE_DIMENSIONS, full_name
 from farthing.core.types import Scope
 from farthing.insight.moments import EXAMPLES, parse_moment
 from farthing.insight.render import Format, render
 from farthing.insight.table import Table
 from farthing.ports.alerts import AlertLog, AlertSink
+from farthing.ports.batches import BatchShelf
 from farthing.ports.books import Balance, Importer, Keys, Ledger
 from farthing.ports.embed import EmbedderState
 from farthing.ports.prices import Prices
@@ -51,6 +52,8 @@ class Stores(Protocol):
     def open_importer(self, settings: Settings) -> Importer: ...
 
     def open_alerts(self, settings: Settings) -> AlertLog: ...
+
+    def open_batches(self, settings: Settings) -> BatchShelf: ...
 
     def alert_sinks(self, settings: Settings) -> dict[str, AlertSink]: ...
 
@@ -138,13 +141,13 @@ def moment(ctx: click.Context, param: click.Parameter | None, value: str) -> int
 def assignments(
     ctx: click.Context, param: click.Parameter | None, values: tuple[str, ...]
 ) -> tuple[tuple[str, str], ...]:
-    """Repeated ``name=value`` options as pairs; a callback."""
+    """Repeated ``name=value`` options as pairs; a callback. Filters (``--where``) may name tags in short."""
     pairs = []
     for value in values:
         name, equals, rest = value.partition("=")
         if not name or not equals:
             raise click.BadParameter(f'"{value}" is not name=value', ctx=ctx, param=param)
-        pairs.append((name, rest))
+        pairs.append((full_name(name) if param is not None and param.name == "where" else name, rest))
     return tuple(pairs)
 
 

@@ -8,18 +8,15 @@ import click
 from farthing.cli.calc import rates_of
 from farthing.cli.context import App, Failed, format_option, pass_app, show, since_option
 from farthing.cli.price import stores
-from farthing.core.prefix_cache import ANTHROPIC_5M, OPENAI_AUTO, CacheRule
-from farthing.core.types import Exchange
-from farthing.core.units import INPUT_CACHE_READ
+from farthing.core.prefix_cache import OPENAI_AUTO
 from farthing.insight.moments import shown
-from farthing.insight.render import Format, usd
+from farthing.insight.render import Format
 from farthing.insight.table import Column, Row, Table, share
-from farthing.lab.doctor import Doctor, Rates, Report, summarise
+from farthing.lab.checkup import checkup
 from farthing.lab.doctor_trace import Diagnosis, Reading, diagnose, read_trace
-from farthing.lab.doctor_ttl import Kept, TtlAdvice
-from farthing.lab.replay_log import in_order
+from farthing.lab.rates import BookRates
+from farthing.server.tables.checkup import causes
 
-MONTH_MS = 30 * 86_400_000
 _PUSD_PER_NUSD = 1_000
 
 
@@ -41,118 +38,21 @@ def doctor(app: App, since: int, trace: Path | None, models: tuple[str, ...], fo
     """
     if trace is not None:
         try:
-            found = diagnose(read_trace(trace))
+            diagnosis = diagnose(read_trace(trace))
         except ValueError as error:
             raise Failed(f"{error}.") from None
-        show(_trace_table(app, trace, found, models or ("claude-sonnet-4-5", "gpt-4o")), form)
+        show(_trace_table(app, trace, diagnosis, models or ("claude-sonnet-4-5", "gpt-4o")), form)
         return
-    rates = RatesOf(app)
-    doctor_ = Doctor(rates, rates.rule, marks_needed=rates.needs_marks)
-    span = _Span()
-    advice = TtlAdvice(rates, rates.needs_marks)
     with app.ledger() as ledger:
-        report = summarise(doctor_.examine(advice.watch(in_order(span.over(ledger.exchanges(since_ms=since))))))
-    if not report.requests:
+        found = checkup(ledger.exchanges(since_ms=since), book_rates(app), now_ms=app.now_ms())
+    if not found.report.requests:
         raise Failed(f"The traffic log has no answered request with a prompt since {shown(since)} UTC.")
-    show(_table(report, since, span.days(app.now_ms()), advice.kept()), form)
+    show(causes(found, since), form)
 
 
-class _Span:
-    """The time that the log covers."""
-
-    def __init__(self) -> None:
-        self._first: int | None = None
-
-    def over(self, exchanges: Iterator[Exchange]) -> Iterator[Exchange]:
-        for exchange in exchanges:
-            if self._first is None or exchange.received_at_ms < self._first:
-                self._first = exchange.received_at_ms
-            yield exchange
-
-    def days(self, now_ms: int) -> float:
-        """At least an hour: a minute's traffic says nothing about a month."""
-        return max(1 / 24, (now_ms - (self._first or now_ms)) / 86_400_000)
-
-
-class RatesOf:
-    """Rates and cache rules of the price book's models, by the provider they were asked at."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self._book = stores(app).price_book(app.settings).book
-        self._settings = {one.name: one for one in app.settings.providers}
-        self._memo: dict[tuple[str, str], Rates | None] = {}
-
-    def __call__(self, provider: str, model: str) -> Rates | None:
-        key = (provider, model)
-        if key not in self._memo:
-            self._memo[key] = self._find(provider, model)
-        return self._memo[key]
-
-    def rule(self, provider: str, model: str) -> CacheRule:
-        """The cache rule of a provider's family."""
-        return ANTHROPIC_5M if self.needs_marks(provider) else OPENAI_AUTO
-
-    def needs_marks(self, provider: str) -> bool:
-        """Anthropic caches up to marks that the caller sets."""
-        known = self._settings.get(provider)
-        return known is not None and known.kind == "anthropic"
-
-    def _find(self, provider: str, model: str) -> Rates | None:
-        known = self._settings.get(provider)
-        owner = (known.price_as or known.name) if known is not None else provider
-        resolved = self._book.resolve(owner, model)
-        if resolved is None:
-            return None
-        rates = self._book.sheet(resolved, {}, self._app.now_ms()).rates
-        if "input" not in rates:
-            return None
-        read = rates.get(INPUT_CACHE_READ)
-        return Rates(input=rates["input"].steps[0][1], read=read.steps[0][1] if read is not None else None)
-
-
-def _table(report: Report, since: int, days: float, kept: tuple[Kept, ...]) -> Table:
-    rows = tuple(
-        (
-            one.cause,
-            one.requests,
-            one.tokens,
-            one.nusd if one.requests > one.unpriced else None,
-            round(one.nusd * 30 / days) if one.requests > one.unpriced else None,
-            one.where,
-            one.example,
-            one.advice,
-        )
-        for one in report.findings
-    )
-    unpriced = sum(one.unpriced for one in report.findings)
-    notes = [
-        f"Read from the cache: {report.read_share:.1%} of {report.input_tokens:,} input tokens; "
-        f"{report.possible_share:.1%} could have been.",
-        f"A month is 30 days at the rate of the last {days:.1f}. What writing costs is not taken off.",
-    ]
-    if kept:
-        each = ", ".join(f"{one.rule.name} {usd(round(one.saved_nusd * 30 / days))}" for one in kept)
-        best = max(kept, key=lambda one: one.saved_nusd)
-        pays = best.rule.name if best.saved_nusd > 0 else "none"
-        notes.append(f"Time to live that pays where prompts are marked: {pays} (a month, net of writes: {each}).")
-    if unpriced:
-        notes.append(f"{unpriced} misses are of models without a price; they are in no sum.")
-    return Table(
-        title=f"Prompt cache since {shown(since)} UTC: {report.requests} requests",
-        columns=(
-            Column(name="cause", title="cause"),
-            Column(name="requests", title="requests", kind="int"),
-            Column(name="tokens", title="tokens missed", kind="int"),
-            Column(name="usd", title="missed", kind="usd", unknown="unpriced"),
-            Column(name="usd_per_month", title="per month", kind="usd", unknown="unpriced"),
-            Column(name="where", title="where"),
-            Column(name="example", title="example"),
-            Column(name="advice", title="what to do"),
-        ),
-        rows=rows,
-        notes=tuple(notes),
-    )
+def book_rates(app: App) -> BookRates:
+    """Rates and cache rules of this installation's models."""
+    return BookRates(stores(app).price_book(app.settings).book, app.settings.providers, app.now_ms())
 
 
 def _trace_table(app: App, path: Path, found: Diagnosis, models: tuple[str, ...]) -> Table:

@@ -7,7 +7,10 @@ import click
 
 from farthing.cli.context import App, Failed, format_option, pass_app, show
 from farthing.cli.receipt import find_entries, find_exchange
+from farthing.cli.route import embedded
+from farthing.core.errors import ConfigError
 from farthing.core.route_check import Checked, recheck
+from farthing.core.route_clusters import ClusterModel
 from farthing.engine.routing import Trained
 from farthing.insight.render import Format
 from farthing.insight.table import Column, Table
@@ -38,6 +41,8 @@ def explain(app: App, wanted: str, form: Format) -> None:
     decision = next((one for one in exchange.decisions if one.stage == "route"), None)
     if decision is None:
         raise Failed(f"Nothing was routed: {exchange.view.model} was asked for and asked.")
+    if decision.reason == "experiment_control":
+        raise Failed("Routes were off for this call: its conversation is in the control arm of an experiment.")
     name = dict(decision.evidence).get("route", "")
     route = next((one for one in app.settings.policy.routes if one.name == name), None)
     if route is None:
@@ -46,6 +51,9 @@ def explain(app: App, wanted: str, form: Format) -> None:
     if route.table:
         trained = cast(ExplainStores, app.stores).trained_of(Path(app.settings.home) / route.table)
     text = None if exchange.prompt is None else asked(exchange.view.endpoint, exchange.prompt).first
+    vector = None
+    if text is not None and trained is not None and isinstance(trained.model, ClusterModel):
+        vector = vector_of(app, trained.model, text)
     checked = recheck(
         route,
         decision,
@@ -53,10 +61,19 @@ def explain(app: App, wanted: str, form: Format) -> None:
         tools=exchange.view.tools,
         learned=trained.model if trained else None,
         artefact=trained.artefact if trained else None,
+        vector=vector,
     )
     show(_table(exchange.request_id, checked), form)
     if checked.agrees is False:
         raise Failed("The decision is not what it would be now.")
+
+
+def vector_of(app: App, model: ClusterModel, text: str) -> bytes | None:
+    """The text's vector; None where the table's embedder is not to be had: the logged figures are taken then."""
+    try:
+        return embedded(app, model, [text])[0]
+    except (ConfigError, Failed):
+        return None
 
 
 def _table(request_id: str, checked: Checked) -> Table:

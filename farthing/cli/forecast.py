@@ -5,8 +5,6 @@ import click
 from farthing.cli.context import App, assignments, closed, format_option, pass_app, show
 from farthing.cli.practice import stores_of
 from farthing.cli.report import check_dimension, dimensions
-from farthing.core.dimensions import SCOPE_DIMENSIONS
-from farthing.core.policy import Budget
 from farthing.insight.render import Format
 from farthing.insight.reports import forecast as report
 
@@ -37,16 +35,10 @@ def forecast(
             limits = [
                 (one.name, dict(one.limits)["usd"], ledger.totals(report.query((), now_ms, where=one.match)))
                 for one in app.settings.policy.budgets
-                if monthly(one)
+                if report.is_monthly(one)
             ]
             show(report.against(limits, now_ms), form)
             return
         show(
             report.build(ledger.totals(report.query(groups, now_ms, where=where)), groups, now_ms, limit=limit), form
         )
-
-
-def monthly(budget: Budget) -> bool:
-    """One dollar amount a month for one scope: what a forecast by day can be held against."""
-    plain = all(name in SCOPE_DIMENSIONS or name.startswith("tag:") for name, _ in budget.match)
-    return budget.per == "month" and "usd" in dict(budget.limits) and not budget.each and plain

@@ -1,15 +1,13 @@
 """``farthing outcomes``: what calls were good for, reported from a file."""
 
-import csv
 from pathlib import Path
 
 import click
-import msgspec
 
 from farthing.cli.context import App, Failed, closed, format_option, pass_app, show, since_option
 from farthing.cli.practice import stores_of
 from farthing.insight.moments import shown
-from farthing.insight.outcome_rows import FIELDS, outcome
+from farthing.insight.outcome_rows import read_rows
 from farthing.insight.render import Format
 from farthing.insight.table import Column, Table
 from farthing.ports.outcomes import Outcome
@@ -74,20 +72,8 @@ def ls(app: App, since: int, kind: str, limit: int, form: Format) -> None:
 
 
 def _read(file: Path, now_ms: int) -> tuple[list[Outcome], list[str]]:
-    found, bad = [], []
-    with file.open(encoding="utf-8-sig", newline="") as source:
-        lines = enumerate(source, 1)
-        rows = (
-            ((number, line) for number, line in lines if line.strip())
-            if file.suffix in (".jsonl", ".ndjson")
-            else enumerate(csv.DictReader(source), 2)
-        )
-        for number, row in rows:
-            try:
-                cells = msgspec.json.decode(row, type=dict[str, object]) if isinstance(row, str) else row
-                if None in cells:
-                    raise ValueError(f"has more columns than the header; columns: {', '.join(FIELDS)}")
-                found.append(outcome(cells, now_ms=now_ms))
-            except (ValueError, msgspec.DecodeError) as error:
-                bad.append(f"line {number}: {error}")
-    return found, bad
+    try:
+        text = file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        return [], [f"{file.name} is not UTF-8: {error}"]
+    return read_rows(text, jsonl=file.suffix in (".jsonl", ".ndjson"), now_ms=now_ms)

@@ -7,11 +7,9 @@ from typing import NamedTuple
 from farthing.core.money import format_usd
 from farthing.core.price_book import PriceBook, Resolved
 from farthing.core.pricing_rows import BASE_LAYER, PriceRow
-from farthing.insight.price_tables import model_table, models_table, rate_text
+from farthing.insight.price_tables import STALE_DAYS, model_table, models_table, rate_text
 from farthing.insight.table import Column, Row, Table
 from farthing.library import Verified
-
-STALE_DAYS = 14
 
 __all__ = ["diff_table", "findings", "model_table", "models_table", "verified_table"]
 

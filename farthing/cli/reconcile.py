@@ -1,10 +1,10 @@
 """``farthing reconcile``: a provider's bill beside the ledger, and a cause for every difference."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import click
 
@@ -14,16 +14,13 @@ from farthing.config import Settings
 from farthing.core.bill import Bill, Correctable, Reconciliation, unit_of
 from farthing.core.money import Nusd
 from farthing.core.price_book import PriceBook
-from farthing.core.reconciliation import compare
 from farthing.core.repricing import BILLED_STAGE, correction
 from farthing.core.types import Charge, ChargeLine, Decision, LedgerEntry
-from farthing.insight.invoices import DAY_MS, Booked, Where, aligned, booked, in_terms, variant_of
+from farthing.insight.billed import Kind, compared
+from farthing.insight.invoices import DAY_MS, Booked, Where
 from farthing.insight.moments import EXAMPLES, shown
 from farthing.insight.render import Format, usd
 from farthing.insight.reports import reconcile as report
-from farthing.ports.books import Ledger
-
-Kind = Literal["openai", "anthropic", "csv"]
 
 
 class Priced(Protocol):
@@ -131,14 +128,20 @@ def reconcile(
     if not raw.usage and not raw.costs:
         raise Failed(f"The bill has nothing between {shown(since)} and {shown(until)} UTC.")
     book = stores.price_book(app.settings).book
-    bill, terms = aligned(raw, canonical(book, kind), midnight_ms=midnight * 60_000)
-    estimated: dict[str, Booked] = {}
     with app.ledger() as ledger:
-        rows = mine(ledger, kind, since, until, where, estimated)
-        found = compare(
-            bill, in_terms(rows, terms, canonical(book, kind), variant_of(kind)), gateway_keys=frozenset(keys)
+        both = compared(
+            raw,
+            ledger,
+            book,
+            kind,
+            since_ms=since,
+            until_ms=until,
+            where=where,
+            midnight_ms=midnight * 60_000,
+            gateway_keys=frozenset(keys),
         )
-    notes = (book_corrections(app, found, estimated, bill.ref),) if correct else ()
+    found, estimated = both.found, both.estimated
+    notes = (book_corrections(app, found, estimated, both.ref),) if correct else ()
     title = f"{report.TITLE} with {kind}, {shown(since)} to {shown(until)} UTC"
     table = (
         report.detail(found, title=title, notes=notes)
@@ -176,32 +179,6 @@ def read_bill(
         raise click.UsageError("Give --file, or --admin-key-env NAME to ask the provider's report API.")
     key = stores.admin_key(key_env)
     return stores.provider_reports(app.settings).fetch(kind, url, key, since_ms=since, until_ms=until)
-
-
-def mine(
-    ledger: Ledger, kind: Kind, since: int, until: int, where: Where, estimated: dict[str, Booked]
-) -> Iterator[Booked]:
-    """The charges this bill is about; those with estimated quantities are kept in ``estimated``."""
-    ours = any(name == "provider" for name, _ in where) or kind == "csv"
-    for one in booked(ledger, since_ms=since, until_ms=until, where=where):
-        if ours or one.entry.price_as == kind:
-            if one.entry.usage.source != "reported" or one.entry.fidelity == "unknown":
-                estimated[one.entry.id] = one
-            yield one
-
-
-def canonical(book: PriceBook, kind: Kind) -> Callable[[str], str]:
-    """A model's name in the price book, so that a dated name and its alias are one model."""
-    owners = (kind,) if kind != "csv" else ("openai", "anthropic", *sorted({one.provider for one in book.models()}))
-
-    def name(model: str) -> str:
-        for owner in owners:
-            resolved = book.resolve(owner, model)
-            if resolved is not None:
-                return resolved.model
-        return model
-
-    return name
 
 
 def book_corrections(app: App, found: Reconciliation, estimated: Mapping[str, Booked], ref: str) -> str:

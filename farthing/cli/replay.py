@@ -1,11 +1,13 @@
 """``farthing replay``: what the logged traffic would have cost under another policy."""
 
+import hashlib
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import combinations
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import click
 import msgspec
@@ -13,13 +15,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from farthing.cli.context import App, Failed, format_option, moment, pass_app, until_option
-from farthing.cli.replay_run import Found, Job, Kept, Period, differing, key_of, logged, mixed, partition, run, spread
+from farthing.cli.replay_run import State, opened, run, spread
 from farthing.cli.replay_tables import bill_table, changed_table, facts_table, levers_table
+from farthing.cli.replay_told import Told
 from farthing.config import Settings
 from farthing.core.savings import EXACT_LEVERS_MAX, in_order, shapley
 from farthing.insight.moments import EXAMPLES, shown
 from farthing.insight.render import Format, as_json, render
+from farthing.insight.table import Table
+from farthing.lab.replay_parts import (
+    KEEP_EVERY,
+    Found,
+    Job,
+    Period,
+    Survey,
+    differing,
+    key_of,
+    mixed,
+    partition,
+    survey,
+)
 
+STATE_FILE: Final = "replay-{}.state"
+"""In the installation's folder while a long replay runs, one for each question."""
 SHAPLEY_BY_ITSELF = 3
 """Sections up to which every set of them is replayed without being asked for."""
 
@@ -49,11 +67,16 @@ SHAPLEY_BY_ITSELF = 3
     show_default=True,
     help="Prices of the day of each call, or today's.",
 )
+@click.option("--from", "source", default="", metavar="SOURCE", help="The log: ledger, parquet[:DIR], clickhouse.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to replay in.")
+@click.option("--resume", is_flag=True, help="Go on with the replay that was interrupted, over its period.")
 @click.option(
-    "--state", type=click.Path(dir_okay=False, path_type=Path), help="Keep finished parts here; go on later."
+    "--state", type=click.Path(dir_okay=False, path_type=Path), help="Keep results and how far it is here, for good."
 )
 @click.option("--shapley", "every_set", is_flag=True, help="Replay every set of changed sections, however many.")
+@click.option(
+    "--progress", "told", type=click.Path(dir_okay=False, path_type=Path), help="Say here how far it is, as JSON."
+)
 @format_option()
 @pass_app
 def replay(
@@ -63,9 +86,12 @@ def replay(
     since: int,
     until: int,
     prices: str,
+    source: str,
     jobs: int,
+    resume: bool,
     state: Path | None,
     every_set: bool,
+    told: Path | None,
     form: Format,
 ) -> None:
     """Replay logged traffic under another policy, through the code that serves live traffic.
@@ -78,30 +104,49 @@ def replay(
     base = _settings(app, against_file)
     other = _settings(app, policy_file)
     period = Period(since_ms=since, until_ms=until, now_ms=app.now_ms() if prices == "now" else None)
-    with app.ledger() as ledger:
-        count = sum(1 for _ in logged(ledger, period))
-    if not count:
-        kept = base.policy.log.retention_days
+    question = repr((base.policy.ref, base.providers, other.policy.ref, other.providers, prices, source))
+    name = hashlib.blake2b(question.encode(), digest_size=6).hexdigest()
+    place = state or Path(app.settings.home) / STATE_FILE.format(name)
+    kept = State(place, fresh=not resume and state is None)
+    if resume:
+        period = _interrupted(kept, place)
+    with opened(app.settings, source) as log:
+        found = survey(log, period)
+    if not found.requests:
+        days = base.policy.log.retention_days
         raise Failed(
-            f"The traffic log has no request from {shown(since)} to {shown(until)} UTC. It is kept for {kept} days "
-            "([log] retention_days); older traffic is in the ledger only, which 'farthing reprice' rates anew."
+            f"The traffic log has no request from {shown(period.since_ms)} to {shown(period.until_ms)} UTC. It is "
+            f"kept for {days} days ([log] retention_days); older traffic is in the ledger only, which "
+            "'farthing reprice' rates anew."
         )
+    if state is None and found.requests < KEEP_EVERY:
+        kept = State(None, fresh=True)  # it is soon done again
+    kept.begin(period)
     sections = differing(base, other)
-    results = _Results(app, base, other, period, jobs, Kept(state), count)
+    fairly = len(sections) <= (EXACT_LEVERS_MAX if every_set else SHAPLEY_BY_ITSELF)
+    sets = _sets(sections, fairly=fairly)
+    results = _Results(app, base, other, period, kept, found, source, Told(told, found.requests, len(sets)))
+    if jobs > 1:
+        results.make(sets, jobs)
     before = results.of(frozenset())
     after = results.of(frozenset(sections))
+    notes = _notes(other, sections, after)
     tables = [
-        bill_table(before.bill, after.bill, title=_title(since, until, prices), notes=_notes(other, sections)),
+        bill_table(before.bill, after.bill, title=_title(period), notes=notes),
         facts_table(before.bill, after.bill),
     ]
     if sections:
-        fair = None
-        if len(sections) <= (EXACT_LEVERS_MAX if every_set else SHAPLEY_BY_ITSELF):
-            fair = shapley(sections, results.cost)
+        fair = shapley(sections, results.cost) if fairly else None
         saved = before.bill.nusd - after.bill.nusd
         tables.append(levers_table(in_order(sections, results.cost), fair, saved))
     if after.changed:
         tables.append(changed_table(after.changed))
+    if state is None:
+        kept.forget()
+    _show(tables, form)
+
+
+def _show(tables: Sequence[Table], form: Format) -> None:
     if form == "json":
         document = [as_json(table) for table in tables]
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
@@ -113,15 +158,24 @@ class _Results:
     """Replays that were asked for, each made once."""
 
     def __init__(
-        self, app: App, base: Settings, other: Settings, period: Period, jobs: int, kept: Kept, count: int
+        self,
+        app: App,
+        base: Settings,
+        other: Settings,
+        period: Period,
+        kept: State,
+        found: Survey,
+        source: str,
+        told: Told,
     ) -> None:
-        self._app = app
         self._base = base
         self._other = other
         self._period = period
-        self._jobs = jobs
         self._kept = kept
-        self._count = count
+        self._survey = found
+        self._source = source
+        self._told = told
+        self._prices = app.stores.price_book(base).ref
 
     def cost(self, on: frozenset[str]) -> int:
         """The bill with these sections switched on."""
@@ -129,24 +183,51 @@ class _Results:
 
     def of(self, on: frozenset[str]) -> Found:
         """The replay with these sections switched on."""
-        settings = mixed(self._base, self._other, on)
-        key = key_of(settings, self._period, self._app.stores.price_book(settings).ref + f":{self._count}")
-        found = self._kept.get(key)
+        job = self._job(on)
+        found = self._kept.get(job.key)
         if found is None:
-            found = self._made(settings, ", ".join(sorted(on)) or "as it is")
-            self._kept.put(key, found)
+            label = ", ".join(sorted(on)) or "as it is"
+            with self._told.replay(label) or _progress(self._survey.requests, label) as advance:
+                found = run(job, advance)
+            self._kept.put(job.key, found)
         return found
 
-    def _made(self, settings: Settings, label: str) -> Found:
-        dimension = partition(settings.policy)
-        job = Job(settings=settings, period=self._period, dimension=dimension)
-        if self._jobs > 1 and dimension:
-            return spread(job, self._jobs)
-        if self._jobs > 1:
-            self._jobs = 1
-            click.echo("One process: calls share budgets or caches under these policies.", err=True)
-        with _progress(self._count, label) as advance:
-            return run(job, advance)
+    def make(self, sets: Sequence[frozenset[str]], workers: int) -> None:
+        """Makes all of these replays at once, in several processes."""
+        jobs = [job for job in (self._job(on) for on in sets) if self._kept.get(job.key) is None]
+        if not jobs:
+            return
+        if len(jobs) < workers and not all(job.dimension for job in jobs):
+            click.echo("Calls share budgets or caches under these policies: one process for each replay.", err=True)
+        with _progress(0, "parts") as advance:
+            for job, found in zip(jobs, spread(jobs, workers, advance), strict=True):
+                self._kept.put(job.key, found)
+
+    def _job(self, on: frozenset[str]) -> Job:
+        settings = mixed(self._base, self._other, on)
+        key = key_of(settings, self._period, f"{self._prices}:{self._source}:{self._survey.requests}")
+        return Job(
+            settings=settings,
+            period=self._period,
+            longest_ms=self._survey.longest_ms,
+            source=self._source,
+            dimension=partition(settings.policy),
+            state=self._kept.place(key),
+            key=key,
+        )
+
+
+def _sets(sections: list[str], *, fairly: bool) -> list[frozenset[str]]:
+    """The sets of sections that are replayed: every one, or those in which they are switched on in order."""
+    if not fairly:
+        return [frozenset(sections[:count]) for count in range(len(sections) + 1)]
+    return [frozenset(some) for count in range(len(sections) + 1) for some in combinations(sections, count)]
+
+
+def _interrupted(kept: State, place: Path) -> Period:
+    if kept.period is None:
+        raise Failed(f"Nothing was interrupted: there is no {place}. Run the command without --resume.")
+    return kept.period
 
 
 def _settings(app: App, file: str | None) -> Settings:
@@ -159,12 +240,15 @@ def _settings(app: App, file: str | None) -> Settings:
     return msgspec.structs.replace(app.settings, policy=found.policy, providers=providers)
 
 
-def _title(since: int, until: int, prices: str) -> str:
-    return f"Replay of {shown(since)} to {shown(until)} UTC at prices of {prices}"
+def _title(period: Period) -> str:
+    prices = "then" if period.now_ms is None else "now"
+    return f"Replay of {shown(period.since_ms)} to {shown(period.until_ms)} UTC at prices of {prices}"
 
 
-def _notes(other: Settings, sections: list[str]) -> list[str]:
+def _notes(other: Settings, sections: list[str], after: Found) -> list[str]:
     found = [] if sections else ["The two policies decide alike."]
+    if after.why:
+        found.append(f"Every call went through the whole pipeline, which takes longer: {after.why}.")
     if "routes" in sections and other.policy.routes:
         found.append("Routes are not replayed: they read prompts. Use 'farthing route' to judge them.")
     if "levers" in sections and other.policy.levers:
@@ -184,9 +268,10 @@ class _Bar:
     """A bar on standard error."""
 
     def __init__(self, count: int, label: str) -> None:
+        """``count`` 0: nobody knows how many."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._progress.add_task(label, total=count)
+        self._task = self._progress.add_task(label, total=count or None)
 
     def __enter__(self) -> "Callable[[int], None]":
         self._progress.start()

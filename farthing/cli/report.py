@@ -7,7 +7,14 @@ import msgspec
 
 from farthing.cli.context import App, assignments, closed, format_option, pass_app, show, since_option, until_option
 from farthing.config import Settings
-from farthing.core.dimensions import ENTRY_DIMENSIONS, SCOPE_DIMENSIONS, TIME_DIMENSIONS, is_dimension
+from farthing.core.dimensions import (
+    ENTRY_DIMENSIONS,
+    SCOPE_DIMENSIONS,
+    SHORT_NAMES,
+    TIME_DIMENSIONS,
+    full_name,
+    is_dimension,
+)
 from farthing.insight.moments import shown
 from farthing.insight.render import Format
 from farthing.insight.reports import comparison, spend
@@ -26,7 +33,7 @@ class ReportStores(Protocol):
 
 def dimensions(text: str) -> tuple[str, ...]:
     """``team,model`` to names, each known and once. Raises ``BadParameter``."""
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = tuple(dict.fromkeys(full_name(name.strip()) for name in text.split(",") if name.strip()))
     for name in names:
         check_dimension(name, "--by")
     return names
@@ -36,7 +43,8 @@ def check_dimension(name: str, option: str, *, time: bool = True) -> None:
     """Raises ``BadParameter`` for a name that is no dimension."""
     if is_dimension(name) and (time or name not in TIME_DIMENSIONS):
         return
-    allowed = (*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS, *(TIME_DIMENSIONS if time else ()), "tag:<name>")
+    times = TIME_DIMENSIONS if time else ()
+    allowed = (*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS, *times, *SHORT_NAMES, "tag:<name>")
     raise click.BadParameter(f'"{name}" is no dimension; allowed: {", ".join(allowed)}', param_hint=option)
 
 

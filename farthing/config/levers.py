@@ -29,6 +29,7 @@ def problems(path: str, raw: Mapping[str, object]) -> list[str]:
         for field in fields
         if field.required and field.name not in raw
     ]
+    found += [f"{path}.{name}: is empty" for name in ("model", "evaluated") if not str(raw.get(name, "x")).strip()]
     above, goal = raw.get("above_tokens"), raw.get("to_tokens")
     if isinstance(above, int) and isinstance(goal, int) and goal >= above:
         found.append(f"{path}.to_tokens: is {goal}; it must be less than above_tokens ({above})")

@@ -8,7 +8,7 @@ from farthing.config.caches import number
 from farthing.config.values import Reader, Wrong, did_you_mean, shown
 from farthing.core.dimensions import SCOPE_DIMENSIONS
 from farthing.core.policy_routes import CascadeRules, Check
-from farthing.core.rollout import RolloutRules
+from farthing.core.rollout import RolloutRules, ShadowCheck
 
 Fields = Mapping[str, tuple[Reader, str]]
 
@@ -53,6 +53,11 @@ _ROLLOUT: Final[Fields] = {
     "pairs_min": (values.whole(10, 1_000_000), "pairs_min"),
     "shadow_share": (number(0, 1), "shadow_share"),
     "shadow_usd_per_day": (values.usd, "shadow_usd_max"),
+    "verify": (values.listed(values.choice(*get_args(ShadowCheck))), "verify"),
+    "pattern": (values.regex, "pattern"),
+    "judge": (values.text, "judge"),
+    "canary": (values.text, "canary"),
+    "canary_every": (values.duration_ms, "canary_every_ms"),
 }
 
 

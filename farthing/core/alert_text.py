@@ -5,6 +5,15 @@ from datetime import UTC, datetime
 from farthing.core.alerts import Alert
 from farthing.core.money import format_usd
 
+_ROUTE_TITLES = {
+    "promoted": "route '{route}' is promoted: {before} → {after}",
+    "rolled_back": "route '{route}' is rolled back to the strong model: it lost more quality than allowed",
+    "began_again": "route '{route}' begins in shadow again",
+    "frozen": "route '{route}' is suspended: its traffic or its estimates drifted",
+    "thawed": "route '{route}' goes on: the drift is over",
+    "model_changed": "route '{route}': {before} answers differently than it did",
+}
+
 
 def title(alert: Alert) -> str:
     """One line."""
@@ -18,6 +27,10 @@ def title(alert: Alert) -> str:
             return f"{name} refuses calls: {_amount(alert, alert.used)} of {_amount(alert, alert.limit)} are used"
         case "velocity":
             return f"{name} spends {_amount(alert, alert.per_minute or 0)} a minute"
+        case "incident":
+            return f"anomaly: {alert.counter} cost {_amount(alert, alert.used)} more than expected ({alert.anomaly})"
+        case "route":
+            return _ROUTE_TITLES[alert.event].format(route=alert.route, before=alert.before, after=alert.after)
         case "test":
             return "test alert from Farthing"
 
@@ -26,6 +39,13 @@ def text(alert: Alert) -> str:
     """Some lines, without markup."""
     if alert.kind == "test":
         return "This is a test: the alert's way to you works. Nothing has happened.\nAlert: " + alert.id
+    if alert.kind == "incident":
+        return "\n".join(_incident(alert))
+    if alert.kind == "route":
+        return (
+            f"What: the route went from {alert.before} to {alert.after} ({alert.why})\nWhen: {_when(alert.at_ms)}\n"
+            f"Next: {next_step(alert)}\nAlert: {alert.id}"
+        )
     lines = [
         f"Where: {alert.counter}, window {alert.window}, {'hard' if alert.hard else 'soft'} limit",
         f"Used: {_amount(alert, alert.used)} of {_amount(alert, alert.limit)}{_share(alert)}",
@@ -46,8 +66,31 @@ def text(alert: Alert) -> str:
     return "\n".join(lines)
 
 
+def _incident(alert: Alert) -> list[str]:
+    began = "" if alert.began_ms is None else f" since {datetime.fromtimestamp(alert.began_ms / 1000, UTC):%Y-%m-%d}"
+    lines = [f"What: a {alert.anomaly} in {alert.counter}{began}"]
+    if alert.expected is not None:
+        expected = _amount(alert, alert.expected)
+        lines.append(f"So far: {_amount(alert, alert.used)} above the {expected} that its own past lets expect")
+    if alert.projected is not None:
+        lines.append(f"If it goes on: {_amount(alert, alert.projected)} more in {alert.projected_days} days")
+    if alert.grew:
+        lines.append(f"Grew most: {alert.grew}")
+    if alert.examples:
+        lines.append(f"Example requests: {', '.join(alert.examples)}")
+    return [*lines, f"When: {_when(alert.at_ms)}", f"Next: {next_step(alert)}", f"Alert: {alert.id}"]
+
+
 def next_step(alert: Alert) -> str:
     """What to do about it."""
+    if alert.kind == "incident":
+        return (
+            f"'farthing anomalies explain {alert.incident}' says what it is put down to; 'farthing anomalies ack' or "
+            "the dashboard's Anomalies page says that somebody takes care of it."
+        )
+    if alert.kind == "route":
+        after = f" 'farthing route restart \"{alert.route}\"' begins anew." if alert.event == "rolled_back" else ""
+        return f"'farthing route ls' shows where it stands and 'farthing audit' what moved it.{after}"
     look = f"'farthing budget status --name {alert.budget}'"
     if alert.kind == "velocity":
         key = next((one.key for one in alert.top if one.key), "")
@@ -93,6 +136,18 @@ def record(alert: Alert) -> dict[str, object]:
             {"key": one.key, "feature": one.feature, "model": one.model, "amount": one.amount} for one in alert.top
         ],
         "action": alert.action,
+        "route": alert.route or None,
+        "event": alert.event or None,
+        "before": alert.before,
+        "after": alert.after,
+        "why": alert.why,
+        "incident": alert.incident or None,
+        "anomaly": alert.anomaly or None,
+        "began_ms": alert.began_ms,
+        "expected": alert.expected,
+        "projected_days": alert.projected_days or None,
+        "grew_most": alert.grew or None,
+        "examples": list(alert.examples),
         "next_step": next_step(alert) if alert.kind != "test" else "",
     }
 

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 Severity = Literal["info", "warning", "critical"]
-AlertKind = Literal["threshold", "forecast", "exhausted", "velocity", "test"]
+AlertKind = Literal["threshold", "forecast", "exhausted", "velocity", "incident", "route", "test"]
 
 SEVERITIES: Final[tuple[Severity, ...]] = ("info", "warning", "critical")
 """Least urgent first."""
@@ -70,6 +70,26 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Largest first, as far as the worker that raised the alert has seen them."""
     action: str = ""
     """What Farthing does from here on, beside telling: ``degrade``, ``throttle``, ``block``…"""
+    incident: str = ""
+    """The anomaly that this tells of: ``used`` is then what it cost above ``expected``, ``counter`` its slice."""
+    slice: tuple[tuple[str, str], ...] = ()
+    anomaly: str = ""
+    """``spike``, ``step``, ``leak``."""
+    began_ms: int | None = None
+    expected: int | None = None
+    projected_days: int = 0
+    """``projected`` is what so many more days of an incident would add."""
+    grew: str = ""
+    """The one part of the slice that explains most of the growth."""
+    examples: tuple[str, ...] = ()
+    """Requests that show it."""
+    route: str = ""
+    """The route whose roll-out this tells of."""
+    event: str = ""
+    """``promoted``, ``rolled_back``, ``began_again``, ``frozen``, ``thawed``, ``model_changed``."""
+    before: str = ""
+    after: str = ""
+    why: str = ""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +168,11 @@ def will_exceed(used: int, limit: int, at_end: int | None) -> bool:
 def alert_key(kind: AlertKind, counter: str, window: str, unit: str, limit: int, percent: int = 0) -> str:
     """What is claimed for an alert. A new window and a changed limit are new keys: they re-arm it."""
     return f"{kind}|{percent}|{limit}|{unit}|{window}|{counter}"
+
+
+def incident_key(incident: str) -> str:
+    """What is claimed for an incident: it is told once."""
+    return f"incident|{incident}"
 
 
 def alert_id(key: str, at_ms: int = 0) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from farthing.core.types import LedgerEntry, Scope
+from farthing.core.types import Exchange, LedgerEntry, Scope
 
 SCOPE_DIMENSIONS: Final = ("org", "team", "project", "user", "feature", "customer", "session", "key")
 """Who: set by keys and headers."""
@@ -26,6 +26,14 @@ ENTRY_DIMENSIONS: Final = (
 
 TIME_DIMENSIONS: Final = ("hour", "day", "week", "month")
 """When, in UTC: ``2026-11-21T14``, ``2026-11-21``, ``2026-W47``, ``2026-11``."""
+
+SHORT_NAMES: Final = {name: f"tag:{name}" for name in ("trace", "span", "agent", "step")}
+"""Tags that agents' calls carry (``trace`` and ``span`` from ``traceparent``), grouped by like dimensions."""
+
+
+def full_name(name: str) -> str:
+    """The dimension that a short name means: ``trace`` is ``tag:trace``."""
+    return SHORT_NAMES.get(name, name)
 
 
 def is_dimension(name: str) -> bool:
@@ -63,3 +71,21 @@ def entry_value(entry: LedgerEntry, dimension: str) -> str:
             return str(entry.status)
         case _:
             return scope_value(entry.scope, dimension)
+
+
+def exchange_value(exchange: Exchange, dimension: str) -> str:
+    """The traffic log's value of a dimension, as far as a call without any entry has one: whose it was and what was
+    asked for; "" for facts that only billed tries have."""
+    match dimension:
+        case "model" | "model_requested":
+            return exchange.view.model
+        case "endpoint":
+            return exchange.view.endpoint
+        case "dialect":
+            return exchange.dialect
+        case "status":
+            return str(exchange.status)
+        case "policy":
+            return exchange.policy_ref
+        case _:
+            return scope_value(exchange.scope, dimension)

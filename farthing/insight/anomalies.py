@@ -9,7 +9,7 @@ import msgspec
 from farthing.core.incidents import Run, incidents
 from farthing.core.series import Detector, Kind
 from farthing.core.types import LedgerQuery, Totals
-from farthing.insight.daily import NUSD, SLOT_MS, Grain, Series, series
+from farthing.insight.daily import NUSD, SLOT_MS, Grain, Series, series, slot_ms
 from farthing.ports.incidents import ExpectedDays
 
 DAY_MS: Final = 86_400_000
@@ -82,7 +82,13 @@ def find(
     ]
     whole = [sum(values[at] for values in found.by_slice.values()) for at in range(found.slots)]
     alone = [one for one in _of(found, (), whole, rule, expected) if not any(_overlap(one, other) for other in own)]
-    wanted = [one for one in (*own, *alone) if one.until_ms > since_ms]
+    # A slot that is not over has most of its cost still to come: nothing fell yet.
+    wanted = [
+        one
+        for one in (*own, *alone)
+        if one.until_ms > since_ms
+        and not (one.kind == "drop" and slot_ms(one.said, grain) + SLOT_MS[grain] > until_ms)
+    ]
     return tuple(sorted(wanted, key=lambda one: (not one.open, -abs(one.so_far_nusd), one.id)))
 
 

@@ -1,9 +1,13 @@
 """Outcomes as people and programs report them: rows of CSV or JSON to records, every problem of a row at once."""
 
+import csv
+import io
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
+
+import msgspec
 
 from farthing.core.money import parse_usd
 from farthing.ports.outcomes import Outcome
@@ -41,6 +45,23 @@ def outcome(row: Mapping[str, object], *, now_ms: int) -> Outcome:
         value_nusd=value,
         success=success,
     )
+
+
+def read_rows(text: str, *, jsonl: bool, now_ms: int) -> tuple[list[Outcome], list[str]]:
+    """(outcomes, problems with their line) of CSV with a header, or of one JSON object a line."""
+    found: list[Outcome] = []
+    bad: list[str] = []
+    lines = ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+    rows = lines if jsonl else enumerate(csv.DictReader(io.StringIO(text, newline="")), 2)
+    for number, row in rows:
+        try:
+            cells = msgspec.json.decode(row, type=dict[str, object]) if isinstance(row, str) else row
+            if None in cells:
+                raise ValueError(f"has more columns than the header; columns: {', '.join(FIELDS)}")
+            found.append(outcome(cells, now_ms=now_ms))
+        except (ValueError, msgspec.DecodeError) as error:
+            bad.append(f"line {number}: {error}")
+    return found, bad
 
 
 def _text(row: Mapping[str, object], name: str, problems: list[str]) -> str:

@@ -1,8 +1,14 @@
 """Tables of a price book: all models, and one model with every row, its dates and sources. Pure."""
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Final
+
 from farthing.core.price_book import PriceBook, Rate, Resolved, Sheet
 from farthing.core.pricing_rows import DISTANT_FUTURE, DISTANT_PAST, Multiplier, PriceRow
 from farthing.core.pricing_text import factor_text, price_text, priced_per
+from farthing.core.types import Totals
+from farthing.insight.honesty import cost, cost_notes
 from farthing.insight.moments import shown
 from farthing.insight.table import Column, Row, Table
 
@@ -67,6 +73,51 @@ def models_table(book: PriceBook, provider: str, at_ms: int) -> Table:
         rows=tuple(rows),
         notes=(f"price book {book.ref}",),
     )
+
+
+STALE_DAYS: Final = 14
+"""As ``farthing price check`` counts."""
+
+
+def used_table(
+    book: PriceBook, rows: Sequence[Totals], billed: Mapping[str, str], at_ms: int, *, title: str
+) -> Table:
+    """What is called, by (provider, model), beside its price: known or not, since when it was looked at, own or list.
+
+    ``billed``: the provider id of the book by the configured provider's name.
+    """
+    today = datetime.fromtimestamp(at_ms / 1000, UTC).date()
+    lines: list[Row] = []
+    for row in sorted(rows, key=lambda row: (-row.amount, row.group)):
+        provider, model = row.group
+        resolved = book.resolve(billed.get(provider, provider), model)
+        known = [] if resolved is None else [
+            one for one in book.rows(resolved.owner, resolved.model) if _holds(one, at_ms)
+        ]  # fmt: skip
+        checked = min((one.checked_on for one in known if one.checked_on), default="")
+        age = (today - date.fromisoformat(checked)).days if checked else None
+        own = any(LAYERS[one.layer] == "own" for one in known)
+        state = "own" if own else "fresh"
+        if not known:
+            state = "no price"
+        elif age is None and not own:
+            state = "not dated"
+        elif age is not None and age > STALE_DAYS:
+            state = "stale"
+        lines.append((provider, model, cost(row), row.unpriced, state, checked or None, age))
+    columns = (
+        Column(name="provider", title="provider"),
+        Column(name="model", title="model"),
+        Column(name="cost", title="cost", kind="usd", unknown="unpriced"),
+        Column(name="unpriced", title="entries without a price", kind="int"),
+        Column(name="state", title="price"),
+        Column(name="checked", title="last compared", unknown="never"),
+        Column(name="age", title="days ago", kind="int"),
+    )
+    note = (
+        f"Stale: last compared with its source more than {STALE_DAYS} days ago (farthing price verify, price update)."
+    )
+    return Table(title=title, columns=columns, rows=tuple(lines), notes=(note, *cost_notes(tuple(rows))))
 
 
 def _holds(row: PriceRow | Multiplier, at_ms: int) -> bool:

@@ -7,12 +7,14 @@ decimal strings beside integer nano-USD.
 import csv
 import io
 import unicodedata
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
 
 from farthing.core.money import format_usd
-from farthing.insight.table import Column, Money, Row, Table, Value
+from farthing.insight.table import Column, Kind, Money, Row, Table, Value
 
 Format = Literal["table", "json", "csv", "md"]
 
@@ -78,6 +80,61 @@ def as_json(table: Table) -> dict[str, object]:
         "total": _json_row(table.columns, table.total) if table.total is not None else None,
         "notes": list(table.notes),
     }
+
+
+def from_json(document: Mapping[str, object]) -> Table:
+    """A table out of what :func:`as_json` made of it; titles of columns are their names. Raises ``ValueError``."""
+    rows, total = document.get("rows"), document.get("total")
+    lines = [*rows, total] if isinstance(rows, list) else [total]
+    known = [line for line in lines if isinstance(line, dict)]
+    columns: dict[str, Column] = {}
+    keys = {key: None for line in known for key in line}
+    for key in keys:
+        name, kind = _read_key(key, keys)
+        if name:
+            whole = all(isinstance(line.get(key), int | None) for line in known)
+            kind = "int" if kind == "text" and whole and any(line.get(key) is not None for line in known) else kind
+            columns[key] = Column(name=name, title=name.replace("_", " "), kind=kind)
+    notes = document.get("notes")
+
+    def row(line: Mapping[str, object]) -> Row:
+        return tuple(_read_cell(key, column, line) for key, column in columns.items())
+
+    return Table(
+        title=str(document.get("title", "")),
+        columns=tuple(columns.values()),
+        rows=tuple(row(line) for line in known[: len(known) - isinstance(total, dict)]),
+        total=row(total) if isinstance(total, dict) else None,
+        notes=tuple(map(str, notes)) if isinstance(notes, list) else (),
+    )
+
+
+def _read_key(key: str, line: Mapping[str, object]) -> tuple[str, Kind]:
+    """(column, kind) of a key of a row; "" for one that only repeats another."""
+    base, _, end = key.rpartition("_")
+    match end:
+        case "usd" if f"{base}_nusd" in line:
+            return base, "usd"
+        case "nusd" if f"{base}_usd" in line or base in line:
+            return "", "text"
+        case "percent":
+            return base, "percent"
+        case _:
+            return key, "quantity" if f"{key}_nusd" in line and f"{key}_usd" not in line else "text"
+
+
+def _read_cell(key: str, column: Column, line: Mapping[str, object]) -> Value:
+    value = line.get(key)
+    if column.kind == "usd":
+        value = line.get(f"{column.name}_nusd")
+    elif column.kind == "quantity" and f"{key}_nusd" in line:
+        amount = line[f"{key}_nusd"]
+        return Money(amount) if isinstance(amount, int) else None
+    elif column.kind == "percent" and isinstance(value, str):
+        return round(Decimal(value) * 100)
+    if value is None or isinstance(value, str | int):
+        return value
+    raise ValueError(f"{key} is neither text nor a whole number")
 
 
 def _json_row(columns: tuple[Column, ...], row: Row) -> dict[str, object]:

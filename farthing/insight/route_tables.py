@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from farthing.core.rollout import RolloutRules, RolloutState, stage_name
 from farthing.core.route_pool import Member, Pruned
 from farthing.insight.table import Column, Table
 
@@ -88,6 +89,24 @@ def listed(rows: Sequence[tuple[str, str, str, str, Sequence[Member], Sequence[P
         rows=tuple(found),
         notes=("A typical call has 1,000 tokens in and 250 out.",),
     )
+
+
+def standing(state: RolloutState | None, rules: RolloutRules) -> str:
+    """Where a roll-out stands, and what it still needs."""
+    if state is None:
+        return "shadow"
+    parts = [stage_name(state)]
+    if state.frozen:
+        parts.append(f"frozen: {state.frozen}")
+    if state.stage == "rolled_back":
+        parts.append(state.reason)
+    elif state.stage != "live":
+        parts.append(f"{state.pairs} pairs of at least {rules.pairs_min}")
+    if state.all_pairs:
+        parts.append(f"loss {100 * state.all_total / state.all_pairs:.1f} points over {state.all_pairs} pairs")
+    if state.psi is not None:
+        parts.append(f"drift {state.psi:.3f}")
+    return ", ".join(parts)
 
 
 def _figure(name: str) -> Column:

@@ -35,6 +35,8 @@ class Detail(msgspec.Struct, kw_only=True):
     answered: set[str] = msgspec.field(default_factory=set)
     """Requests that one of Farthing's own caches answered."""
     sessions: set[str] = msgspec.field(default_factory=set)
+    traces: set[str] = msgspec.field(default_factory=set)
+    agents: set[str] = msgspec.field(default_factory=set)
     latencies: list[int] = msgspec.field(default_factory=list)
     first_tokens: list[int] = msgspec.field(default_factory=list)
 
@@ -71,6 +73,12 @@ def _add(detail: Detail, entry: LedgerEntry, *, retried: bool) -> None:
     detail.requests.add(entry.request_id)
     if entry.scope.session:
         detail.sessions.add(entry.scope.session)
+    if entry.scope.tags:
+        for name, value in entry.scope.tags:
+            if name == "trace":
+                detail.traces.add(value)
+            elif name == "agent":
+                detail.agents.add(value)
     if entry.charge.reason == "cache_hit":
         detail.answered.add(entry.request_id)
     if any(is_cache_read(unit) for part in entry.usage.parts for unit, _ in part.lines):

@@ -61,6 +61,11 @@ class AlertLog(Protocol):
         """
         ...
 
+    def turn(self, name: str, *, now_ms: int, until_ms: int) -> bool:
+        """True for the one who asks first: until then nobody else's turn comes. For work that one worker does for
+        all."""
+        ...
+
     def due(self, *, now_ms: int, lease_ms: int, most: int = 100) -> tuple[Delivery, ...]:
         """Deliveries whose time has come and that nobody is at, leased to the caller for ``lease_ms``."""
         ...

@@ -12,6 +12,8 @@ from farthing import __version__
 from farthing.core.errors import FarthingError, NotFound
 from farthing.core.types import Dialect
 from farthing.server.auth import Doorman, secret_of
+from farthing.server.batch_answers import BatchRoom
+from farthing.server.batches import batch_routes
 from farthing.server.dialects import error_answer
 from farthing.server.metrics import Metrics
 from farthing.server.models import Models
@@ -34,6 +36,7 @@ class Admin:
         ready: Callable[[], list[str]],
         dashboard: Dashboard,
         outcomes: OutcomesApi | None = None,
+        batches: BatchRoom | None = None,
     ) -> None:
         """``ready`` lists why the gateway should get no traffic now; empty: it is ready."""
         self._doorman = doorman
@@ -42,6 +45,7 @@ class Admin:
         self._ready = ready
         self._dashboard = dashboard
         self._outcomes = outcomes
+        self._batches = batches
 
     def app(self) -> Starlette:
         """The Starlette application."""
@@ -53,6 +57,7 @@ class Admin:
             Route("/v1/models", self.models),
             Route("/v1/models/{model:path}", self.model),
             *(self._outcomes.routes() if self._outcomes is not None else ()),
+            *(batch_routes(self._batches) if self._batches is not None else ()),
             *self._dashboard.routes(),
         ]
         handlers = {404: self._not_found, 405: self._not_found, FarthingError: _failed}

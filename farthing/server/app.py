@@ -1,5 +1,6 @@
 """The gateway as an ASGI application: the providers' paths at full speed, everything else through Starlette."""
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -7,13 +8,16 @@ from functools import partial
 
 from starlette.types import ASGIApp
 
-from farthing.core.errors import BadRequest, FarthingError, TooLong
+from farthing.core.errors import BadRequest, Deferred, FarthingError, TooLong
 from farthing.core.types import Dialect, Endpoint, PromptView, Request
+from farthing.engine.batch_queue import BatchQueue
 from farthing.engine.pipeline import handle
 from farthing.engine.record import Recorder
 from farthing.engine.services import Services
 from farthing.ports.clock import Ids
 from farthing.server.auth import Doorman, check_model, scope_of, secret_of
+from farthing.server.batch_answers import BatchRoom
+from farthing.server.batches_deferred import accept
 from farthing.server.dialects import error_answer
 from farthing.server.direct import DRAIN_FACTOR, Caller, Route
 from farthing.server.reply import AsgiReply, Message, Receive, Send
@@ -33,6 +37,8 @@ class Gateway:
     ids: Ids
     admin: ASGIApp
     """Everything that is not a provider's path: health, metrics, models, API, pages."""
+    batches: BatchRoom | None = None
+    """Where calls that can wait are kept."""
 
 
 class App:
@@ -67,14 +73,34 @@ class App:
         dialect = route[0]
         now_ms = gateway.services.clock.now_ms()
         request_id = gateway.ids.new(now_ms)
+        queue = gateway.batches.queue if gateway.batches is not None else None
         try:
             request = await self._request(request_id, now_ms, route, headers, body)
-            await handle(gateway.services, gateway.recorder, request, reply)
+            if queue is None:
+                await handle(gateway.services, gateway.recorder, request, reply)
+            else:
+                await self._serve_or_defer(queue, request, reply)
         except FarthingError as error:
             await self._fail(reply, error, dialect, request_id)
         except Exception:  # noqa: BLE001  # the last line of defence: a caller must get an answer, a log the trace
             _LOG.exception("request %s failed inside Farthing", request_id)
             await self._fail(reply, FarthingError("Farthing failed on this request."), dialect, request_id)
+
+    async def _serve_or_defer(self, queue: BatchQueue, request: Request, reply: Caller) -> None:
+        """Calls that ask for the queue wait; so do those that may, where a budget's threshold puts them off."""
+        gateway = self.gateway
+        if not queue.wants(request):
+            try:
+                await handle(gateway.services, gateway.recorder, request, reply)
+                return
+            except Deferred:
+                if request.view.stream:
+                    raise
+                with contextlib.suppress(BadRequest):  # it cannot be batched: it is put off as without a queue
+                    await accept(queue, gateway.doorman, request, reply)
+                    return
+                raise
+        await accept(queue, gateway.doorman, request, reply)
 
     async def _request(
         self,

@@ -1,6 +1,7 @@
 """Who is calling: from the key, the headers and the body's own ``user`` and ``metadata`` to a scope."""
 
 import hashlib
+import re
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -15,6 +16,7 @@ _DIMENSIONS = ("org", "team", "project", "user", "feature", "customer", "session
 _VALUE_MAX = 128
 _TAGS_MAX = 16
 _REFRESH_MS = 1_000
+_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _OPEN = KeyRecord(
     id="",
     name="open",
@@ -105,6 +107,7 @@ def scope_of(record: KeyRecord, headers: list[tuple[bytes, bytes]], view: Prompt
     base = record.scope
     changes: dict[str, str] = {}
     tags = dict(base.tags)
+    traced: re.Match[bytes] | None = None
     if record.id and not base.key:
         changes["key"] = record.id
     if view.user and "user" in record.refine:
@@ -114,9 +117,20 @@ def scope_of(record: KeyRecord, headers: list[tuple[bytes, bytes]], view: Prompt
     for name, value in headers:
         if name.startswith(_PREFIX):
             _from_header(record, name[len(_PREFIX) :], value, changes, tags)
+        elif name == b"traceparent" and "tags" in record.refine:
+            traced = _TRACEPARENT.fullmatch(value)
+    if traced is not None:
+        _from_trace(traced, tags)
     if not changes and len(tags) == len(base.tags):
         return base
     return msgspec.structs.replace(base, tags=tuple(sorted(tags.items())), **changes)
+
+
+def _from_trace(traced: re.Match[bytes], tags: dict[str, str]) -> None:
+    """W3C trace context: the trace, and the caller's span within it, unless tags of those names say otherwise."""
+    for name, value in (("trace", traced[1]), ("span", traced[2])):
+        if len(tags) < _TAGS_MAX and value.strip(b"0"):
+            tags.setdefault(name, value.decode("ascii"))
 
 
 def _from_metadata(record: KeyRecord, view: PromptView, changes: dict[str, str], tags: dict[str, str]) -> None:

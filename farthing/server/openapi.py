@@ -3,6 +3,7 @@
 from typing import Any
 
 from farthing import __version__
+from farthing.server.openapi_batches import batch_paths
 
 _MESSAGE = {
     "type": "object",
@@ -110,6 +111,7 @@ def document(pages: dict[str, Any] | None = None) -> dict[str, Any]:
                 streams=False,
             ),
             "/api/v1/outcomes": _outcomes(),
+            **batch_paths(),
             "/v1/models": plain,
             "/healthz": plain,
             "/readyz": {"get": {"responses": {"200": {"description": "Ready"}, "503": {"description": "Not ready"}}}},

@@ -1,8 +1,6 @@
 """The dashboard in a real Chromium: what people do there, every page in both themes, with and without scripts."""
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +9,12 @@ import httpx
 import openai
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from farthing import bootstrap
 from farthing.core.types import LedgerQuery
 from farthing.testing import months
+from farthing.testing.browsing import Visit, chromium, drawn, shots
 from farthing.testing.gateway import GatewayProcess, GatewayServer
 
 PROVIDERS = '[[providers]]\nname = "openai"\nbase_url = "http://127.0.0.1:9/v1"\napi_key_env = "SIM_KEY"\n'
@@ -23,10 +22,11 @@ PAGES = (
     "/", "/explore", "/explore?by=team,model&grain=week&compare=1", "/requests", "/requests/req-agent-1-5",
     "/sessions", "/budgets", "/anomalies", "/allocation?owner=Lab&dimension=feature&pattern=note*", "/savings",
     "/calculator?prefix=2000&hit=20&routed=50&batched=10", "/prices?q=gpt-4o-mini", "/admin", "/nothing?since=x",
-)  # fmt: skip
-FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "/requests?show=refused", "/requests/req-refused-agent-1", "/anomalies/rule?z=2.5", "/traces",
+    "/traces/agent-1-12", "/unit", "/unit?per=user", "/maturity", "/governance",
+    "/opportunities", "/opportunities?show=output_length:rank, gpt-4o-mini", "/doctor", "/routing", "/replay",
+    "/reconcile",
+    "/capacity?model=llama-3.1-70b&gpu=h100&gpus=2&requests=200000&api=openai%2Fgpt-4o", "/capacity?gpu=b200",
 )  # fmt: skip
 BUDGET = '[[budgets]]\nname = "company-month"\nper = "month"\nusd = "500.00"\n'
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -43,41 +43,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium")
-    assert path, "these tests drive Debian's Chromium: apt-get install chromium"
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+    with chromium() as launched:
         yield launched
-        launched.close()
-
-
-class Visit:
-    """One visitor: a page whose requests and complaints are watched."""
-
-    def __init__(self, context: BrowserContext, origin: str) -> None:
-        self.origin = origin
-        self.complaints: list[str] = []
-        self.page = context.new_page()
-        self.page.on("request", lambda one: self._watch(one.url))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("console", lambda line: self._hear(line.type, line.text))
-
-    def open(self, path: str) -> Page:
-        self.page.goto(self.origin + path)
-        return self.page
-
-    def _watch(self, url: str) -> None:
-        if not url.startswith((f"{self.origin}/", "data:", "blob:")):
-            self.complaints.append(f"a request left the origin: {url}")
-
-    def _hear(self, kind: str, text: str) -> None:
-        if kind == "error" and "status of 40" not in text:
-            self.complaints.append(text)
-
-
-def drawn(page: Page) -> Page:
-    page.wait_for_function("document.documentElement.dataset.drawn === '1'")
-    return page
 
 
 @pytest.fixture
@@ -87,12 +54,6 @@ def visit(browser: Browser, gateway: GatewayServer) -> Iterator[Visit]:
     yield visitor
     context.close()
     assert visitor.complaints == []
-
-
-def shots(tmp: Path) -> Path:
-    folder = Path(os.environ.get("FARTHING_SHOTS") or tmp)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def test_the_runaway_feature_leads_from_the_overview_to_its_receipt_in_four_clicks(visit: Visit) -> None:
@@ -178,17 +139,18 @@ def test_a_chargeback_downloads_and_sums_to_the_ledger(visit: Visit, gateway: Ga
     ("theme", "size"), [("light", "desktop"), ("dark", "desktop"), ("light", "phone"), ("dark", "phone")]
 )
 def test_every_page_is_accessible_stays_on_its_origin_and_fits(
-    browser: Browser, gateway: GatewayServer, tmp_path: Path, theme: str, size: str
+    browser: Browser, gateway: GatewayServer, theme: str, size: str
 ) -> None:
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
     visitor, found = Visit(context, gateway.url), []
-    for path in PAGES:
+    (incident, *_) = httpx.get(f"{gateway.url}/anomalies.json").json()["tables"]["anomalies"]["rows"]
+    for path in (*PAGES, f"/anomalies/{incident['id']}"):
         page = visitor.open(path)
         if "nothing" not in path:
             drawn(page)
-        name = re.sub(r"\W+", "-", path).strip("-") or "overview"
-        page.screenshot(path=shots(tmp_path) / f"{name}-{theme}-{size}.png", full_page="FARTHING_SHOTS" in os.environ)
+        name = re.sub(r"\W+", "-", re.sub(r"an-[0-9a-f]+", "incident", path)).strip("-") or "overview"
+        page.screenshot(path=shots() / f"{name}-{theme}-{size}.png", full_page=True)
         if (theme, size) in (("light", "desktop"), ("dark", "phone")):
             problems = Axe().run(page).response["violations"]
             found += [f"{path}: {one['id']} {one['nodes'][0]['html'][:150]}" for one in problems
@@ -234,7 +196,8 @@ def test_an_empty_installation_says_what_to_do_next(browser: Browser, tmp_path: 
         context = browser.new_context()
         visitor = Visit(context, server.url)
         expect(visitor.open("/").get_by_text("Nothing is booked yet")).to_be_visible()
-        for path in ("/explore", "/requests", "/sessions", "/budgets", "/anomalies", "/allocation", "/admin"):
+        for path in ("/explore", "/requests", "/sessions", "/budgets", "/anomalies", "/allocation", "/admin",
+                     "/opportunities", "/doctor", "/routing", "/replay", "/reconcile"):  # fmt: skip
             page = visitor.open(path)
             assert page.locator("pre.command").count() or page.locator(".message").count(), path
         context.close()

@@ -10,11 +10,14 @@ import pytest
 from argon2 import PasswordHasher
 
 from farthing import bootstrap
+from farthing.core.types import Scope
 from farthing.insight.render import as_json
 from farthing.insight.reports import spend
+from farthing.server.pages.ask import View
 from farthing.server.pages.views import VIEWS
 from farthing.testing import months
 from farthing.testing.gateway import GatewayServer
+from farthing.testing.records import an_entry
 
 PROVIDERS = '[[providers]]\nname = "openai"\nbase_url = "http://127.0.0.1:9/v1"\napi_key_env = "SIM_KEY"\n'
 PASSWORD = "correct horse"
@@ -86,8 +89,90 @@ def test_a_team_member_cannot_open_anothers_receipt_or_an_office_page(gateway: G
             assert client.get(path).status_code == 404, path
         for view in VIEWS:
             if "team" not in view.roles:
-                for path in (view.address, f"{view.address}.json", f"{view.address}.csv", f"/api/v1/{view.name}"):
+                here = view.address
+                for path in (here, f"{here}.json", f"{here}.csv", f"/api/v1{here}"):
                     assert client.get(path).status_code == 403, path
+
+
+def test_a_team_member_sees_no_call_of_another_team_booked_refused_or_traced(gateway: GatewayServer) -> None:
+    with signed_in(gateway, "tess") as client:
+        for path in (
+            "/requests.json?show=refused",
+            "/requests.json?show=all&since=7d",
+            "/api/v1/requests?show=refused",
+        ):
+            rows = client.get(path).json()["tables"]["requests"]["rows"]
+            assert rows, path
+            assert {row["team"] for row in rows} == {"search"}, path
+        for address in ("/requests/req-refused-agent-1", "/api/v1/requests/req-refused-agent-1"):
+            assert client.get(address).status_code == 404
+        own = client.get("/requests/req-refused-answer-3.json")
+        assert own.status_code == 200
+        assert "budgets" not in own.json()["tables"]  # what other teams have used of them is not theirs to see
+        traces = client.get("/traces.json").json()["tables"]
+        assert {row["trace"].partition("-")[0] for row in traces["traces"]["rows"]} == {"answer"}
+        assert {row["agent"].partition("-")[0] for row in traces["agents"]["rows"]} <= {"search", "(none)"}
+        assert client.get("/traces/answer-1-0").status_code == 200
+        for address in ("/traces/agent-1-12", "/traces/agent-1-12.json", "/traces/agent-1-12.csv"):
+            assert client.get(address).status_code == 404
+        for path in ("/traces.csv?table=agents", "/traces.csv?table=units", "/explore.csv?by=trace"):
+            text = client.get(path).text
+            assert "research-" not in text, path
+            assert "agent-1" not in text, path
+
+
+def test_following_tells_a_team_member_nothing_of_other_teams(gateway: GatewayServer) -> None:
+    now_ms = int(time.time() * 1000)
+
+    def book(name: str, team: str) -> None:
+        entry = an_entry(name, 10, scope=Scope(team=team), received_at_ms=now_ms)
+        bootstrap.open_importer(gateway.settings).import_batch([entry], [])
+
+    with signed_in(gateway, "tess") as tess, signed_in(gateway, "bob") as bob:
+        tags = []
+        for step in (lambda: None, lambda: book("x-1", "growth"), lambda: book("x-2", "search")):
+            step()
+            tags.append((tess.get("/live.json").headers["etag"], bob.get("/live.json").headers["etag"]))
+        seen = {"if-none-match": tags[-1][0]}
+        assert tess.get("/live.json", headers=seen).status_code == 304
+    assert tags[0][0] == tags[1][0] != tags[2][0]
+    assert len({theirs for _, theirs in tags}) == 3
+    assert httpx.get(f"{gateway.url}/live.json").status_code == 401
+
+
+def test_no_address_takes_sql_and_nothing_in_an_address_becomes_sql(gateway: GatewayServer) -> None:
+    """SQL is for whoever may log in to the machine: over HTTP there is none, and values stay values."""
+    evil = ("growth' OR '1'='1", "search' UNION SELECT * FROM entries --", "x'; DELETE FROM entries; --", "%", "*")
+    with signed_in(gateway, "tess") as client:
+        for path in ("/sql", "/sql.json", "/api/v1/sql", "/query", "/api/v1/query", "/mcp"):
+            for method in ("GET", "POST"):
+                answer = client.request(method, path, json={"sql": "SELECT * FROM entries"})
+                assert answer.status_code in (404, 405), path
+        before = client.get("/explore.json?until=today").json()["tables"]["spend"]
+        for value in evil:
+            for name in ("team", "feature", "trace", "tag:x' OR 1=1 --", "day"):
+                for page in ("explore", "requests", "traces", "sessions"):
+                    answer = client.get(f"/{page}.json", params={"where": f"{name}={value}"})
+                    assert answer.status_code == 200
+                    assert all(not table["rows"] for table in answer.json()["tables"].values()), (page, name, value)
+            for broken in ({"by": value}, {"before": value}, {"since": value}, {"show": value}):
+                assert client.get("/requests.json", params=broken).status_code == 400, broken
+        assert client.get("/explore.json?until=today").json()["tables"]["spend"] == before
+    paths = httpx.get(f"{gateway.url}/openapi.json").json()["paths"]
+    assert [path for path in paths if "sql" in path] == []
+
+
+def test_only_the_office_reports_outcomes_and_expects_days_and_only_admins_change_rules(
+    gateway: GatewayServer,
+) -> None:
+    wanted = {"/unit/outcomes": ("ann", "bob"), "/anomalies/expect": ("ann", "bob"), "/anomalies/rule/save": ("ann",)}
+    for name in ("ann", "bob", "tess"):
+        with signed_in(gateway, name) as client:
+            token = csrf(client.get("/").text)
+            for path, allowed in wanted.items():
+                data = {"csrf_token": token, "first": "no day", "z": "0"}  # whoever may is told what is wrong with it
+                assert client.post(path, data=data).status_code == (400 if name in allowed else 403), (name, path)
+    assert httpx.post(f"{gateway.url}/unit/outcomes", files={"file": ("o.csv", b"id\n")}).status_code == 303
 
 
 def test_an_analyst_acknowledges_but_changes_no_key_and_no_budget(gateway: GatewayServer) -> None:
@@ -127,11 +212,15 @@ def test_programs_send_name_and_password(gateway: GatewayServer) -> None:
     assert httpx.get(f"{gateway.url}/explore", auth=("bob", PASSWORD)).status_code == 303  # pages want a session
 
 
+def _twin(view: View) -> str:
+    return f"/{view.name}" if view.address == "/" else view.address
+
+
 def test_every_answer_carries_the_security_headers(gateway: GatewayServer) -> None:
     with signed_in(gateway, "ann") as client:
         paths = ["/signin", "/static/style.css", "/static/plotly.min.js", "/static/none", "/explore?by=x"]
         paths += [
-            form for view in VIEWS if "{" not in view.address for form in (view.address, f"/api/v1/{view.name}")
+            form for view in VIEWS if "{" not in view.address for form in (view.address, f"/api/v1{_twin(view)}")
         ]
         for path in paths:
             headers = client.get(path).headers
@@ -178,3 +267,40 @@ def test_page_api_and_command_give_the_same_numbers(gateway: GatewayServer) -> N
 
     assert api["tables"]["spend"]["rows"] == expected["rows"]
     assert page == api
+
+
+def worked_out(client: httpx.Client, path: str) -> httpx.Response:
+    due = time.monotonic() + 60
+    while True:
+        answer = client.get(path)
+        if answer.status_code != 202 or time.monotonic() > due:
+            return answer
+        time.sleep(0.3)
+
+
+def test_a_team_members_findings_come_from_their_own_calls_only(gateway: GatewayServer) -> None:
+    with signed_in(gateway, "tess") as own, signed_in(gateway, "bob") as office:
+        for path, table in (("/opportunities", "opportunities"), ("/doctor", "places")):
+            mine, all_ = (worked_out(client, f"{path}.json") for client in (own, office))
+            assert (mine.status_code, all_.status_code) == (200, 200)
+            assert [word for word in OTHERS if word in mine.text] == []
+            assert [word for word in OTHERS if word in all_.text] != []
+            rows, whole = (answer.json()["tables"][table]["rows"] for answer in (mine, all_))
+            assert 0 < len(rows) < len(whole)
+        beyond = worked_out(own, "/opportunities.json?where=team%3Dgrowth")
+        assert beyond.json()["tables"]["opportunities"]["rows"] == []
+        page = worked_out(own, "/opportunities")
+        assert "[[dashboard" not in page.text
+        assert "/replay" not in page.text
+
+
+def test_an_analyst_sees_what_would_be_written_and_writes_nothing(gateway: GatewayServer) -> None:
+    with signed_in(gateway, "bob") as client:
+        worked_out(client, "/opportunities.json")
+        page = client.get("/opportunities?show=output_length:rank, gpt-4o-mini").text
+        assert "[[levers]]" in page
+        assert "Write this to farthing.toml" not in page
+        assert "password_hash" not in page + client.get("/replay").text
+        token = csrf(page)
+        for path in ("/opportunities/apply", "/opportunities/undo"):
+            assert client.post(path, data={"name": "x", "csrf_token": token}).status_code == 403, path

@@ -46,6 +46,25 @@ class Applying(msgspec.Struct, frozen=True, kw_only=True):
     needed: Need | None
 
 
+def asked_of(entries: tuple[LedgerEntry, ...], exchange: Exchange | None) -> Asked:
+    """A request as the ledger and the traffic log have it; one of them must."""
+    first = entries[0] if entries else None
+    attempt = exchange.attempts[0] if exchange is not None and exchange.attempts else None
+    record = exchange if exchange is not None else first
+    assert record is not None
+    provider = first.provider if first else attempt.provider if attempt else ""
+    model = attempt.model if attempt else exchange.view.model if exchange else first.model_requested if first else ""
+    return Asked(
+        request_id=record.request_id,
+        scope=record.scope,
+        provider=provider,
+        model=model,
+        at_ms=record.received_at_ms,
+        entries=entries,
+        exchange=exchange,
+    )
+
+
 def applying(budgets: Budgets, asked: Asked) -> Applying:
     """The limits that the policy of now puts on a request at its time."""
     need = asked.need or _most(asked.entries)

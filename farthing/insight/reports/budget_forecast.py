@@ -180,7 +180,7 @@ def _used(unit: str, totals: Totals) -> int:
 
 
 def _at(days: float | None, now_ms: int) -> str | None:
-    return None if days is None else shown(now_ms + round(days * 1440) * 60_000)
+    return None if days is None else shown(now_ms - now_ms % 60_000 + round(days * 1440) * 60_000)
 
 
 def _in(unit: str, value: int) -> Value:

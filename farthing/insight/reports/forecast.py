@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from farthing.core.dimensions import SCOPE_DIMENSIONS
 from farthing.core.forecast import Forecast, forecast
+from farthing.core.policy import Budget
 from farthing.core.types import LedgerQuery, Totals
 from farthing.insight.daily import NUSD, Series, series
 from farthing.insight.table import Column, Row, Table, share
@@ -35,6 +37,12 @@ def month_of(now_ms: int) -> tuple[int, int]:
     first = datetime(now.year, now.month, 1, tzinfo=UTC)
     after = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
     return int(first.timestamp() * 1000), int(after.timestamp() * 1000)
+
+
+def is_monthly(budget: Budget) -> bool:
+    """One dollar amount a month for one scope: what a forecast by day can be held against."""
+    plain = all(name in SCOPE_DIMENSIONS or name.startswith("tag:") for name, _ in budget.match)
+    return budget.per == "month" and "usd" in dict(budget.limits) and not budget.each and plain
 
 
 def query(by: tuple[str, ...], now_ms: int, *, where: tuple[tuple[str, str], ...] = ()) -> LedgerQuery:

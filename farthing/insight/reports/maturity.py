@@ -89,7 +89,7 @@ def steps(found: Evidence) -> tuple[Step, ...]:
         (3, "answers cached where they repeat", found.caches > 0 and found.cache_hits > 0,
          f"{found.caches} cache routes, {found.cache_hits:,} answers served", "Write a [[cache]] route."),
         (3, "routing behind a quality gate", found.gated_routes > 0, f"{found.gated_routes} of {found.routes} routes",
-         "Train and judge one: farthing route train, farthing route evaluate; then roll it out."),
+         "Train and judge one: farthing route train, farthing route eval; then roll it out."),
         (3, "answers capped", found.own_cap, "a cap is set" if found.own_cap else "no own cap",
          "Set [limits] output_tokens_max from farthing metrics."),
         (4, "anomalies taken care of", found.acknowledged > 0, f"{found.acknowledged} acknowledged",

@@ -26,6 +26,8 @@ _BASE: Final = (
 _DEEP: Final = (
     Column(name="per_success", title="per successful request", kind="usd", unknown="none succeeded"),
     Column(name="per_session", title="per session", kind="usd", unknown="no session"),
+    Column(name="per_trace", title="per trace", kind="usd", unknown="no trace"),
+    Column(name="per_agent", title="per agent", kind="usd", unknown="no agent"),
     Column(name="per_1k_input", title="per 1k input", kind="usd"),
     Column(name="per_1k_output", title="per 1k output", kind="usd"),
     Column(name="request_hit_rate", title="request hit rate", kind="percent"),
@@ -132,6 +134,8 @@ def _deep(detail: Detail, row: Totals) -> Row:
     return (
         per(detail.amount, len(detail.good)),
         per(detail.amount, len(detail.sessions)),
+        per(detail.amount, len(detail.traces)),
+        per(detail.amount, len(detail.agents)),
         per(detail.input_nusd * 1000, row.input_tokens),
         per(detail.output_nusd * 1000, row.output_tokens),
         share(len(detail.cached), requests),

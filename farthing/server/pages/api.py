@@ -29,6 +29,8 @@ def _path(title: str, address: str) -> dict[str, Any]:
     if "{id}" in address:
         parameters = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}]
     answers = {"200": {"description": "The report", "content": {"application/json": {"schema": _REPORT}}}}
+    later = "Still being worked out: ask again after Retry-After seconds"
+    answers["202"] = {"description": later, "content": {"application/json": {"schema": _REPORT}}}
     answers |= {code: _error(why) for code, why in _ERRORS.items()}
     return {"get": {"summary": title, "parameters": parameters, "responses": answers}}
 

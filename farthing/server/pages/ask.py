@@ -8,16 +8,21 @@ import msgspec
 
 from farthing.config import Settings
 from farthing.core.price_book import PriceBook
+from farthing.core.rollout import RolloutState
 from farthing.insight.slices import ListPrice
 from farthing.insight.table import Row
 from farthing.ports.alerts import AlertLog
 from farthing.ports.audit import AuditLog
 from farthing.ports.books import Balance, Keys, Ledger, Newest
+from farthing.ports.experiments import Experiments
 from farthing.ports.incidents import IncidentMarks
 from farthing.ports.outcomes import Outcomes
 from farthing.server.pages.blocks import Page
 from farthing.server.pages.reading import ScopedLedger
+from farthing.server.pages.replays import Replays
 from farthing.server.pages.state import State, Where
+from farthing.server.pages.studies import Studies
+from farthing.server.tables.routing import RouteFacts
 
 Role = Literal["admin", "analyst", "team"]
 EVERYBODY: tuple[Role, ...] = ("admin", "analyst", "team")
@@ -31,8 +36,8 @@ class Counters(Protocol):
     def balances(self, counters: Sequence[tuple[str, str]]) -> tuple[Balance, ...]: ...
 
 
-class Practice(IncidentMarks, Outcomes, AuditLog, Protocol):
-    """Marks on incidents, outcomes and the audit log."""
+class Practice(IncidentMarks, Outcomes, AuditLog, Experiments, Protocol):
+    """Marks on incidents, outcomes, the audit log and experiments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,12 @@ class Sources:
     secret: Callable[[], bytes]
     """Signs sessions; the same for every worker."""
     now_ms: Callable[[], int]
+    studies: Studies
+    """Long questions, each in a process of its own."""
+    routes: Callable[[], tuple[RouteFacts, ...]]
+    rollouts: Callable[[], Mapping[str, RolloutState]]
+    """By route."""
+    replays: Replays
 
 
 class Person(msgspec.Struct, frozen=True, kw_only=True):

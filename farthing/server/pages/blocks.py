@@ -51,10 +51,14 @@ class TableBlock(msgspec.Struct, frozen=True, kw_only=True):
     """The command to type next when the table is empty."""
     hide: tuple[str, ...] = ()
     """Columns for programs only."""
+    compact: bool = False
+    """Many columns of short values: one line a row, moved sideways where the screen is narrower."""
     narrow: bool = False
     """It may stand beside others like it."""
     folded: bool = False
     """The table is long: shown when it is asked for."""
+    open: bool = False
+    """It stays open under its figure, because it says more."""
     actions: tuple["RowAction", ...] = ()
 
 
@@ -81,6 +85,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     command: str = ""
     links: tuple[Link, ...] = ()
     title: str = ""
+    percent: int | None = None
+    """How far something is; None: nothing is under way."""
 
 
 class Text(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +101,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     label: str
-    kind: Literal["text", "number", "range", "select", "date", "hidden"] = "text"
+    kind: Literal["text", "number", "range", "select", "date", "hidden", "file", "area"] = "text"
     value: str = ""
     options: tuple[str, ...] = ()
     hint: str = ""
@@ -118,6 +124,11 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     """The page's figures follow the inputs without a click."""
     folded: bool = False
 
+    @property
+    def uploads(self) -> bool:
+        """It sends a file."""
+        return any(field.kind == "file" for field in self.fields)
+
 
 Block = Tiles | TableBlock | Note | Text | Form | tuple[Link, ...]
 
@@ -128,6 +139,10 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     lead: str = ""
     blocks: tuple[Block, ...] = ()
+    live: bool = False
+    """It shows what is booked now: open in a browser, it follows."""
+    pending: bool = False
+    """Something is still being worked out: open in a browser, it looks again until that is done."""
 
     @property
     def draws(self) -> bool:

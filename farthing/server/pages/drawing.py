@@ -15,6 +15,8 @@ from farthing.server.pages.guard import FIELD
 from farthing.server.pages.state import PERIODS, State
 from farthing.server.pages.views import VIEWS
 
+LIVE_MS = 4_000
+"""How often a page that follows asks whether there is anything new."""
 _GROUPS = ("See", "Control", "Allocate", "Improve", "Run")
 
 
@@ -37,6 +39,7 @@ class Drawing:
             exact=money.exact,
             figure=figure,
             csrf_field=FIELD,
+            live_ms=LIVE_MS,
         )
         self._templates.filters["kind"] = kind
 

@@ -1,5 +1,7 @@
 """Tables as Plotly figures: shapes and numbers only, floats for drawing; colours are the style sheet's."""
 
+from collections.abc import Sequence
+
 from farthing.insight.table import Row, Table, Value
 from farthing.server.pages.blocks import Figure
 
@@ -106,3 +108,75 @@ def bars(table: Table, label: str, amount: str) -> Figure:
     }
     axis = {"type": "category", "nticks": 12}
     return {"data": [trace], "layout": {"yaxis": {"tickprefix": "$"}, "xaxis": axis, "showlegend": False}}
+
+
+def intervals(table: Table, label: str, amount: str, low: str, high: str, most: int = 12) -> Figure:
+    """The first rows that are known as lying bars with their intervals, largest cost on top."""
+    names = [column.name for column in table.columns]
+    at, lows, highs = (names.index(name) for name in (amount, low, high))
+    rows = [row for row in table.rows if isinstance(row[at], int)][:most]
+    rows.reverse()
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "y": [str(row[names.index(label)]) for row in rows],
+        "x": [_usd(row[at]) for row in rows],
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": [_usd(row[highs]) - _usd(row[at]) if isinstance(row[highs], int) else 0 for row in rows],
+            "arrayminus": [_usd(row[at]) - _usd(row[lows]) if isinstance(row[lows], int) else 0 for row in rows],
+        },
+        "hovertemplate": "%{y}: $%{x:,.4~f}<extra></extra>",
+    }
+    axis = {"type": "category", "automargin": True}
+    return {"data": [trace], "layout": {"xaxis": {"tickprefix": "$"}, "yaxis": axis, "showlegend": False}}
+
+
+def waterfall(rows: Sequence[tuple[str, int, int, bool]]) -> Figure:
+    """Calls along one line of time: (name, began, took, went well), milliseconds, the first on top."""
+    ordered = list(reversed(rows))
+    traces = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": name,
+            "y": [label for label, _, _, _ in ordered],
+            "base": [began / 1000 for _, began, _, _ in ordered],
+            "x": [took / 1000 if well == wanted else 0 for _, _, took, well in ordered],
+            "hovertemplate": "%{y}: %{x:,.3f} s from %{base:,.3f} s<extra></extra>",
+        }
+        for name, wanted in (("answered", True), ("failed", False))
+    ]
+    axis = {"type": "category", "automargin": True}
+    layout = {"barmode": "overlay", "xaxis": {"ticksuffix": " s"}, "yaxis": axis, "showlegend": True}
+    return {
+        "data": [
+            one for one, wanted in zip(traces, (True, False), strict=True) if any(row[3] == wanted for row in rows)
+        ],
+        "layout": layout,
+    }
+
+
+def lines(table: Table, along: str, amounts: tuple[str, ...]) -> Figure:
+    """Amounts over a count, both on logarithmic axes."""
+    names = [column.name for column in table.columns]
+    titles = {column.name: column.title for column in table.columns}
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "meta": "series",
+            "name": titles[amount],
+            "x": [row[names.index(along)] for row in table.rows],
+            "y": [_usd(row[names.index(amount)]) for row in table.rows],
+            "hovertemplate": "%{x:,}: $%{y:,.4~f}<extra>%{fullData.name}</extra>",
+        }
+        for amount in amounts
+    ]
+    layout = {
+        "xaxis": {"type": "log", "dtick": 1, "ticksuffix": f" {titles[along]}", "showticksuffix": "last"},
+        "yaxis": {"type": "log", "dtick": 1, "tickprefix": "$"},
+        "showlegend": True,
+    }
+    return {"data": traces, "layout": layout}

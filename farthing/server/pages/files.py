@@ -16,6 +16,7 @@ _OURS: Final = {
     "style.css": "text/css; charset=utf-8",
     "charts.js": "text/javascript; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "live.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
 _PLOTLY: Final = "plotly.min.js"

@@ -11,7 +11,7 @@ import msgspec
 from farthing.core.dimensions import scope_value
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
 from farthing.insight.series import add, day_ms
-from farthing.ports.books import Ledger, Newest
+from farthing.ports.books import Ledger, Newest, RolledUp
 from farthing.server.pages.state import DAY_MS, Where
 
 CLOSED_S: Final = 300.0
@@ -42,6 +42,11 @@ class ScopedLedger:
     def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
         return self._inner.totals(msgspec.structs.replace(query, where=(*query.where, *self.scope)))
 
+    def answers(self, query: LedgerQuery) -> bool:
+        """See :class:`farthing.ports.books.RolledUp`."""
+        bound = msgspec.structs.replace(query, where=(*query.where, *self.scope))
+        return isinstance(self._inner, RolledUp) and self._inner.answers(bound)
+
     def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]:
         found = self._inner.entries(request_id=request_id, since_ms=since_ms, after=after)
         return (entry for entry in found if self._sees(entry))
@@ -53,6 +58,11 @@ class ScopedLedger:
         """See :class:`farthing.ports.books.Newest`."""
         bound = msgspec.structs.replace(query, where=(*query.where, *self.scope))
         return self._newest.newest_entries(bound, before=before, limit=limit)
+
+    def newest_unbooked(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[Exchange, ...], str]:
+        """See :class:`farthing.ports.books.Newest`."""
+        bound = msgspec.structs.replace(query, where=(*query.where, *self.scope))
+        return self._newest.newest_unbooked(bound, before=before, limit=limit)
 
     def exchange(self, request_id: str) -> Exchange | None:
         """One request of the traffic log; None when it is not there or another's."""
@@ -66,17 +76,25 @@ class ScopedLedger:
 class RememberedLedger:
     """Answers about closed days are remembered; what is younger is asked anew. Any thread.
 
-    A question is split where the open part begins, and both answers are added up group by group. That is the ledger's
-    own answer, because all entries of a request bear the moment at which it was received.
+    A question that roll-ups answer is asked as it is. Any other is split where the open part begins, and both answers
+    are added up group by group: the ledger's own answer, where all entries of a request bear the moment at which it
+    was received.
     """
 
     def __init__(
-        self, history: Callable[[], Ledger], ledger: Callable[[], Ledger], now_ms: Callable[[], int]
+        self,
+        history: Callable[[], Ledger],
+        ledger: Callable[[], Ledger],
+        now_ms: Callable[[], int],
+        *,
+        closed_s: float = CLOSED_S,
     ) -> None:
-        """``history``: what closed days are read from, the ledger or an export of it; ``ledger``: what is fresh."""
+        """``history``: what closed days are read from, the ledger or an export of it; ``ledger``: what is fresh;
+        ``closed_s``: how long answers about closed days are kept."""
         self._history = history
         self._ledger = ledger
         self._now_ms = now_ms
+        self._closed_s = closed_s
         self._open: tuple[float, Ledger] | None = None
         self._edge: tuple[float, int] | None = None
         self._answers: OrderedDict[LedgerQuery, tuple[float, tuple[Totals, ...]]] = OrderedDict()
@@ -84,8 +102,10 @@ class RememberedLedger:
         self._lock, self._one = threading.Lock(), threading.Lock()
 
     def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
-        edge_ms = self._edge_ms()
         until_ms = query.until_ms
+        if self.answers(query):
+            return self._ask(_open(query, self._now_ms()), self._present)
+        edge_ms = self._edge_ms()
         if until_ms is not None and until_ms <= edge_ms:
             return self._ask(query, self._past)
         live = _open(query, self._now_ms())
@@ -99,6 +119,11 @@ class RememberedLedger:
 
     def exchanges(self, *, since_ms: int = 0, after: str = "") -> Iterator[Exchange]:
         return self._ledger().exchanges(since_ms=since_ms, after=after)
+
+    def answers(self, query: LedgerQuery) -> bool:
+        """See :class:`farthing.ports.books.RolledUp`."""
+        fresh = self._ledger()
+        return isinstance(fresh, RolledUp) and fresh.answers(query)
 
     def _edge_ms(self) -> int:
         """Where the open part begins: today, or the last day that the export has when that is earlier."""
@@ -142,7 +167,7 @@ class RememberedLedger:
             began = time.monotonic()
             rows = read(query)
             took = time.monotonic() - began
-        keep = CLOSED_S if read == self._past else min(LIVE_MAX_S, max(LIVE_S, LIVE_FACTOR * took))
+        keep = self._closed_s if read == self._past else min(LIVE_MAX_S, max(LIVE_S, LIVE_FACTOR * took))
         with self._lock:
             self._answers[query] = (time.monotonic() + keep, rows)
             self._answers.move_to_end(query)

@@ -7,14 +7,14 @@ from typing import Final
 from urllib.parse import quote
 
 import msgspec
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, UploadFile
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request as HttpAsk
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from farthing.core.errors import FarthingError, Forbidden, NotFound, Unauthorized
+from farthing.core.errors import BadRequest, FarthingError, Forbidden, NotFound, TooLong, Unauthorized
 from farthing.insight.render import render
 from farthing.server.pages import guard, state
 from farthing.server.pages.actions import ACTIONS, Action
@@ -23,6 +23,7 @@ from farthing.server.pages.ask import Ask, Person, Sources, View
 from farthing.server.pages.blocks import Page, plain
 from farthing.server.pages.drawing import Drawing
 from farthing.server.pages.files import static
+from farthing.server.pages.live import newest_tag
 from farthing.server.pages.people import Door, mark
 from farthing.server.pages.reading import RememberedLedger, ScopedLedger
 from farthing.server.pages.views import VIEWS
@@ -30,6 +31,7 @@ from farthing.server.pages.views import VIEWS
 COOKIE: Final = "farthing_session"
 THEME: Final = "farthing_theme"
 BODY_MAX: Final = 64 * 1024
+FILE_MAX: Final = 4 * 1024 * 1024
 
 Endpoint = Callable[[HttpAsk], Awaitable[Response]]
 
@@ -50,6 +52,7 @@ class Dashboard:
             self._route("/signin", self._sign_in, "GET", "POST"),
             self._route("/signout", self._sign_out, "POST"),
             self._route("/theme", self._theme, "POST"),
+            self._route("/live.json", self._live, "GET"),
             Route("/static/{name}", static),
         ]
         for action in ACTIONS:
@@ -125,7 +128,11 @@ class Dashboard:
     def _answer(self, ask: HttpAsk, view: View, page: Page, person: Person, form: str) -> Response:
         if form == "json":
             body = msgspec.json.format(msgspec.json.encode(plain(page)), indent=2)
-            return guard.secured(Response(body, media_type="application/json"))
+            answer = Response(body, 202 if page.pending else 200, media_type="application/json")
+            answer.headers.update({"retry-after": "2"} if page.pending else {})
+            return guard.secured(answer)
+        if form == "csv" and page.pending and not page.tables():
+            return guard.secured(Response(status_code=202, media_type="text/csv", headers={"retry-after": "2"}))
         if form == "csv":
             block = page.table(ask.query_params.get("table", ""))
             if block is None:
@@ -151,10 +158,13 @@ class Dashboard:
             person = await self._person(ask)
             if person is None:
                 return self._must_sign_in(ask, "html")
-            form = await self._form(ask)
             if person.role not in action.roles:
                 raise Forbidden(f"This is for {' and '.join(action.roles)}; you are {person.role}.")
-            said = {name: value for name, value in form.items() if isinstance(value, str)}
+            form = await self._form(ask, uploads=action.uploads)
+            try:
+                said = {name: await _said(value) for name, value in form.items()}
+            finally:
+                await form.close()
             result = await asyncio.to_thread(action.act, self._ask(action.path, person, ask), said)
             if isinstance(result, str):
                 return guard.secured(RedirectResponse(result, 303))
@@ -205,6 +215,19 @@ class Dashboard:
             answer.delete_cookie(THEME)
         return guard.secured(answer)
 
+    async def _live(self, ask: HttpAsk) -> Response:
+        """What is newest of what this person sees, as a tag: pages that follow ask for it again and again."""
+        person = await self._person(ask, program=True)
+        if person is None:
+            return self._must_sign_in(ask, "json")
+        tag = await asyncio.to_thread(newest_tag, self._ask("/live", person, ask))
+        headers = {"etag": f'"{tag}"'}
+        if ask.headers.get("if-none-match") == headers["etag"]:
+            return guard.secured(Response(status_code=304, headers=headers))
+        return guard.secured(
+            Response(msgspec.json.encode({"newest": tag}), media_type="application/json", headers=headers)
+        )
+
     async def _person(self, ask: HttpAsk, *, program: bool = False) -> Person | None:
         said = ask.headers.get("authorization", "") if program else ""
         if said:
@@ -213,12 +236,16 @@ class Dashboard:
                 return found
         return self._door.person(ask)
 
-    async def _form(self, ask: HttpAsk) -> FormData:
-        size = ask.headers.get("content-length", "0")
-        if not size.isdigit() or int(size) > BODY_MAX:
-            raise Forbidden("This form is too large.")
-        data = await ask.form(max_files=0, max_fields=100)
-        guard.check_form(ask.session, self._secret, data)
+    async def _form(self, ask: HttpAsk, *, uploads: bool = False) -> FormData:
+        size, most = ask.headers.get("content-length", ""), FILE_MAX if uploads else BODY_MAX
+        if not size.isdigit() or int(size) > most:
+            raise TooLong(f"This form is larger than {most:,} bytes.", hint="Send it in parts, or use the command.")
+        data = await ask.form(max_files=1 if uploads else 0, max_fields=100, max_part_size=most)
+        try:
+            guard.check_form(ask.session, self._secret, data)
+        except Forbidden:
+            await data.close()
+            raise
         return data
 
     def _must_sign_in(self, ask: HttpAsk, form: str) -> Response:
@@ -251,6 +278,16 @@ def _addresses(view: View) -> list[tuple[str, str]]:
         ("html", twin),
         ("json", f"{API}{twin}"),
     ]
+
+
+async def _said(value: UploadFile | str) -> str:
+    """What a field says; of a file, its text."""
+    if isinstance(value, str):
+        return value
+    try:
+        return (await value.read()).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"The file is not UTF-8: {error}.") from error
 
 
 def _local(address: str) -> str:

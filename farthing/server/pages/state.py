@@ -6,7 +6,14 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from farthing.core.dimensions import ENTRY_DIMENSIONS, SCOPE_DIMENSIONS, TIME_DIMENSIONS, is_dimension
+from farthing.core.dimensions import (
+    ENTRY_DIMENSIONS,
+    SCOPE_DIMENSIONS,
+    SHORT_NAMES,
+    TIME_DIMENSIONS,
+    full_name,
+    is_dimension,
+)
 from farthing.core.errors import BadRequest
 from farthing.insight.moments import EXAMPLES, parse_moment
 
@@ -76,7 +83,8 @@ def read(path: str, pairs: Iterable[tuple[str, str]], *, now_ms: int) -> State:
             where.append(_filter(value, problems))
         elif name != "where":
             said[name] = value[:2_000]
-    by = tuple(dict.fromkeys(part.strip() for part in said.pop("by", "feature").split(",") if part.strip()))
+    named = (full_name(part.strip()) for part in said.pop("by", "feature").split(","))
+    by = tuple(dict.fromkeys(part for part in named if part))
     problems += [_unknown(name) for name in by if not is_dimension(name)]
     if len(by) > BY_MAX:
         problems.append(f"by: at most {BY_MAX} dimensions")
@@ -112,6 +120,7 @@ def read(path: str, pairs: Iterable[tuple[str, str]], *, now_ms: int) -> State:
 
 def _filter(text: str, problems: list[str]) -> tuple[str, str]:
     name, equals, value = text.partition("=")
+    name = full_name(name)
     if not equals:
         problems.append(f'where: "{text[:40]}" is not name=value')
     elif not is_dimension(name):
@@ -130,5 +139,5 @@ def _moment(name: str, text: str, now_ms: int, problems: list[str]) -> int:
 
 
 def _unknown(name: str) -> str:
-    known = ", ".join((*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS, *TIME_DIMENSIONS))
+    known = ", ".join((*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS, *TIME_DIMENSIONS, *SHORT_NAMES))
     return f'"{name[:40]}" is no dimension; allowed: {known}, tag:<name>'

@@ -23,9 +23,11 @@
         one.totals = { marker: { color: colours[0] } };
         one.connector = { line: { color: colour("--line"), width: 1 } };
       } else if (one.type === "scatter") {
-        one.line = Object.assign({ width: 2.5, color: colours[0] }, one.line);
+        one.line = Object.assign({ width: 2.5, color: one.meta === "series" ? own : colours[0] }, one.line);
+        if (one.meta === "series") one.marker = { color: own };
       } else {
         one.marker = { color: own };
+        if (one.error_x) one.error_x = Object.assign({ color: colour("--text"), thickness: 1.5 }, one.error_x);
       }
       return one;
     });

@@ -19,8 +19,10 @@
         const now = document.querySelectorAll("main > section, main > ul");
         const next = fresh.querySelectorAll("main > section, main > ul");
         next.forEach(function (block, at) {
-          if (now[at] && !now[at].contains(form)) now[at].replaceWith(document.importNode(block, true));
+          if (!now[at]) document.querySelector("main").append(document.importNode(block, true));
+          else if (!now[at].contains(form)) now[at].replaceWith(document.importNode(block, true));
         });
+        for (let at = next.length; at < now.length; at += 1) if (!now[at].contains(form)) now[at].remove();
         history.replaceState(null, "", address());
         window.farthingDraw();
       } finally {
@@ -36,6 +38,31 @@
       waiting = setTimeout(follow, 150);
     });
   });
+
+  // A page whose answer is still being worked out shows how far it is, and is loaded anew once that is done.
+  const pending = document.querySelector("main[data-pending]");
+  let pause = 1000;
+  async function lookAgain() {
+    try {
+      const answer = await fetch(location.href, { headers: { accept: "text/html" }, credentials: "same-origin" });
+      const text = (await answer.text()).replace(/<style[^>]*><\/style>/g, "");
+      const fresh = new DOMParser().parseFromString(text, "text/html").querySelector("main");
+      if (!answer.ok || !fresh || !fresh.dataset.pending) {
+        location.reload();
+        return;
+      }
+      const now = pending.querySelectorAll(":scope > section, :scope > ul");
+      fresh.querySelectorAll(":scope > section, :scope > ul").forEach(function (block, at) {
+        const same = !now[at] || now[at].outerHTML === block.outerHTML;
+        if (!same && !now[at].contains(document.activeElement)) now[at].replaceWith(document.importNode(block, true));
+      });
+    } catch (error) {
+      pause = 5000;
+    }
+    pause = Math.min(pause * 1.2, 5000);
+    setTimeout(lookAgain, pause);
+  }
+  if (pending) setTimeout(lookAgain, pause);
 
   // An open small-screen menu closes with Escape.
   document.addEventListener("keydown", function (event) {

@@ -11,12 +11,13 @@ from farthing.config.editing import Toml, set_budget
 from farthing.config.writing import replace_file
 from farthing.core.dimensions import SCOPE_DIMENSIONS
 from farthing.core.errors import BadRequest, ConfigError
-from farthing.core.policy import Period
+from farthing.core.policy import Budget, Period
 from farthing.insight.budget_counters import BudgetCounter, counters, frames_of, queries, wanted
-from farthing.insight.reports import budget_list, budget_status
+from farthing.insight.reports import budget_forecast, budget_list, budget_status, forecast
+from farthing.insight.table import Table
 from farthing.ports.audit import Changed
 from farthing.server.pages.ask import OFFICE, Ask, View
-from farthing.server.pages.blocks import Block, Field, Form, Note, Page, TableBlock
+from farthing.server.pages.blocks import Block, Field, Form, Note, Page, TableBlock, Tile, Tiles
 
 PERIODS = tuple(one for one in get_args(Period) if one != "rolling")
 UNITS = ("usd", "tokens", "requests")
@@ -27,13 +28,18 @@ def build(ask: Ask) -> Page:
     settings = ask.sources.settings()
     chosen = settings.policy.budgets
     found: list[BudgetCounter] = []
+    ahead: list[budget_forecast.Series] = []
     for one in chosen:
         frames = frames_of(one, ask.now_ms)
         if frames:
             answers = [row for query in queries(one, frames[0][0]) for row in ask.ledger.totals(query)]
             found += counters(one, frames, answers)
-    balances = ask.sources.counters().balances(wanted(found))
+            days = ask.ledger.totals(budget_forecast.query(one, ask.now_ms))
+            ahead += budget_forecast.series(one, frames, days, ask.now_ms)
+    held = dict.fromkeys((*wanted(found), *wanted(series.counter for series in ahead)))
+    balances = ask.sources.counters().balances(tuple(held))
     status = budget_status.build(found, balances, chosen, now_ms=ask.now_ms)
+    reached = budget_forecast.build(ahead, balances, ask.now_ms)
     blocks: list[Block] = []
     waiting = _waiting(ask)
     if waiting:
@@ -48,18 +54,65 @@ def build(ask: Ask) -> Page:
     blocks.append(
         TableBlock(
             id="status",
+            compact=True,
             table=status,
             empty="No budgets are configured: nothing limits spending.",
             command="farthing budget set company-month --per month --limit usd=500",
         )
     )
+    if chosen:
+        blocks.insert(0, Tiles(tiles=_tiles(status, reached)))
+        blocks.append(
+            TableBlock(
+                id="reached", compact=True, table=reached, hide=("counter",), empty="No counter has been used yet."
+            )
+        )
+        monthly = _monthly(ask, chosen)
+        if monthly is not None:
+            blocks.append(monthly)
     configured = msgspec.structs.replace(budget_list.build(chosen, ask.now_ms), title="As configured")
     if chosen:
         blocks.append(TableBlock(id="budgets", table=configured, folded=True))
     if ask.person.role == "admin":
         blocks.append(_form())
-    lead = "Used, held for calls in flight, and left. A hard budget refuses the call that would pass it."
+    lead = (
+        "Used, held for calls in flight, left, and when a limit is reached. A hard budget refuses what would pass it."
+    )
     return Page(title="Budgets", lead=lead, blocks=tuple(blocks))
+
+
+def _monthly(ask: Ask, chosen: tuple[Budget, ...]) -> TableBlock | None:
+    """Where budgets of a month in dollars will end, by the same forecast as the Overview's."""
+    limits = [
+        (one.name, dict(one.limits)["usd"], ask.ledger.totals(forecast.query((), ask.now_ms, where=one.match)))
+        for one in chosen
+        if forecast.is_monthly(one)
+    ]
+    if not limits:
+        return None
+    return TableBlock(id="month", compact=True, table=forecast.against(limits, ask.now_ms))
+
+
+def _tiles(status: Table, reached: Table) -> tuple[Tile, ...]:
+    """How many limits are passed or will be, and which comes first."""
+    states = [str(row[_at(status, "state")]) for row in status.rows]
+    passed = sum(state.startswith(("used up", "passed")) for state in states)
+    outlooks = [str(row[_at(reached, "outlook")]) for row in reached.rows]
+    ahead = sum(outlook in ("will be reached", "may be reached") for outlook in outlooks)
+    first = next((row for row, outlook in zip(reached.rows, outlooks, strict=True) if outlook != "holds"), None)
+    return (
+        Tile(name="passed", label="Used up or passed", value=str(passed), exact=passed, unit="count",
+             note=f"of {len(states)} limits", tone="bad" if passed else "good"),
+        Tile(name="ahead", label="Will or may be reached", value=str(ahead), exact=ahead, unit="count",
+             note="before they start anew", tone="warn" if ahead else "good"),
+        Tile(name="first", label="Reached first", unit="count", value="none" if first is None else str(first[0]),
+             note="at the rate of the last days" if first is None
+             else f"{first[_at(reached, 'outlook')]}: {first[_at(reached, 'reached')] or 'not at this rate'} UTC"),
+    )  # fmt: skip
+
+
+def _at(table: Table, name: str) -> int:
+    return [column.name for column in table.columns].index(name)
 
 
 def create(ask: Ask, said: Mapping[str, str]) -> str:

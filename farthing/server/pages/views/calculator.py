@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 
 from farthing.core.errors import BadRequest
-from farthing.core.price_book import PriceBook
-from farthing.core.units import INPUT_CACHE_READ, INPUT_CACHE_WRITE_1H, INPUT_CACHE_WRITE_5M
 from farthing.insight.table import Column, Table, share
 from farthing.lab.scenario import (
     AnswerCache,
@@ -12,23 +10,17 @@ from farthing.lab.scenario import (
     Lever,
     Outcome,
     PromptCache,
-    Rates,
     Route,
     Scenario,
     Shorten,
     Work,
     Workload,
 )
-from farthing.server.pages import figures
+from farthing.server.pages import figures, rates
 from farthing.server.pages.ask import EVERYBODY, Ask, View
 from farthing.server.pages.blocks import Block, Field, Form, Page, TableBlock, Text, Tile, Tiles
 from farthing.server.pages.money import dollars
 
-PUSD_PER_USD_PER_MILLION = 1_000_000
-MODELS = (
-    "openai/gpt-4o", "openai/gpt-4o-mini", "openai/gpt-4.1", "openai/gpt-4.1-mini", "openai/gpt-4.1-nano",
-    "anthropic/claude-opus-4-5", "anthropic/claude-sonnet-4-5", "anthropic/claude-haiku-4-5",
-)  # fmt: skip
 SLIDERS: dict[str, tuple[str, int, int, int, int, str]] = {
     "requests": ("Requests a day", 10_000, 100, 500_000, 100, ""),
     "input": ("Input tokens a request", 3_000, 50, 100_000, 50, "the repeated prefix included"),
@@ -47,11 +39,12 @@ def build(ask: Ask) -> Page:
     """The scenario of the address, worked out. Raises ``BadRequest``."""
     rest = ask.state.rest
     book = ask.sources.book()
-    known = tuple(name for name in MODELS if _has(book, name))
+    known = rates.known(book)
     model, cheaper = rest.get("model") or known[0], rest.get("to") or known[min(1, len(known) - 1)]
     numbers = _numbers(rest)
     try:
-        outcome = Work(_scenario(numbers, model, cheaper), lambda name: _rates(book, name, ask.now_ms)).outcome()
+        scenario = _scenario(numbers, model, cheaper)
+        outcome = Work(scenario, lambda name: rates.rates_of(book, name, ask.now_ms)).outcome()
     except ValueError as error:
         raise BadRequest(f"{error}.") from error
     table = _table(outcome)
@@ -113,28 +106,6 @@ def _scenario(numbers: dict[str, int], model: str, cheaper: str) -> Scenario:
         output_tokens=numbers["output"],
     )  # fmt: skip
     return Scenario(workload=load, levers=levers)
-
-
-def _has(book: PriceBook, name: str) -> bool:
-    provider, _, model = name.partition("/")
-    return book.resolve(provider, model) is not None
-
-
-def _rates(book: PriceBook, name: str, at_ms: int) -> Rates:
-    """Today's ordinary rates. Raises ``BadRequest`` for models without them."""
-    provider, _, model = name.partition("/")
-    resolved = book.resolve(provider, model)
-    rates = {} if resolved is None else book.sheet(resolved, {}, at_ms).rates
-    found = {unit: rates[unit].steps[0][1] / PUSD_PER_USD_PER_MILLION for unit in rates}
-    if "input" not in found or "output" not in found:
-        raise BadRequest(f"'{name[:80]}' has no price for text in and out.", hint="Choose provider/model of Prices.")
-    return Rates(
-        input=found["input"],
-        output=found["output"],
-        cache_read=found.get(INPUT_CACHE_READ),
-        cache_write_5m=found.get(INPUT_CACHE_WRITE_5M),
-        cache_write_1h=found.get(INPUT_CACHE_WRITE_1H),
-    )
 
 
 def _table(outcome: Outcome) -> Table:

@@ -43,13 +43,13 @@ def why_block(ask: Ask, by: tuple[str, ...] = ("feature",)) -> Block:
     return TableBlock(
         id="why",
         table=table,
-        figure=figures.steps(_causes(table.total or (), len(by)), "cause", "change"),
+        figure=figures.steps(causes(table.total or (), len(by)), "cause", "change"),
         describes="The change of spend, cause by cause.",
         folded=True,
     )
 
 
-def _causes(total: Row, width: int) -> Table:
+def causes(total: Row, width: int) -> Table:
     """The total row turned over: a row a cause."""
     rows = tuple((cause, value) for cause, value in zip(CAUSES, total[width:], strict=False))
     columns = (Column(name="cause", title="cause"), Column(name="change", title="change", kind="usd"))

@@ -3,6 +3,7 @@
 import msgspec
 
 from farthing.core.dimensions import ENTRY_DIMENSIONS, SCOPE_DIMENSIONS, TIME_DIMENSIONS
+from farthing.core.types import Totals
 from farthing.insight.reports import comparison, spend, trend
 from farthing.insight.series import days
 from farthing.insight.table import Row, Table
@@ -26,7 +27,7 @@ def build(ask: Ask) -> Page:
     table = spend.build(rows, whole, by, title=f"Spend by {', '.join(by)}", limit=limit)
     if state.compare and state.since_ms:
         table = _compared(ask, by, limit)
-    chart = _over_time(ask, by)
+    chart = _over_time(ask, by, rows)
     address = {by[0]: links(table.rows, lambda row: _drill(state, by, row))}
     blocks: list[Block] = [*controls(state, "/explore", comparable=True)]
     if rows:
@@ -43,13 +44,16 @@ def build(ask: Ask) -> Page:
     return Page(title="Explore", lead="Spend by any dimension; a row leads to its requests.", blocks=tuple(blocks))
 
 
-def controls(state: State, path: str, *, comparable: bool = False, grouped: bool = True) -> tuple[Block, ...]:
-    """Period, grouping and filter: links for the usual, a form for everything."""
+def controls(
+    state: State, path: str, *, comparable: bool = False, grouped: bool = True, **kept: str
+) -> tuple[Block, ...]:
+    """Period, grouping and filter: links for the usual, a form for everything. ``kept``: stays in the address."""
     periods = tuple(
-        Link(text=text, href=state.href(path, since=since, until="now"), current=state.since == since)
+        Link(text=text, href=state.href(path, since=since, until="now", **kept), current=state.since == since)
         for since, text in PERIODS
     )
     hidden = [Field(name="where", label="", kind="hidden", value=f"{name}={value}") for name, value in state.where]
+    hidden += [Field(name=name, label="", kind="hidden", value=value) for name, value in kept.items() if value]
     fields = [
         Field(name="since", label="From", value=state.since, hint="30d, 2026-11, 2026-11-21"),
         Field(name="until", label="Until", value=state.until),
@@ -86,14 +90,23 @@ def controls(state: State, path: str, *, comparable: bool = False, grouped: bool
     return periods, (*by, *compared), form
 
 
-def _over_time(ask: Ask, by: tuple[str, ...]) -> TableBlock:
+def _over_time(ask: Ask, by: tuple[str, ...], whole: tuple[Totals, ...]) -> TableBlock:
+    """``whole``: the answer by ``by`` over the period."""
     state = ask.state
     groups = tuple(name for name in by if name not in TIME_DIMENSIONS)[:2]
     query = trend.query(state.grain, groups, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
     slots: tuple[str, ...] = ()
     if state.grain == "day" and state.since_ms and state.until_ms - state.since_ms < 400 * 86_400_000:
         slots = tuple(days(state.since_ms, state.until_ms))
-    table = trend.build(ask.ledger.totals(query), state.grain, groups, slots=slots)
+    if groups == by and len(whole) > trend.MANY and ask.ledger.answers(query):
+        found: list[Totals] = []
+        for group in trend.largest(whole):
+            one = msgspec.structs.replace(query, where=(*state.where, *zip(by, group, strict=True)))
+            found += ask.ledger.totals(one)
+        others = ask.ledger.totals(msgspec.structs.replace(query, group_by=(state.grain,))), len(whole)
+        table = trend.build(tuple(found), state.grain, groups, slots=slots, others=others)
+    else:
+        table = trend.build(ask.ledger.totals(query), state.grain, groups, slots=slots)
     return TableBlock(
         id="trend", table=table, figure=figures.stacked(table), describes=f"{table.title}, stacked bars.", folded=True
     )

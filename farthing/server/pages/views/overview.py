@@ -1,6 +1,7 @@
 """Overview: what it costs, where it is heading, why it changed, and what needs a look."""
 
 from farthing.core.types import Totals
+from farthing.insight.incident_list import Incidents
 from farthing.insight.reports import month, savings, spend
 from farthing.insight.series import DAY_MS, day_name, days, fold
 from farthing.insight.table import share
@@ -9,7 +10,7 @@ from farthing.server.pages.ask import EVERYBODY, Ask, View, links
 from farthing.server.pages.blocks import Block, Note, Page, TableBlock, Tile, Tiles, Tone
 from farthing.server.pages.money import dollars
 from farthing.server.pages.views.changes import why_block
-from farthing.server.pages.views.incidents import LEARNING_DAYS, Found, incident_table
+from farthing.server.pages.views.incidents import LEARNING_DAYS, found_in, incident_table
 
 TOP = 6
 ASKED = {"feature": ("feature",), "model": ("model",), "team": ("team",)}
@@ -21,18 +22,21 @@ def build(ask: Ask) -> Page:
     found = month.read(rows["model"], ask.now_ms)
     first = day_name(found.starts_ms)
     if not rows["model"]:
-        return Page(title="Overview", lead="What it costs, where it is heading, and why.", blocks=_welcome())
-    found_all = Found.of(ask, rows)
+        return Page(
+            title="Overview", lead="What it costs, where it is heading, and why.", blocks=_welcome(), live=True
+        )
+    found_all = found_in(ask, rows)
     blocks: list[Block] = [
         Tiles(tiles=(*_money_tiles(ask, found, rows), *_care_tiles(ask, rows, first, found_all))),
     ]
-    if found_all.incidents:
+    if found_all.found:
         blocks.append(incident_table(ask, found_all))
     blocks.append(_month_chart(found))
     for name, title in (("feature", "Features"), ("model", "Models"), ("team", "Teams")):
         blocks.append(_top(ask, name, title, fold(rows[name], since=first)))
     blocks.append(why_block(ask))
-    return Page(title="Overview", lead=f"{found.name} so far. Days and months are UTC.", blocks=tuple(blocks))
+    lead = f"{found.name} so far. Days and months are UTC."
+    return Page(title="Overview", lead=lead, blocks=tuple(blocks), live=True)
 
 
 def _welcome() -> tuple[Block, ...]:
@@ -90,7 +94,7 @@ def _money_tiles(ask: Ask, found: month.Month, rows: dict[str, tuple[Totals, ...
     ]
 
 
-def _care_tiles(ask: Ask, rows: dict[str, tuple[Totals, ...]], first: str, found: Found) -> tuple[Tile, ...]:
+def _care_tiles(ask: Ask, rows: dict[str, tuple[Totals, ...]], first: str, found: Incidents) -> tuple[Tile, ...]:
     models, teams = fold(rows["model"], since=first), fold(rows["team"], since=first)
     entries = sum(row.entries for row in models)
     unpriced = sum(row.unpriced for row in models)

@@ -2,13 +2,16 @@
 
 import msgspec
 
-from farthing.core.price_book import Resolved
-from farthing.insight.price_tables import model_table, models_table
+from farthing.core.price_book import PriceBook, Resolved
+from farthing.core.types import LedgerQuery
+from farthing.insight.price_tables import model_table, models_table, used_table
 from farthing.insight.table import Row
 from farthing.server.pages.ask import EVERYBODY, Ask, View, links
 from farthing.server.pages.blocks import Block, Field, Form, Link, Page, TableBlock
 
 LIMIT = 200
+DAYS = 30
+DAY_MS = 86_400_000
 
 
 def build(ask: Ask) -> Page:
@@ -38,6 +41,8 @@ def build(ask: Ask) -> Page:
                 id="model", table=table, empty="The book has no rows for this model.", command="farthing price ls"
             )
         )
+    if not (model or provider or sought):
+        blocks.append(_used(ask, book))
     table = models_table(book, provider, ask.now_ms)
     rows = tuple(row for row in table.rows if sought in str(row[1]).lower())
     note = (f"The first {LIMIT} of {len(rows):,}; search, or choose a provider.",) if len(rows) > LIMIT else ()
@@ -59,6 +64,25 @@ def build(ask: Ask) -> Page:
         blocks.append((Link(text="All models", href="/prices"),))
     lead = "List prices of today. Every row says since when it holds and where it was read."
     return Page(title="Prices", lead=lead, blocks=tuple(blocks))
+
+
+def _used(ask: Ask, book: PriceBook) -> TableBlock:
+    """The models that the viewer's calls use, with the age of their prices."""
+    since = ask.now_ms - ask.now_ms % DAY_MS - (DAYS - 1) * DAY_MS
+    rows = ask.ledger.totals(LedgerQuery(group_by=("provider", "model"), since_ms=since))
+    billed = {one.name: one.price_as or one.name for one in ask.sources.settings().providers}
+    table = used_table(book, rows, billed, ask.now_ms, title=f"In use, last {DAYS} days")
+    return TableBlock(
+        id="used",
+        table=table,
+        links={
+            "model": links(
+                table.rows,
+                lambda row: ask.state.href("/prices", provider=billed.get(str(row[0]), row[0]), model=row[1]),
+            )
+        },
+        empty="No call of the last days: the catalogue below is what could be used.",
+    )
 
 
 VIEW = View(name="prices", title="Prices", group="Run", build=build, roles=EVERYBODY)

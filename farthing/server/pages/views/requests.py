@@ -2,50 +2,95 @@
 
 from urllib.parse import quote
 
-from farthing.core.errors import NotFound
-from farthing.core.types import LedgerEntry, LedgerQuery
+import msgspec
+
+from farthing.core.budget import Budgets
+from farthing.core.errors import BadRequest, NotFound
+from farthing.core.types import Exchange, LedgerEntry, LedgerQuery
 from farthing.core.units import is_input, is_output
 from farthing.insight import receipt
 from farthing.insight.moments import shown
-from farthing.insight.reports import requests
+from farthing.insight.reports import budget_explain, requests
 from farthing.insight.table import Column, Table
-from farthing.server.pages.ask import EVERYBODY, Ask, View, links
+from farthing.server.pages.ask import EVERYBODY, OFFICE, Ask, View, links
 from farthing.server.pages.blocks import Block, Link, Note, Page, TableBlock, Text, Tile, Tiles
 from farthing.server.pages.money import dollars
 from farthing.server.pages.views.explore import controls
 
 PAGE = 50
+UNBOOKED = 200
+"""Refused and failed calls shown between the booked tries of one page, at most."""
+ENTRY_ONLY = ("provider", "service_tier", "source", "state", "reason", "kind", "price_book")
+"""Filters that only booked tries can meet."""
+SHOWS = (("all", "all calls"), ("booked", "booked tries"), ("refused", "refused and failed"))
 
 
 def build(ask: Ask) -> Page:
     """One page of the list."""
     state = ask.state
-    query = LedgerQuery(since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
-    before = state.rest.get("before", "")
-    found, cursor = ask.ledger.newest_entries(query, before=before, limit=PAGE)
-    table = requests.build((entry, *_tokens(entry)) for entry in found)
+    show = state.rest.get("show", "all")
+    if show not in dict(SHOWS):
+        raise BadRequest(f'show: "{show[:40]}" is none of {", ".join(name for name, _ in SHOWS)}')
+    chosen = "" if show == "all" else show
+    found, unbooked, onward, cut = _page(ask, show)
+    table = requests.build(((entry, *_tokens(entry)) for entry in found), unbooked)
+    if cut:
+        note = "Not every refused or failed call of this stretch of time is here; 'refused and failed' lists all."
+        table = msgspec.structs.replace(table, notes=(note, *table.notes))
     where = dict(state.where)
+    opened = links(table.rows, lambda row: f"/requests/{quote(str(row[1]), safe='')}")
     block = TableBlock(
         id="requests",
+        compact=True,
         table=table,
         hide=("entry", *(name for name in ("team", "feature", "user", "session", "model") if name in where)),
         links={
-            "request": links(table.rows, lambda row: f"/requests/{quote(str(row[1]), safe='')}"),
-            "session": links(table.rows, lambda row: state.filtered("/requests", "session", str(row[7] or ""))),
+            "request": opened,
+            "session": links(
+                table.rows, lambda row: state.filtered("/requests", "session", str(row[9])) if row[9] else ""
+            ),
+            "error": tuple(href if row[4] else "" for href, row in zip(opened, table.rows, strict=True)),
         },
-        empty="No call of this period matches." if not cursor else "None among these; older ones may match.",
-        command="farthing requests --since 30d" if not cursor else "",
+        empty="No call of this period matches." if not onward else "None among these; older ones may match.",
+        command="farthing requests --since 30d" if not onward else "",
     )
-    blocks: list[Block] = [*controls(state, "/requests", grouped=False), block]
-    onward = []
-    if before:
-        onward.append(Link(text="Newest", href=state.href("/requests")))
+    shows = tuple(
+        Link(text=text, href=state.href("/requests", show="" if name == "all" else name), current=name == show)
+        for name, text in SHOWS
+    )
+    blocks: list[Block] = [*controls(state, "/requests", grouped=False, show=chosen), shows, block]
+    moves = [Link(text="Newest", href=state.href("/requests", show=chosen))] if "before" in state.rest else []
+    moves += [Link(text="Older →", href=state.href("/requests", show=chosen, **onward))] if onward else []
+    if moves:
+        blocks.append(tuple(moves))
+    lead = "Every try and every refusal, newest first; a request leads to its receipt, or to why it was refused."
+    return Page(title="Requests", lead=lead, blocks=tuple(blocks), live="before" not in state.rest)
+
+
+def _page(ask: Ask, show: str) -> tuple[tuple[LedgerEntry, ...], tuple[Exchange, ...], dict[str, str], bool]:
+    """(booked tries, calls without any, what the address of the next page says, some of the second are left out).
+
+    Between booked tries stand the calls of the same stretch of time: ``edge`` is where the page before ended.
+    """
+    state, before = ask.state, ask.state.rest.get("before", "")
+    query = LedgerQuery(since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
+    if show == "refused":
+        unbooked, cursor = ask.ledger.newest_unbooked(query, before=before, limit=PAGE)
+        return (), unbooked, {"before": cursor} if cursor else {}, False
+    found, cursor = ask.ledger.newest_entries(query, before=before, limit=PAGE)
+    onward = {"before": cursor} if cursor else {}
+    if show == "booked" or any(name in ENTRY_ONLY for name, _ in state.where):
+        return found, (), onward, False
+    said = state.rest.get("edge", "")
+    upper = int(said) if said.isdigit() and len(said) < 16 else state.until_ms
+    lower = min([upper, *(entry.received_at_ms for entry in found)]) if cursor else state.since_ms
+    if cursor and not found:  # only the booked tries were looked through: what lies between them is still to come
+        return found, (), {**onward, "edge": str(upper)}, False
     if cursor:
-        onward.append(Link(text="Older →", href=state.href("/requests", before=cursor)))
-    if onward:
-        blocks.append(tuple(onward))
-    lead = "Every booked try, newest first; the request leads to its receipt. Refused calls: farthing requests."
-    return Page(title="Requests", lead=lead, blocks=tuple(blocks))
+        onward["edge"] = str(lower)
+    between = msgspec.structs.replace(query, since_ms=lower, until_ms=upper)
+    unbooked, rest = ask.ledger.newest_unbooked(between, before="", limit=UNBOOKED)
+    return found, unbooked, onward, bool(rest)
 
 
 def one(ask: Ask) -> Page:
@@ -62,13 +107,18 @@ def one(ask: Ask) -> Page:
     unpriced = sum(entry.charge.total is None for entry in entries)
     first = entries[0] if entries else None
     tiles = (
-        Tile(name="cost", label="Cost", value=dollars(total), exact=total,
-             note=f"{unpriced} tries without a price" if unpriced else "exact", tone="warn" if unpriced else ""),
+        Tile(name="cost", label="Cost", value=dollars(total), exact=total, tone="warn" if unpriced else "",
+             note=f"{unpriced} tries without a price" if unpriced else "exact" if entries else "nothing was booked"),
         Tile(name="tries", label="Booked tries", value=str(len(entries)), exact=len(entries), unit="count"),
         Tile(name="model", label="Model", value=first.model if first else exchange.view.model if exchange else "",
              unit="count"),
     )  # fmt: skip
-    blocks: list[Block] = [Tiles(tiles=tiles), TableBlock(id="lines", table=_lines(entries), empty="Nothing billed.")]
+    blocks: list[Block] = [Tiles(tiles=tiles)]
+    if exchange is not None and exchange.outcome != "answered":
+        blocks.append(_why(exchange))
+    blocks.append(TableBlock(id="lines", table=_lines(entries), empty="Nothing billed."))
+    if ask.person.role in OFFICE:
+        blocks.append(_budgets(ask, entries, exchange))
     if exchange is not None and exchange.attempts:
         blocks.append(TableBlock(id="attempts", table=_attempts(ask, request_id)))
     blocks.append(Text(title="Receipt", text=receipt.as_text(entries, exchange)))
@@ -79,6 +129,34 @@ def one(ask: Ask) -> Page:
         )
     when = shown(first.received_at_ms) if first else shown(exchange.received_at_ms) if exchange else ""
     return Page(title=f"Request {request_id}", lead=f"{when} UTC", blocks=tuple(blocks))
+
+
+def _why(exchange: Exchange) -> Note:
+    """What became of a call that was not answered, in the words of the stage that decided it."""
+    said = [
+        f"{one.reason} ({one.action})" + "".join(f"; {name}: {value}" for name, value in one.evidence)
+        for one in exchange.decisions
+        if one.action == "refuse" or one.stage == "budget"
+    ]
+    return Note(
+        title=f"{exchange.outcome.capitalize()}: status {exchange.status}, {exchange.error or 'no error code'}",
+        text=". ".join(said) or "The log has no more than this code; docs/reference/errors.md says what it means.",
+        tone="bad" if exchange.outcome != "aborted" else "warn",
+        command=f"farthing budget explain {exchange.request_id}" if exchange.outcome == "refused" else "",
+    )
+
+
+def _budgets(ask: Ask, entries: tuple[LedgerEntry, ...], exchange: Exchange | None) -> TableBlock:
+    """What ``farthing budget explain`` says of it. Counters may be those of many teams: for the office only."""
+    asked = budget_explain.asked_of(entries, exchange)
+    found = budget_explain.applying(Budgets(ask.sources.settings().policy.budgets), asked)
+    table = budget_explain.build(asked, found, ask.sources.counters().balances(budget_explain.wanted(found)))
+    return TableBlock(
+        id="budgets",
+        table=msgspec.structs.replace(table, title="Budgets that bound it"),
+        empty="No budget applies to such a call.",
+        folded=bool(entries),
+    )
 
 
 def _lines(entries: tuple[LedgerEntry, ...]) -> Table:

@@ -3,8 +3,8 @@
 from farthing.core.types import Totals
 from farthing.insight.reports import savings
 from farthing.server.pages import figures
-from farthing.server.pages.ask import EVERYBODY, Ask, View
-from farthing.server.pages.blocks import Note, Page, TableBlock
+from farthing.server.pages.ask import EVERYBODY, OFFICE, Ask, View
+from farthing.server.pages.blocks import Link, Note, Page, TableBlock
 from farthing.server.pages.views.explore import controls
 
 
@@ -37,8 +37,17 @@ def build(ask: Ask) -> Page:
         text="Repeated questions can be answered without a provider. Say which calls may be.",
         command='[[cache]]\nname = "all"',
     )
-    blocks = (*controls(state, "/savings"), *(() if hits else (note,)), daily, TableBlock(id="savings", table=table))
-    lead = "Exact: the answered calls at the prices of their time, less embeddings, judges and checks."
+    more = [Link(text="Proof: measured, exact and modelled", href=state.href("/proof"))]
+    if ask.person.role in OFFICE:
+        more.append(Link(text="Experiments", href=state.href("/experiments")))
+    blocks = (
+        *controls(state, "/savings"),
+        tuple(more),
+        *(() if hits else (note,)),
+        daily,
+        TableBlock(id="savings", table=table),
+    )
+    lead = "What caches avoided: the answered calls at the prices of their time, less embeddings, judges and checks."
     return Page(title="Savings", lead=lead, blocks=blocks)
 
 

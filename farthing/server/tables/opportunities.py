@@ -1,4 +1,4 @@
-"""The table of ``farthing optimize``."""
+"""Opportunities, as pages and ``farthing optimize`` show them."""
 
 from farthing.insight.moments import shown
 from farthing.insight.render import usd

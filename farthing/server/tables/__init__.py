@@ -1,0 +1,1 @@
+"""Tables over what the lab finds, the same for pages, their twins, the API and commands."""
