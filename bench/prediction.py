@@ -28,6 +28,10 @@ CACHE = '[[cache]]\nname = "all"\nttl = "{}"\n'
 BUDGET = '[[budgets]]\nname = "org"\nper = "hour"\nusd = "{}"\n'
 MINUTE = '[[budgets]]\nname = "org"\nper = "minute"\nusd = "{}"\n'
 ASSUMED = "[limits]\noutput_tokens_assumed = 600\n"
+ROUTE = (
+    '[[routes]]\nname = "short"\nmodels = ["gpt-4o"]\ntiers = {simple = "gpt-4o-mini", complex = "gpt-4o"}\n'
+    'by = ["length"]\nlength_tokens = 100\n'
+)
 LIMIT = "[limits]\noutput_tokens_max = {}\n"
 FALLBACK = '[[fallbacks]]\nmodel = "gpt-4o"\nto = ["{}"]\non = ["overloaded"]\n[retries]\nattempts_max = 1\n'
 
@@ -40,6 +44,7 @@ EXACT = {
 }
 ESTIMATED = {
     "budget looser": (ASSUMED + MINUTE.format("0.012"), ASSUMED + MINUTE.format("100")),
+    "route": ("", ROUTE),
     "other fallback": (FALLBACK.format("gpt-4o-mini"), FALLBACK.format("gpt-4.1")),
 }
 

@@ -104,6 +104,8 @@ def route_problems(route: Route) -> list[str]:
             found.append(f'{field}: is missing; by names "{rung}", which needs {what}')
     if route.cascade is not None:
         found.extend(f"cascade.{problem}" for problem in _cascade_problems(route.cascade))
+    if route.rollout is not None and "regex" in route.rollout.verify and not route.rollout.pattern:
+        found.append('rollout.pattern: is missing; "regex" needs what an answer must match')
     return found
 
 

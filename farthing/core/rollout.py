@@ -1,14 +1,14 @@
-"""How a cheaper choice goes live, and how it comes back: shadow, canary 5 → 25 → 100 %, holdout, rollback, drift.
+"""How a cheaper choice goes live, and how it comes back: shadow, canary 5 → 25 → 100 %, holdout, rollback.
 
 A pure state machine: ``RolloutState`` in, ``RolloutState`` out; who keeps it is another's business. Evidence is
 paired results from shadow calls (the other model's answer to the same prompt). Two tests run on them at any time,
 valid however often they are looked at (betting e-processes): one that the loss is within the margin, which promotes,
-and one that it is beyond, which rolls back.
+and one that it is beyond, which rolls back. The second begins anew with every pair, each beginning with a share of
+the error that sums to all of it, so that a model which was good for long and then gets worse is found as soon.
 """
 
-from collections.abc import Sequence
 from hashlib import blake2b
-from math import log
+from math import exp, log, log1p
 from typing import Literal
 
 import msgspec
@@ -17,15 +17,16 @@ from farthing.core.gate import ALPHA, MARGIN
 
 Stage = Literal["shadow", "canary", "live", "rolled_back"]
 Arm = Literal["holdout", "candidate", "control"]
+ShadowCheck = Literal["json", "json_schema", "regex", "tool_arguments", "code"]
 
 STEPS = (0.05, 0.25, 1.0)
 """Shares of the eligible conversations that get the candidate, one step after another."""
-PSI_ALARM = 0.15
-PSI_FREEZE = 0.25
-PSI_BUCKETS = 32
-PSI_WINDOW = 500
-CALIBRATION_MAX = 0.05
+CANARY_EVERY_MS = 86_400_000
 _WEALTH_MAX = 60.0
+_RECENT = 0.02
+"""Weight of the newest pair in what the bet on a loss goes by: about the last fifty count."""
+_STAKE_MIN = 0.02
+_STAKE_PART = 0.5
 
 
 class RolloutRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,7 +42,28 @@ class RolloutRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     shadow_share: float = 0.05
     """Of the traffic that would be or is downgraded: how much is also answered by the other model."""
     shadow_usd_max: int = 10_000_000_000
-    """Nano-USD that shadow calls may cost a day."""
+    """Nano-USD that shadow calls, their judges and the canary set may cost a day."""
+    verify: tuple[ShadowCheck, ...] = ()
+    """Checks of both answers of a pair. What only one of them passes decides; without a judge nothing else does."""
+    pattern: str = ""
+    """What an answer must match for ``regex``."""
+    judge: str = ""
+    """The model that rates both answers where checks and agreement do not decide."""
+    canary: str = ""
+    """File of prompts (JSON Lines) that are asked again and again, to notice models that change in silence."""
+    canary_every_ms: int = CANARY_EVERY_MS
+
+
+class CanaryPrint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one model answered to the canary set."""
+
+    model: str
+    version: str = ""
+    """As the provider names what it served."""
+    prints: tuple[str, ...] = ()
+    """A digest for each prompt; empty where there was no answer."""
+    noise: tuple[int, int] = (0, 0)
+    """(answers that differed, answers compared) between asking twice at once: how much is chance."""
 
 
 class RolloutState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,15 +85,33 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     worse: float = 0.0
     """Log wealth of the bet that it is beyond; over all steps, never reset by a promotion."""
     worse_pairs: int = 0
-    worse_total: float = 0.0
-    worse_squares: float = 0.0
+    recent: float = 0.0
+    """Mean difference of the last pairs, the newest counting most."""
+    recent_square: float = 0.05
+    all_pairs: int = 0
+    """Paired results since the candidate began."""
+    all_total: float = 0.0
     shadow_day: str = ""
     shadow_nusd: int = 0
-    """Spent on shadow calls on that day."""
+    """Spent on shadow calls and canaries on that day."""
     frozen: str = ""
     """Why downgrades are suspended (drift); empty: they are not."""
     reason: str = ""
     """Why the stage is what it is."""
+    since_ms: int = 0
+    """When it came to this stage and step."""
+    window: tuple[int, ...] = ()
+    """Prompts in each drift bucket since the last look."""
+    psi: float | None = None
+    """Drift of the last whole window; None: none was measured yet."""
+    bins: tuple[tuple[int, float, float, float], ...] = ()
+    """Fresh labels by what the router expected: (pairs, sum expected, sum found, squares found)."""
+    calibration: float | None = None
+    """How much larger losses were than the router expected, at the last look; None: not looked yet."""
+    canaries: tuple[CanaryPrint, ...] = ()
+    """What each model answered to the canary set."""
+    canary_at_ms: int = 0
+    """When the set was asked last."""
 
 
 def share_of(key: str, salt: str) -> float:
@@ -110,20 +150,21 @@ def observed(state: RolloutState, rules: RolloutRules, difference: float) -> Rol
         raise ValueError("differences of quality lie between -1 and 1")
     if state.stage == "rolled_back":
         return state
-    worse = state.worse + _gain(
-        difference - rules.margin, state.worse_pairs, state.worse_total, state.worse_squares, rules, -1
-    )
-    better = state.better + _gain(rules.margin - difference, state.pairs, state.total, state.squares, rules, 1)
+    better = state.better + _gain(rules.margin - difference, state, rules)
+    part = max(_RECENT, 1 / (state.worse_pairs + 4))
+    edge = difference - rules.margin
     after = msgspec.structs.replace(
         state,
         pairs=state.pairs + 1,
         total=state.total + difference,
         squares=state.squares + difference * difference,
         better=min(_WEALTH_MAX, better),
-        worse=min(_WEALTH_MAX, worse),
+        worse=min(_WEALTH_MAX, _worse(state, rules, edge)),
         worse_pairs=state.worse_pairs + 1,
-        worse_total=state.worse_total + difference,
-        worse_squares=state.worse_squares + difference * difference,
+        recent=state.recent + part * (edge - state.recent),
+        recent_square=state.recent_square + part * (edge * edge - state.recent_square),
+        all_pairs=state.all_pairs + 1,
+        all_total=state.all_total + difference,
     )
     goal = log(1 / rules.alpha)
     if after.worse >= goal:
@@ -133,51 +174,44 @@ def observed(state: RolloutState, rules: RolloutRules, difference: float) -> Rol
     return after
 
 
+def _worse(state: RolloutState, rules: RolloutRules, edge: float) -> float:
+    """Log wealth of the bets on a loss: one begins with each pair, with ``1 / (n (n + 1))`` of all there is to stake.
+
+    Their sum passes 1/alpha with a chance of at most alpha while the loss is within the margin (Ville's inequality).
+    """
+    count = state.worse_pairs + 1
+    begins = -log(count * (count + 1))
+    before = begins
+    if state.worse_pairs:
+        high, low = max(state.worse, begins), min(state.worse, begins)
+        before = high + log1p(exp(low - high))
+    stake = min(_STAKE_PART / (1 + rules.margin), max(_STAKE_MIN, state.recent / max(state.recent_square, 1e-3)))
+    return before + log1p(stake * edge)
+
+
 def restarted(state: RolloutState, candidate: str) -> RolloutState:
     """A new candidate (new table, threshold, model or model version) begins in shadow; spending is remembered."""
     if candidate == state.candidate:
         return state
+    return begun_again(state, candidate, "new_candidate")
+
+
+def begun_again(state: RolloutState, candidate: str, reason: str) -> RolloutState:
+    """In shadow, without evidence; what was spent today and what the canary set said are kept."""
     return RolloutState(
         route=state.route,
         candidate=candidate,
         shadow_day=state.shadow_day,
         shadow_nusd=state.shadow_nusd,
-        reason="new_candidate",
+        canaries=state.canaries,
+        canary_at_ms=state.canary_at_ms,
+        reason=reason,
     )
 
 
-def with_drift(state: RolloutState, *, psi: float, calibration: float | None = None) -> RolloutState:
-    """Freezes or thaws downgrades by what drift was measured; a calibration worse than allowed freezes too."""
-    why = ""
-    if psi >= PSI_FREEZE:
-        why = f"input_drift:{psi:.3f}"
-    elif calibration is not None and calibration > CALIBRATION_MAX:
-        why = f"calibration:{calibration:.3f}"
-    elif state.frozen.startswith("input_drift") and psi >= PSI_ALARM:
-        why = state.frozen  # thaws only once the alarm is over, not at the first better window
-    return msgspec.structs.replace(state, frozen=why)
-
-
-def drift(expected: Sequence[int], seen: Sequence[int]) -> float:
-    """Population stability index of bucket counts: about 0.07 when nothing changed over 500 prompts."""
-    buckets = len(expected)
-    whole, part = sum(expected) + buckets / 2, sum(seen) + buckets / 2
-    total = 0.0
-    for before, now in zip(expected, seen, strict=True):
-        was, is_now = (before + 0.5) / whole, (now + 0.5) / part
-        total += (is_now - was) * log(is_now / was)
-    return total
-
-
-def calibration_error(estimates: Sequence[float], outcomes: Sequence[float], *, bins: int = 10) -> float:
-    """Expected calibration error: mean distance between estimate and outcome over equal-width bins."""
-    sums = [[0.0, 0.0, 0.0] for _ in range(bins)]
-    for estimate, outcome in zip(estimates, outcomes, strict=True):
-        slot = sums[min(bins - 1, int(estimate * bins))]
-        slot[0] += 1
-        slot[1] += estimate
-        slot[2] += outcome
-    return sum(abs(slot[1] - slot[2]) for slot in sums) / max(1, len(estimates))
+def stage_name(state: RolloutState) -> str:
+    """The stage in words: ``shadow``, ``canary 5 %``, ``live``, ``rolled_back``."""
+    return f"canary {100 * STEPS[state.step]:.0f} %" if state.stage == "canary" else state.stage
 
 
 def _promoted(state: RolloutState) -> RolloutState:
@@ -190,13 +224,9 @@ def _promoted(state: RolloutState) -> RolloutState:
     )
 
 
-def _gain(edge: float, pairs: int, total: float, squares: float, rules: RolloutRules, sign: int) -> float:
-    """Log growth of a bet on ``edge`` having a positive mean; the stake rests on what was seen before."""
-    seen_edge = sign * (rules.margin * pairs - total)
-    mean = seen_edge / (pairs + 4)
-    spread = (squares + 1.0) / (pairs + 4)
-    most = 0.5 / (1.0 + rules.margin)
-    stake = min(most, max(0.0, mean / (spread + mean * mean)))
-    if stake == 0.0:
-        stake = 0.02  # a small stake keeps the bet alive before anything is known
-    return log(1.0 + stake * edge)
+def _gain(edge: float, state: RolloutState, rules: RolloutRules) -> float:
+    """Log growth of the bet that the loss is within the margin; the stake rests on what the step has seen before."""
+    mean = (rules.margin * state.pairs - state.total) / (state.pairs + 4)
+    spread = (state.squares + 1.0) / (state.pairs + 4)
+    stake = min(_STAKE_PART / (1 + rules.margin), max(0.0, mean / (spread + mean * mean)))
+    return log1p((stake or _STAKE_MIN) * edge)  # a small stake keeps the bet alive before anything is known

@@ -8,12 +8,19 @@ import msgspec
 
 from farthing.core.errors import PolicyError
 from farthing.core.policy_routes import Route, Rung
+from farthing.core.route_clusters import FEATURES as CLUSTERS_VERSION
+from farthing.core.route_clusters import ClusterModel, ClusterTable
+from farthing.core.route_drift import place_of
 from farthing.core.route_features import FEATURES_VERSION
 from farthing.core.route_model import RouteModel, RouteTable
 from farthing.core.route_rules import RULES_VERSION, by_length, complexity, tier_word
 
 ASK_CLASSIFIER = "route_ask_classifier"
 """The reason of a choice that stands only until the route's small model has been asked."""
+ASK_EMBEDDER = "route_ask_embedder"
+"""The reason of a choice that stands only until the prompt's vector is known."""
+NO_VECTOR = b""
+"""The embedder was asked and had none."""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +36,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     tag: str = ""
     said: str | None = None
     """What the classifier answered; None: it has not been asked."""
+    vector: bytes | None = None
+    """The first message's vector; None: the embedder has not been asked; empty: there is none."""
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,15 +50,22 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What ``farthing route train`` writes: the table beside the thresholds that the gate let through."""
 
-    table: RouteTable
+    table: RouteTable | None = None
+    """The n-gram router."""
+    clusters: ClusterTable | None = None
+    """The lookup table, where the router is one."""
+    strong: str = ""
+    """The model that quality was measured against."""
     thresholds: Thresholds = Thresholds()
     evidence: tuple[str, ...] = ()
     """The gate's verdicts, in words."""
     quality: tuple[tuple[str, float], ...] = ()
     """(model, mean quality on the labels)."""
     latency_ms: tuple[tuple[str, int], ...] = ()
+    edges: tuple[float, ...] = ()
+    """Bounds of the drift buckets: quantiles of the estimated gain over prompts that were not trained on."""
     buckets: tuple[int, ...] = ()
-    """Prompts of the training set in each drift bucket."""
+    """How many of those prompts are in each bucket; the last is for those that are not judged. Empty: unknown."""
 
 
 class Choice(NamedTuple):
@@ -60,6 +76,13 @@ class Choice(NamedTuple):
     reason: str
     """A documented slug: ``route_tag``, ``route_learned``…"""
     evidence: tuple[tuple[str, str], ...]
+    place: int = -1
+    """The prompt's drift bucket; −1: no trained router was asked."""
+    gain: float | None = None
+    """What the trained router expects of the strong model over the chosen one; None: it was not asked."""
+
+
+Learned = RouteModel | ClusterModel
 
 
 def match_route(routes: tuple[Route, ...], model: str, labels: Mapping[str, str]) -> Route | None:
@@ -72,9 +95,7 @@ def match_route(routes: tuple[Route, ...], model: str, labels: Mapping[str, str]
     return None
 
 
-def decide(
-    route: Route, facts: Facts, *, learned: RouteModel | None = None, artefact: Artefact | None = None
-) -> Choice:
+def decide(route: Route, facts: Facts, *, learned: Learned | None = None, artefact: Artefact | None = None) -> Choice:
     """The model for one call, by the first rung that has an opinion."""
     if not route.by:
         return _choice(route, route.tiers[0][0], "route_first", ())
@@ -86,7 +107,7 @@ def decide(
 
 
 def _rung(
-    rung: Rung, route: Route, facts: Facts, learned: RouteModel | None, artefact: Artefact | None
+    rung: Rung, route: Route, facts: Facts, learned: Learned | None, artefact: Artefact | None
 ) -> Choice | None:
     if rung == "tag":
         return _by_tag(route, facts)
@@ -123,41 +144,91 @@ def _by_tag(route: Route, facts: Facts) -> Choice | None:
     return _choice(route, tier, "route_tag", (("tag", facts.tag),)) if tier else None
 
 
-def _by_table(route: Route, facts: Facts, learned: RouteModel | None, artefact: Artefact | None) -> Choice | None:
+def _by_table(route: Route, facts: Facts, learned: Learned | None, artefact: Artefact | None) -> Choice | None:
     """The cheapest model whose estimated loss against the strong one is within its gated threshold."""
-    strong = route.strong
     if learned is None or artefact is None:
         return _choice(route, route.otherwise, "route_untrained", ())
-    scores = learned.scores(facts.text, tag=facts.tag)
-    quality = dict(scores.quality)
-    seen = [("table", learned.ref), ("features", FEATURES_VERSION), ("coverage", f"{scores.coverage:.3f}")]
-    seen += [(f"p:{model}", f"{value:.4f}") for model, value in scores.quality]
-    if not scores.supported:
-        return _choice(route, route.otherwise, "route_unsupported", tuple(seen))
-    if strong not in quality:
+    if isinstance(learned, ClusterModel):
+        if facts.vector is None:
+            return _choice(route, route.otherwise, ASK_EMBEDDER, ())
+        found, seen, supported = _by_cluster(learned, facts.vector)
+    else:
+        scores = learned.scores(facts.text, tag=facts.tag)
+        found, supported = scores.quality, scores.supported
+        seen = [("table", learned.ref), ("features", FEATURES_VERSION), ("coverage", f"{scores.coverage:.3f}")]
+    seen += [(f"p:{model}", f"{value:.4f}") for model, value in found]
+    if not supported:
+        unjudged = place_of(artefact.edges, None)
+        return _choice(route, route.otherwise, "route_unsupported", tuple(seen), place=unjudged)
+    return within_thresholds(route, dict(found), artefact, seen)
+
+
+def within_thresholds(
+    route: Route, quality: dict[str, float], artefact: Artefact, seen: list[tuple[str, str]]
+) -> Choice:
+    """The cheapest model whose estimated loss is within its threshold; ``seen`` is what else the choice shows."""
+    strong = quality.get(route.strong)
+    if strong is None:
         return _choice(route, route.otherwise, "route_untrained", tuple(seen))
-    limits = dict(artefact.thresholds.gains)
+    place = place_of(artefact.edges, lead(quality, route.strong))
     for tier, model in route.tiers:  # tiers stand cheapest first
-        limit = limits.get(model)
-        if model == strong or limit is None or model not in quality:
+        limit = next((limit for name, limit in artefact.thresholds.gains if name == model), None)
+        if model == route.strong or limit is None or model not in quality:
             continue
-        gain = quality[strong] - quality[model]
+        gain = strong - quality[model]
         if gain < limit:
             seen += [("gain", f"{gain:.4f}"), ("threshold", f"{limit:.4f}")]
-            return _choice(route, tier, "route_learned", tuple(seen))
-    return _choice(route, route.otherwise, "route_learned", tuple(seen))
+            return _choice(route, tier, "route_learned", tuple(seen), place=place, gain=gain)
+    return _choice(route, route.otherwise, "route_learned", tuple(seen), place=place)
 
 
-def _choice(route: Route, tier: str, reason: str, evidence: tuple[tuple[str, str], ...]) -> Choice:
+def lead(quality: Mapping[str, float], strong: str) -> float:
+    """What the strong model is expected to gain over the best of the others: what drift is watched by."""
+    return quality[strong] - max(value for model, value in quality.items() if model != strong)
+
+
+def _by_cluster(
+    learned: ClusterModel, vector: bytes
+) -> tuple[tuple[tuple[str, float], ...], list[tuple[str, str]], bool]:
+    seen = [("table", learned.ref), ("features", CLUSTERS_VERSION)]
+    if len(vector) != 4 * learned.table.dimensions:
+        return (), [*seen, ("embedder", "none")], False
+    scores = learned.scores(vector)
+    seen += [("cluster", str(scores.cluster)), ("similarity", f"{scores.similarity:.3f}")]
+    return scores.quality, [*seen, ("prompts", str(scores.prompts))], scores.supported
+
+
+def _choice(
+    route: Route,
+    tier: str,
+    reason: str,
+    evidence: tuple[tuple[str, str], ...],
+    *,
+    place: int = -1,
+    gain: float | None = None,
+) -> Choice:
     """The tier's model; a tier that the route does not have falls to the strong one, a medium to the next above."""
     tiers = dict(route.tiers)
-    place = tier if tier in tiers else route.otherwise
-    return Choice(tiers[place], place, reason, (("route", route.name), ("tier", place), *evidence))
+    name = tier if tier in tiers else route.otherwise
+    return Choice(tiers[name], name, reason, (("route", route.name), ("tier", name), *evidence), place, gain)
 
 
 def read_artefact(data: bytes, source: str) -> Artefact:
     """The artefact in a file. Raises :class:`PolicyError` that names the file and what is wrong with it."""
     try:
-        return msgspec.json.decode(data, type=Artefact)
+        artefact = msgspec.json.decode(data, type=Artefact)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PolicyError([f"is no trained router: {error}"], source=source) from error
+    if (artefact.table is None) == (artefact.clusters is None):
+        raise PolicyError(["is no trained router: it needs one table, of words or of clusters"], source=source)
+    if artefact.edges and len(artefact.buckets) != len(artefact.edges) + 2:
+        raise PolicyError(["is damaged: buckets and edges do not fit"], source=source)
+    return artefact
+
+
+def model_of(artefact: Artefact) -> Learned:
+    """The artefact's router, unpacked. Raises :class:`PolicyError` for a damaged table."""
+    if artefact.table is not None:
+        return RouteModel(artefact.table)
+    assert artefact.clusters is not None
+    return ClusterModel(artefact.clusters)

@@ -9,6 +9,7 @@ import hashlib
 import zlib
 from base64 import b64decode, b64encode
 from math import isfinite
+from operator import itemgetter, mul
 from typing import NamedTuple
 
 import msgspec
@@ -85,9 +86,13 @@ class RouteModel:
         self.table = table
         self.ref = table.ref
         self.models = tuple(head.model for head in table.heads)
-        self._weights = tuple(_unpack(head.weights, TABLE_SIZE) for head in table.heads)
-        self._seen = bits_to_bytes(_unpack(table.seen, SEEN_SIZE // 8))
-        self._linear = tuple(_linear(head, table) for head in table.heads)
+        weights = [inflate(head.weights, TABLE_SIZE) for head in table.heads]
+        self._weights = tuple(weights)
+        self._seen = bits_to_bytes(inflate(table.seen, SEEN_SIZE // 8))
+        self._linear = tuple(
+            (head.model, head.step, raw, *_linear(head, table))
+            for head, raw in zip(table.heads, weights, strict=True)
+        )
 
     def scores(self, text: str, *, tag: str = "") -> Scores:
         """Estimated quality of every model on a prompt, clipped to 0..1."""
@@ -97,16 +102,24 @@ class RouteModel:
         """The same for features that are read already."""
         ids, scale, words, numbers = features
         zero = ZERO * len(ids)
+        taken = itemgetter(*ids) if len(ids) > 1 else None  # one walk over the places in C, for each head
         found: list[tuple[str, float]] = []
-        for head, weights, (start, slopes) in zip(self.table.heads, self._weights, self._linear, strict=True):
-            value = start + head.step * scale * (sum([weights[place] for place in ids]) - zero)
-            for slope, number in zip(slopes, numbers, strict=True):
-                value += slope * number
-            if tag:
-                value += head.tag_step * (weights[tag_place(tag)] - ZERO)
-            found.append((head.model, min(1.0, max(0.0, value))))
+        for model, step, weights, start, slopes in self._linear:
+            total = sum(taken(weights)) if taken is not None else sum([weights[place] for place in ids])
+            value = start + step * scale * (total - zero)
+            if slopes:
+                value += sum(map(mul, slopes, numbers))
+            found.append((model, value))
+        if tag:
+            found = self._tagged(found, tag)
+        found = [(model, 0.0 if value < 0.0 else 1.0 if value > 1.0 else value) for model, value in found]
         covered = coverage(words, self._seen)
         return Scores(tuple(found), covered, covered >= self.table.coverage_min)
+
+    def _tagged(self, found: list[tuple[str, float]], tag: str) -> list[tuple[str, float]]:
+        place = tag_place(tag)
+        heads = zip(found, self.table.heads, self._weights, strict=True)
+        return [(model, value + head.tag_step * (weights[place] - ZERO)) for (model, value), head, weights in heads]
 
 
 def pack(raw: bytes) -> str:
@@ -129,7 +142,8 @@ def bits_to_bytes(bits: bytes) -> bytes:
     return b"".join([eights[value] for value in bits])
 
 
-def _unpack(text: str, size: int) -> bytes:
+def inflate(text: str, size: int) -> bytes:
+    """The bytes that :func:`pack` made a text of. Raises :class:`PolicyError` unless they are ``size``."""
     try:
         reader = zlib.decompressobj()
         raw = reader.decompress(b64decode(text, validate=True), size + 1)
@@ -143,6 +157,8 @@ def _unpack(text: str, size: int) -> bytes:
 def _linear(head: Head, table: RouteTable) -> tuple[float, tuple[float, ...]]:
     """(bias, slope per raw count): standardisation folded into the weights, so that a decision need not do it."""
     slopes = tuple(weight / spread for weight, spread in zip(head.numbers, table.spreads, strict=True))
+    if not any(slopes):
+        return head.bias, ()
     return head.bias - sum(slope * centre for slope, centre in zip(slopes, table.centres, strict=True)), slopes
 
 

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
+from farthing.core.policy_routes import Route
+
 
 class Member(NamedTuple):
     """A model of a pool and what is known of it."""
@@ -92,3 +96,20 @@ def _beats(one: Member, other: Member, first: bool) -> bool:
 def _comparison(member: Member, other: Member) -> str:
     dearer = "costs as much" if member.cost == other.cost else f"costs {(member.cost or 1) / (other.cost or 1):.2f}×"
     return f"{dearer}, quality {member.quality:.3f} against {other.quality:.3f}"
+
+
+def pruned_route(route: Route, left: Sequence[Pruned]) -> Route:
+    """The route without the models left out: each tier goes to the next model above it that stays.
+
+    A tier with none above goes to the highest one that stays; where nothing stays the route is as written, because
+    an answer at the asked-for price is better than none.
+    """
+    gone = {one.model for one in left}
+    kept = [place for place, (_, model) in enumerate(route.tiers) if model not in gone]
+    if not gone or not kept:
+        return route
+    tiers = []
+    for place, (tier, _) in enumerate(route.tiers):
+        stands_in = next((spot for spot in kept if spot >= place), kept[-1])
+        tiers.append((tier, route.tiers[stands_in][1]))
+    return msgspec.structs.replace(route, tiers=tuple(tiers))

@@ -70,7 +70,8 @@ async def cascade(call: Call, reply: Reply, rules: CascadeRules, strong: str) ->
         await _book(got, "")
     else:
         call.note(LEVER, "escalate", "no_answer", (("model", cheap.targets[0].model),))
-    call.plan = plan_for(call.services, call.request, strong, asked=cheap.asked, reason="cascade_escalated")
+    plan = plan_for(call.services, call.request, strong, asked=cheap.asked, reason="cascade_escalated")
+    call.plan = replace(plan, talk=cheap.talk)
     await ask_provider(call, reply)
 
 

@@ -1,20 +1,17 @@
 """Shadow calls: some of the traffic that a route would downgrade is answered by the other model too, and compared.
 
-The caller has its answer before the shadow begins. What shadow and judge cost is booked to the lever; what was
-found moves the route's roll-out.
+The caller has its answer before the shadow begins. What shadow and judge cost is booked to the lever; what was found
+is noted for the steward, who moves the route's roll-out.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
-
-import msgspec
 
 from farthing.core.cascade import agree, judge_mark
 from farthing.core.cascade_checks import Answer, comparable, deterministic
-from farthing.core.errors import StoreFailed
 from farthing.core.policy_routes import DETERMINISTIC, CascadeRules, Route
-from farthing.core.rollout import RolloutRules, RolloutState, observed, restarted, shadow_spent
+from farthing.core.rollout import RolloutRules
+from farthing.core.rollout_fold import PairNote
 from farthing.engine.caching_tee import Tee
 from farthing.engine.call import Call
 from farthing.engine.cascade import answer_aside, judge_prompt, short_answer
@@ -29,7 +26,7 @@ _PATIENT = CascadeRules(verify=(), wait_ms_max=120_000)
 
 
 async def with_shadow(call: Call, reply: Reply, ask: Callable[[Call, Reply], Awaitable[None]]) -> None:
-    """Serves the request; then, aside, asks the other model and tells the roll-out what came of it."""
+    """Serves the request; then, aside, asks the other model and notes what came of it."""
     routing, shadow = call.services.routing, call.plan.shadow
     assert routing is not None
     if shadow is None or len(routing.shadows) >= _AT_ONCE_MAX:
@@ -43,71 +40,80 @@ async def with_shadow(call: Call, reply: Reply, ask: Callable[[Call, Reply], Awa
         return
     if body is None:
         return
-    served = answered(call.request.view.endpoint, call.plan.targets[0].model, body)
+    by = call.facts[-1].model if call.facts else ""
+    served = answered(call.request.view.endpoint, by, body)
     if served is not None:
+        routing.spent.append((call.request.received_at_ms, shadow.route.name, shadow.likely_nusd))
         task = asyncio.create_task(_compare(call, routing, shadow, served))
         routing.shadows.add(task)
         task.add_done_callback(routing.shadows.discard)
 
 
 async def _compare(call: Call, routing: Routing, shadow: Shadow, served: Answer) -> None:
-    aside = call.for_lever("route", "shadow")
-    aside.facts = call.facts
-    other = await answer_aside(aside, shadow.model, _PATIENT, lever="route")
-    found = None
-    if other is not None:
-        strong, cheap = (other, served) if shadow.served_cheap else (served, other)
-        found = await _difference(aside, shadow.route, strong, cheap)
-    spent = sum(entry.charge.total or 0 for entry in aside.entries)
-    day = str(call.request.received_at_ms // _DAY_MS)
-    rules = shadow.route.rollout
-    if routing.rollouts is None or rules is None:
-        return
-    change = partial(_after, candidate=shadow.candidate, day=day, spent=spent, difference=found, rules=rules)
-    try:
-        await asyncio.to_thread(routing.rollouts.change, shadow.route.name, change)
-    except StoreFailed as error:
-        call.services.telemetry.store_failed(error.code)
-
-
-def _after(
-    state: RolloutState, *, candidate: str, day: str, spent: int, difference: float | None, rules: RolloutRules
-) -> RolloutState:
-    if state.candidate:
-        state = restarted(state, candidate)
-    state = msgspec.structs.replace(state, candidate=candidate)
-    state = shadow_spent(state, day=day, nusd=spent)
-    return state if difference is None else observed(state, rules, difference)
+    found: float | None = None
+    spent = 0
+    strongest = call.services.routes.targets(shadow.route.strong, call.request.dialect)[0].model
+    if shadow.served_cheap and served.model == strongest:
+        found = 0.0  # escalated, or fallen back: the caller has the strong model's answer
+    else:
+        aside = call.for_lever("route", "shadow")
+        aside.facts = call.facts
+        other = await answer_aside(aside, shadow.model, _PATIENT, lever="route")
+        if other is not None:
+            strong, cheap = (other, served) if shadow.served_cheap else (served, other)
+            found = await _difference(aside, shadow.route, strong, cheap)
+        spent = sum(entry.charge.total or 0 for entry in aside.entries)
+    at_ms = call.services.clock.now_ms()
+    routing.spent.append((at_ms, shadow.route.name, spent))
+    note = PairNote(
+        route=shadow.route.name,
+        candidate=shadow.candidate,
+        at_ms=at_ms,
+        day=str(call.request.received_at_ms // _DAY_MS),
+        nusd=spent,
+        difference=found,
+        estimate=shadow.estimate,
+    )
+    routing.notes.append(note)
 
 
 async def _difference(call: Call, route: Route, strong: Answer, cheap: Answer) -> float | None:
     """Quality of the strong answer minus the cheap one's; None when nothing can tell.
 
-    Checks first, then agreement, then the judge. Without a judge two comparable answers that differ count against the
-    cheap one: the strong model is taken at its word.
+    Checks first, then agreement, then the judge. Without a judge, answers that both pass the roll-out's checks are
+    equally good; where it has no checks, two comparable answers that differ count against the cheap one: the strong
+    model is taken at its word. What the route's cascade would have escalated costs no quality.
     """
-    rules = route.cascade
-    if rules is not None:
-        passed = [_passes(call, rules, answer) for answer in (strong, cheap)]
-        if not all(passed):
-            return float(passed[0]) - float(passed[1])
+    rules, cascade = route.rollout or RolloutRules(), route.cascade
+    if cascade is not None and not _passes(call, cascade.verify, cascade.pattern, cascade.schema, cheap):
+        return 0.0
+    passed = [_passes(call, rules.verify, rules.pattern, "", answer) for answer in (strong, cheap)]
+    if not all(passed):
+        return float(passed[0]) - float(passed[1])
     if agree(strong, cheap):
         return 0.0
-    if rules is not None and rules.judge:
-        marks = []
-        for answer in (strong, cheap):
-            said = await short_answer(call, rules.judge, judge_prompt(rules, call, answer), rules, lever="route")
-            marks.append(judge_mark(said))
-        return None if min(marks) < 0 else (marks[0] - marks[1]) / 10
+    judge = rules.judge or (cascade.judge if cascade is not None else "")
+    if judge:
+        return await _marked(call, judge, cascade or _PATIENT, strong, cheap)
+    if rules.verify:
+        return 0.0  # the checks are what quality means here
     return 1.0 if comparable(strong) and comparable(cheap) else None
 
 
-def _passes(call: Call, rules: CascadeRules, answer: Answer) -> bool:
+async def _marked(call: Call, judge: str, rules: CascadeRules, strong: Answer, cheap: Answer) -> float | None:
+    marks = []
+    for answer in (strong, cheap):
+        said = await short_answer(call, judge, judge_prompt(rules, call, answer), _PATIENT, lever="route")
+        marks.append(judge_mark(said))
+    return None if min(marks) < 0 else (marks[0] - marks[1]) / 10
+
+
+def _passes(call: Call, checks: tuple[str, ...], pattern: str, schema: str, answer: Answer) -> bool:
     view, body = call.request.view, call.request.body
     tools = tools_of(view.endpoint, body) if view.tools else ()
-    schema = rules.schema or schema_of(view.endpoint, body)
+    schema = schema or schema_of(view.endpoint, body)
     return not any(
-        deterministic(check, answer, schema=schema, pattern=rules.pattern, tools=tools)
-        for check in rules.verify
+        deterministic(check, answer, schema=schema, pattern=pattern, tools=tools)
+        for check in checks
         if check in DETERMINISTIC
     )

@@ -1,7 +1,7 @@
 """Routes at work: which model a call goes to, kept for its conversation, with everything that decided."""
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -9,15 +9,26 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from farthing.core.errors import StoreFailed, UnknownModel
+from farthing.core.errors import UnknownModel
 from farthing.core.policy_routes import CascadeRules, Route
 from farthing.core.rollout import RolloutRules, RolloutState, arm_of, shadows
-from farthing.core.route_decide import ASK_CLASSIFIER, Artefact, Choice, Facts, decide, match_route
-from farthing.core.route_model import RouteModel
+from farthing.core.rollout_fold import Candidate, Note
+from farthing.core.route_clusters import ClusterModel
+from farthing.core.route_decide import (
+    ASK_CLASSIFIER,
+    ASK_EMBEDDER,
+    Artefact,
+    Choice,
+    Facts,
+    Learned,
+    decide,
+    match_route,
+)
 from farthing.core.route_sticky import Rates, break_even_calls
 from farthing.core.types import Decision, Request, Target, Usage, UsagePart
-from farthing.engine.route_pools import pool_of, pruned_route
-from farthing.ports.rollouts import Rollouts
+from farthing.engine.route_pools import Pools
+from farthing.engine.route_prefix import Prefixes
+from farthing.ports.embed import Embedder
 from farthing.wire.asked import Asked, asked
 
 if TYPE_CHECKING:
@@ -29,8 +40,9 @@ ROUTED_ENDPOINTS = ("chat", "completions", "responses", "messages")
 _BYTES_PER_TOKEN = 4
 _MILLION = 1_000_000
 _OUTPUT_GUESS = 250
-_STATES_AGE_MS = 1_000
 _DAY_MS = 86_400_000
+_SPENT_MS = 5_000
+"""What a worker spent on shadows so lately may not be in the state that it knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +54,9 @@ class Shadow:
     served_cheap: bool
     candidate: str
     """What is rolled out, by content."""
+    likely_nusd: int
+    estimate: float | None
+    """What the router expects of the strong model over the cheap one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,12 @@ class Routed:
     """Where a cascade escalates to."""
     classifier: str = ""
     """The small model that must be asked before this stands; empty: none."""
+    unembedded: bool = False
+    """The prompt's vector must be known before this stands."""
+    talk: str = ""
+    """The conversation."""
+    providers: tuple[str, ...] = ()
+    """Who may serve it; empty: all."""
     shadow: Shadow | None = None
 
 
@@ -72,7 +93,7 @@ class _Kept:
 class Trained:
     """A route's table and what came with it."""
 
-    model: RouteModel
+    model: Learned
     artefact: Artefact
 
 
@@ -85,27 +106,51 @@ class Routing:
     serving: "RouteServing"
     trained: Mapping[str, Trained] = field(default_factory=dict)
     """By route name."""
-    rollouts: Rollouts | None = None
-    """Where roll-outs stand; None: every route is in shadow or live as written."""
-    _states: Mapping[str, RolloutState] = field(default_factory=dict)
-    _read_at_ms: int = -_STATES_AGE_MS
+    states: Mapping[str, RolloutState] = field(default_factory=dict)
+    """Where roll-outs stand, by route, as the steward read it last."""
+    embedder: Embedder | None = None
+    """Makes vectors for routers that look prompts up by meaning; None: their prompts go to the strong model."""
+    off: bool = False
+    """In an experiment's control: calls go to the model they ask for, those to an alias to the strong one."""
     shadows: set[asyncio.Task[None]] = field(default_factory=set)
     """Comparisons under way."""
+    notes: list[Note] = field(default_factory=list)
+    """What this worker saw of candidates and nobody was told yet."""
+    seen: dict[str, list[int]] = field(default_factory=dict)
+    """Prompts by drift bucket, by route, that nobody was told of yet."""
+    spent: "deque[tuple[int, str, int]]" = field(default_factory=deque)
+    """(when, route, nano-USD) of this worker's last shadows, those under way at their likely cost."""
+    pools: Pools = field(default_factory=Pools)
+    prefixes: Prefixes = field(default_factory=Prefixes)
+    times: bool = False
+    """Some route has a bound on latency, so calls tell how long they took."""
     _kept: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
-    _pools: dict[str, Route] = field(default_factory=dict)
+    _refs: dict[str, str] = field(default_factory=dict)
     _rates: dict[str, Rates | None] = field(default_factory=dict)
     _aliases: dict[str, bool] = field(default_factory=dict)
 
-    def choose(self, services: "Services", request: Request, *, said: str | None = None) -> Routed | None:
-        """The model for a request; None when no route serves it. ``said`` is what the route's classifier answered."""
+    def choose(
+        self, services: "Services", request: Request, *, said: str | None = None, vector: bytes | None = None
+    ) -> Routed | None:
+        """The model for a request; None when no route serves it.
+
+        ``said`` is what the route's classifier answered, ``vector`` the first message's.
+        """
         view = request.view
         if view.endpoint not in ROUTED_ENDPOINTS:
             return None
-        labels = _labels(request)
+        labels = labels_of(request)
         route = match_route(self.routes, view.model, labels)
         if route is None:
             return None
-        route = self._pruned(services, route, request)
+        if self.off:
+            return None if self._served(services, request) else self._strong(request, route)
+        trained = self.trained.get(route.name)
+        pool = self.pools.pool(
+            route, services.prices, services.routes, trained.artefact if trained else None,
+            dialect=request.dialect, now_ms=request.received_at_ms,
+        )  # fmt: skip
+        route = pool.route
         talk = asked(view.endpoint, request.body)
         key = _conversation(request, talk)
         facts = Facts(
@@ -114,36 +159,33 @@ class Routing:
             tokens=-(-len(talk.first.encode("utf-8", "replace")) // _BYTES_PER_TOKEN),
             tools=view.tools,
             said=said,
+            vector=vector,
             tag=labels.get(f"header:{route.tag_header.lower()}", "") or labels.get("tag:route", ""),
         )
-        trained = self.trained.get(route.name)
         choice = decide(
             route,
             facts,
             learned=trained.model if trained else None,
             artefact=trained.artefact if trained else None,
         )
-        if choice.reason == ASK_CLASSIFIER:
+        if choice.reason in (ASK_CLASSIFIER, ASK_EMBEDDER):
             kept = self._kept.get(key) if route.sticky == "conversation" else None
             if kept is None:
-                return self._routed(services, request, route, choice, classifier=route.classifier)
+                return self._routed(services, request, route, choice)
             choice = Choice(kept.model, kept.tier, "route_sticky", (*choice.evidence, ("calls", str(kept.calls))))
-        wanted = choice.model
-        choice = self._rolled_out(route, choice, key, request.received_at_ms)
-        shadow = self._shadow(services, request, route, wanted, choice.model)
+        choice = choice._replace(evidence=(*choice.evidence, *pool.left_out))
+        self._saw(route, choice, trained)
+        wanted = choice
+        choice = self._rolled_out(route, choice, key)
         choice = self._stuck(services, request, route, choice, key, talk)
-        return self._routed(services, request, route, choice, shadow=shadow)
+        shadow = self._shadow(services, request, route, wanted, choice.model)
+        return self._routed(services, request, route, choice, talk=key, shadow=shadow)
 
-    def _pruned(self, services: "Services", route: Route, request: Request) -> Route:
-        """The route without models that its bounds or a better and cheaper one rule out."""
-        key = f"{services.prices.ref}:{route.name}"
-        found = self._pools.get(key)
-        if found is None:
-            trained = self.trained.get(route.name)
-            artefact = trained.artefact if trained else None
-            _, left = pool_of(route, services.prices, services.routes, artefact, request.received_at_ms)
-            found = self._pools[key] = pruned_route(route, left)
-        return found
+    def _strong(self, request: Request, route: Route) -> Routed:
+        """Where a call to an alias goes while the routes are off: no model has its name."""
+        evidence = (("model", route.strong), ("asked", request.view.model), ("route", route.name))
+        decision = Decision(stage="route", action="choose", reason="experiment_control", evidence=evidence)
+        return Routed(model=route.strong, asked=route.strong, decision=decision, strong=route.strong)
 
     # -- one conversation, one model
 
@@ -151,7 +193,7 @@ class Routing:
         self, services: "Services", request: Request, route: Route, choice: Choice, key: str, talk: Asked
     ) -> Choice:
         """The conversation's model, unless the change is an escalation or pays for the lost prompt cache."""
-        remembers = request.scope.session or "classifier" in route.by
+        remembers = request.scope.session or "classifier" in route.by or self._embeds(route)
         if route.sticky == "request" or not remembers:
             return choice
         kept = self._kept.get(key)
@@ -192,49 +234,95 @@ class Routing:
 
     # -- roll-out
 
-    def _rolled_out(self, route: Route, choice: Choice, key: str, now_ms: int) -> Choice:
+    def _rolled_out(self, route: Route, choice: Choice, key: str) -> Choice:
         """The strong model for conversations that the roll-out has not reached."""
         rules = route.rollout
         if rules is None or choice.model == route.strong:
             return choice
-        state = self.state(route.name, now_ms)
+        state = self.state(route.name)
         arm = arm_of(state, rules, key)
         evidence = (*choice.evidence, ("arm", arm), ("stage", state.stage), ("wanted", choice.model))
         if arm == "candidate":
             return choice._replace(evidence=evidence)
-        return Choice(route.strong, route.otherwise, f"route_{arm}", evidence)
+        reason = f"route_{arm}"
+        if arm == "control" and state.frozen:
+            reason, evidence = "route_drift", (*evidence, ("frozen", state.frozen))
+        elif arm == "control" and state.stage == "rolled_back":
+            reason, evidence = "route_rolled_back", (*evidence, ("why", state.reason))
+        return choice._replace(model=route.strong, tier=route.otherwise, reason=reason, evidence=evidence)
 
-    def state(self, name: str, now_ms: int) -> RolloutState:
-        """Where a route's roll-out stands; at most a second old. Unreadable: in shadow, where nothing is changed."""
-        if self.rollouts is not None and now_ms - self._read_at_ms >= _STATES_AGE_MS:
-            self._read_at_ms = now_ms
-            try:
-                self._states = self.rollouts.read()
-            except StoreFailed:
-                self._states = {}
-        return self._states.get(name) or RolloutState(route=name)
+    def state(self, name: str) -> RolloutState:
+        """Where a route's roll-out stands, some seconds old at most. Not known: in shadow, nothing is changed."""
+        return self.states.get(name) or RolloutState(route=name)
+
+    def candidates(self) -> dict[str, Candidate]:
+        """What the routes with roll-out rules roll out."""
+        found = {}
+        for route in self.routes:
+            if route.rollout is not None:
+                trained = self.trained.get(route.name)
+                expected = trained.artefact.buckets if trained else ()
+                found[route.name] = Candidate(self._ref(route), route.rollout, expected)
+        return found
 
     def rules(self, name: str) -> RolloutRules | None:
         """The roll-out rules of a route."""
         return next((route.rollout for route in self.routes if route.name == name), None)
 
-    def _shadow(self, services: "Services", request: Request, route: Route, wanted: str, given: str) -> Shadow | None:
+    def _ref(self, route: Route) -> str:
+        """What is rolled out, by content: everything that decides where a call goes and what is served."""
+        found = self._refs.get(route.name)
+        if found is None:
+            whole = next(one for one in self.routes if one.name == route.name)  # not as pruned at the moment
+            bare = msgspec.structs.replace(whole, rollout=None, models=(), match=(), table="")
+            trained = self.trained.get(route.name)
+            parts = (trained.model.ref, trained.artefact.thresholds) if trained else ("", None)
+            content = msgspec.json.encode((bare, *parts))
+            found = self._refs[route.name] = blake2b(content, digest_size=6).hexdigest()
+        return found
+
+    def _embeds(self, route: Route) -> bool:
+        trained = self.trained.get(route.name)
+        return trained is not None and "learned" in route.by and isinstance(trained.model, ClusterModel)
+
+    def _saw(self, route: Route, choice: Choice, trained: Trained | None) -> None:
+        """Counts the prompt, for drift to be noticed."""
+        if choice.place < 0 or route.rollout is None or trained is None or not trained.artefact.buckets:
+            return
+        counts = self.seen.get(route.name)
+        if counts is None:
+            counts = self.seen[route.name] = [0] * len(trained.artefact.buckets)
+        counts[choice.place] += 1
+
+    def _shadow(
+        self, services: "Services", request: Request, route: Route, wanted: Choice, given: str
+    ) -> Shadow | None:
         """The model to compare with, where this request is one of the sampled and the day's cap allows it."""
         rules = route.rollout
-        if rules is None or wanted == route.strong or request.view.endpoint == "completions":
+        if rules is None or wanted.model == route.strong or request.view.endpoint == "completions":
             return None
-        other = wanted if given == route.strong else route.strong
+        if given not in (wanted.model, route.strong):
+            return None  # the conversation's earlier model: it says nothing of the candidate
+        other = wanted.model if given == route.strong else route.strong
         rates = self._rates_of(services, request, other)
         if rates is None:
             return None
+        now_ms = request.received_at_ms
         likely = (len(request.body) // _BYTES_PER_TOKEN * rates.input + _OUTPUT_GUESS * rates.output) // 1_000
-        state = self.state(route.name, request.received_at_ms)
-        day = str(request.received_at_ms // _DAY_MS)
-        if state.stage == "rolled_back" or not shadows(state, rules, request.id, day=day, likely_nusd=likely):
+        state = self.state(route.name)
+        lately = self._spent_lately(route.name, now_ms)
+        day = str(now_ms // _DAY_MS)
+        if state.stage == "rolled_back":
             return None
-        trained = self.trained.get(route.name)
-        content = msgspec.json.encode((route.tiers, route.by, route.tags, trained.model.ref if trained else ""))
-        return Shadow(route, other, given != route.strong, blake2b(content, digest_size=6).hexdigest())
+        if not shadows(state, rules, request.id, day=day, likely_nusd=likely + lately):
+            return None
+        return Shadow(route, other, given != route.strong, self._ref(route), likely, wanted.gain)
+
+    def _spent_lately(self, route: str, now_ms: int) -> int:
+        spent = self.spent
+        while spent and spent[0][0] < now_ms - _SPENT_MS:
+            spent.popleft()
+        return sum(nusd for _, name, nusd in spent if name == route)
 
     # -- what the engine is told
 
@@ -245,7 +333,7 @@ class Routing:
         route: Route,
         choice: Choice,
         *,
-        classifier: str = "",
+        talk: str = "",
         shadow: Shadow | None = None,
     ) -> Routed:
         cascade = route.cascade
@@ -265,7 +353,10 @@ class Routing:
             decision=decision,
             cascade=cascade,
             strong=route.strong,
-            classifier=classifier,
+            classifier=route.classifier if choice.reason == ASK_CLASSIFIER else "",
+            unembedded=choice.reason == ASK_EMBEDDER,
+            providers=route.providers,
+            talk=talk,
             shadow=shadow,
         )
 
@@ -303,7 +394,7 @@ def _rates(services: "Services", target: Target, request: Request) -> Rates | No
     return Rates(*found)
 
 
-def _labels(request: Request) -> dict[str, str]:
+def labels_of(request: Request) -> dict[str, str]:
     """Everything that routes may ask for about a caller."""
     scope = request.scope
     found = {

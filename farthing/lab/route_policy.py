@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from farthing.core.gate import ALPHA, MARGIN, Candidate, Evidence, fixed_sequence
-from farthing.core.rollout import PSI_BUCKETS
-from farthing.core.route_decide import Artefact, Thresholds
-from farthing.core.route_features import read
-from farthing.core.route_model import RouteModel
+from farthing.core.route_clusters import ClusterModel, ClusterTable
+from farthing.core.route_decide import Artefact, Learned, Thresholds, lead
+from farthing.core.route_drift import bucket_count, place_of
+from farthing.core.route_model import RouteModel, RouteTable
 from farthing.core.route_rules import by_length, complexity
+from farthing.lab.route_clusters import train_clusters, vectors_of
 from farthing.lab.route_eval import Curve, curve
 from farthing.lab.route_train import LabelledSet, train
 
@@ -44,50 +45,89 @@ def make_artefact(
     alpha: float = ALPHA,
     seed: int = 0,
     gate_share: float = GATE_SHARE,
+    vectors: Sequence[bytes] = (),
+    embedder: str = "",
 ) -> tuple[Artefact, tuple[Verdict, ...]]:
     """A table with the thresholds that hold. Raises :class:`ValueError` for an unknown model or too few labels.
 
-    With several cheaper models margin and error level are divided among them.
+    With several cheaper models margin and error level are divided among them. With ``vectors``, one for each row, and
+    the identity of the ``embedder`` that made them, the table is one of clusters.
     """
     if strong not in labelled.models:
         raise ValueError(f"'{strong}' is not labelled; labelled are {', '.join(labelled.models)}")
     order = np.random.default_rng(seed).permutation(len(labelled.rows))
     cut = len(order) - round(len(order) * gate_share)
-    training = LabelledSet(models=labelled.models, rows=tuple(labelled.rows[place] for place in sorted(order[:cut])))
-    held = LabelledSet(models=labelled.models, rows=tuple(labelled.rows[place] for place in sorted(order[cut:])))
-    table = train(training, seed=seed).table
-    model = RouteModel(table)
+    training, learned_from = _part(labelled, vectors, order[:cut])
+    held, held_vectors = _part(labelled, vectors, order[cut:])
+    table: RouteTable | None = None
+    clusters: ClusterTable | None = None
+    model: Learned
+    if vectors:
+        clusters = train_clusters(training, vectors_of(learned_from), embedder, seed=seed)
+        model = ClusterModel(clusters)
+    else:
+        table = train(training, seed=seed).table
+        model = RouteModel(table)
     cheap = [name for name in labelled.models if name != strong]
-    verdicts = tuple(_verdict(model, held, name, strong, margin / len(cheap), alpha / len(cheap)) for name in cheap)
+    scored = estimates(model, held, held_vectors)
+    verdicts = tuple(_verdict(scored, held, name, strong, margin / len(cheap), alpha / len(cheap)) for name in cheap)
     live = tuple((one.model, one.threshold) for one in verdicts if one.threshold is not None)
     quality = np.array([row.quality for row in labelled.rows]).mean(axis=0)
+    edges, buckets = drift_buckets([None if one is None else lead(one, strong) for one in scored])
     artefact = Artefact(
         table=table,
+        clusters=clusters,
+        strong=strong,
         thresholds=Thresholds(gains=live),
         evidence=tuple(f"{one.model}: {found}" for one in verdicts for found in one.evidence),
         quality=tuple(zip(labelled.models, map(float, quality), strict=True)),
-        buckets=buckets(row.prompt for row in training.rows),
+        edges=edges,
+        buckets=buckets,
     )
     return artefact, verdicts
 
 
-def buckets(prompts: object) -> tuple[int, ...]:
-    """How many words of the prompts fall into each drift bucket."""
-    counts = [0] * PSI_BUCKETS
-    for prompt in prompts:  # type: ignore[attr-defined]
-        for word in read(prompt).words:
-            counts[word % PSI_BUCKETS] += 1
-    return tuple(counts)
+def _part(
+    labelled: LabelledSet, vectors: Sequence[bytes], places: npt.NDArray[np.int64]
+) -> tuple[LabelledSet, list[bytes]]:
+    chosen = sorted(places)
+    rows = tuple(labelled.rows[place] for place in chosen)
+    return LabelledSet(models=labelled.models, rows=rows), [vectors[place] for place in chosen] if vectors else []
 
 
-def gains(model: RouteModel, rows: LabelledSet, cheap: str, strong: str) -> Floats:
+def estimates(model: Learned, rows: LabelledSet, vectors: Sequence[bytes] = ()) -> list[dict[str, float] | None]:
+    """What the router expects of each model on each prompt; None where it does not judge."""
+    found: list[dict[str, float] | None] = []
+    for number, row in enumerate(rows.rows):
+        if isinstance(model, ClusterModel):
+            known = model.scores(vectors[number])
+            found.append(dict(known.quality) if known.supported else None)
+        else:
+            scores = model.scores(row.prompt, tag=row.tag)
+            found.append(dict(scores.quality) if scores.supported else None)
+    return found
+
+
+def drift_buckets(gains: Sequence[float | None]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """(bounds of the drift buckets, prompts in each; the last for those that are not judged)."""
+    judged = [gain for gain in gains if gain is not None]
+    if not judged:
+        return (), ()
+    shares = np.linspace(0, 1, bucket_count(len(gains)))[1:-1]
+    edges = tuple(sorted({float(edge) for edge in np.quantile(judged, shares)}))
+    counts = [0] * (len(edges) + 2)
+    for gain in gains:
+        counts[place_of(edges, gain)] += 1
+    return edges, tuple(counts)
+
+
+def gains(model: Learned, rows: LabelledSet, cheap: str, strong: str, vectors: Sequence[bytes] = ()) -> Floats:
     """The router's estimate of what the strong model would gain on each prompt; +1 where it does not judge."""
-    found = []
-    for row in rows.rows:
-        scores = model.scores(row.prompt, tag=row.tag)
-        quality = dict(scores.quality)
-        found.append(quality[strong] - quality[cheap] if scores.supported else 1.0)
-    return np.array(found)
+    return np.array([_gain(one, cheap, strong) for one in estimates(model, rows, vectors)])
+
+
+def _gain(quality: dict[str, float] | None, cheap: str, strong: str) -> float:
+    return 1.0 if quality is None else quality[strong] - quality[cheap]
 
 
 def baselines(rows: LabelledSet) -> dict[str, Floats]:
@@ -116,9 +156,16 @@ def sweep(rows: LabelledSet, gain: Floats, cheap: str, strong: str) -> Curve:
     )
 
 
-def _verdict(model: RouteModel, held: LabelledSet, cheap: str, strong: str, margin: float, alpha: float) -> Verdict:
+def _verdict(
+    scored: Sequence[dict[str, float] | None],
+    held: LabelledSet,
+    cheap: str,
+    strong: str,
+    margin: float,
+    alpha: float,
+) -> Verdict:
     low, high = held.models.index(cheap), held.models.index(strong)
-    gain = gains(model, held, cheap, strong)
+    gain = np.array([_gain(one, cheap, strong) for one in scored])
     quality = np.array([row.quality for row in held.rows])
     best, evidence = gate_thresholds(
         gain, (quality[:, high] - quality[:, low]).tolist(), gain, margin=margin, alpha=alpha

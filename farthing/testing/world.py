@@ -96,6 +96,7 @@ class World:
             telemetry=nobody,
             background=self.background,
             caching=caching,
+            routing=bootstrap.routing_of(settings),
         )
         self.recorder = Recorder(text="none", redact=(), salt=b"world", policy_ref=policy.ref)
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from farthing.adapters.rollouts_sqlite import SqliteRollouts
 from farthing.cli import main
-from farthing.core.rollout import RolloutState
 from farthing.core.route_decide import read_artefact
 from farthing.lab.evals import Case, Variant, grade, read_cases
 from farthing.lab.evals_plot import png
 from farthing.lab.evals_table import wilson
 from farthing.lab.route_data import write_labels
+from farthing.ports.audit import Changed
 from farthing.testing.labels import labelled
 
 ROUTE = """
@@ -122,16 +124,54 @@ def test_a_route_in_roll_out_reaches_only_its_share(trained: Path, stand: Callab
     home = tmp_path / "home1"
     home.mkdir()
     (home / "learned.json").write_bytes((trained / "learned.json").read_bytes())
-    state = RolloutState(route="learned", stage="canary", step=1)
-    (home / "rollouts.json").write_bytes(msgspec.json.encode({"learned": state}))
+    with closing(SqliteRollouts(home / "farthing.db")) as rollouts:
+        rollouts.change(
+            "learned", lambda state: msgspec.structs.replace(state, stage="canary", step=1),
+            lambda state: Changed(at_ms=1, subject="route"),
+        )  # fmt: skip
     here = stand(ROUTE + "rollout = {margin = 0.02}\n")
     reasons = []
-    for number in range(60):
-        body = {"model": "gpt-4o", "messages": [{"role": "user", "content": f"please translate the word {number}"}]}
-        answer = httpx.post(f"{here.gateway.url}/v1/chat/completions", json=body, timeout=30)
-        reasons.append(answer.headers["x-farthing-route-reason"])
+    with httpx.Client(timeout=30) as client:
+        for number in range(60):
+            text = f"please translate the word {number}"
+            body = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}]}
+            answer = client.post(f"{here.gateway.url}/v1/chat/completions", json=body)
+            reasons.append(answer.headers["x-farthing-route-reason"])
     assert 4 <= reasons.count("route_learned") <= 30
     assert reasons.count("route_control") > 25
+
+
+def test_foreign_traffic_suspends_a_live_route_and_the_decision_says_so(
+    trained: Path, stand: Callable[..., Any], tmp_path: Path
+) -> None:
+    home = tmp_path / "home1"
+    home.mkdir()
+    (home / "learned.json").write_bytes((trained / "learned.json").read_bytes())
+    with closing(SqliteRollouts(home / "farthing.db")) as rollouts:
+        rollouts.change(
+            "learned", lambda state: msgspec.structs.replace(state, stage="live", step=2),
+            lambda state: Changed(at_ms=1, subject="route"),
+        )  # fmt: skip
+    here = stand(ROUTE + "rollout = {shadow_share = 0.0, holdout = 0.0}\n")
+    routing, steward = here.gateway.installation.services.routing, here.gateway.installation.steward
+    with httpx.Client(timeout=30) as client:
+
+        def ask(text: str) -> httpx.Response:
+            body = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], "max_tokens": 1}
+            return client.post(f"{here.gateway.url}/v1/chat/completions", json=body)
+
+        easy = "please translate the word of this city"
+        assert ask(easy).headers["x-farthing-route"] == "openai/gpt-4o-mini"
+        for number in range(520):  # only hard prompts now: nothing that the labels were like
+            ask(f"prove the lemma and derive bound {number} of the integral")
+        here.gateway.run(steward.round())
+        here.gateway.run(steward.round())
+        assert routing.state("learned").frozen.startswith("input_drift")
+        answer = ask(easy)
+    assert answer.headers["x-farthing-route"] == "openai/gpt-4o"
+    assert answer.headers["x-farthing-route-reason"] == "route_drift"
+    decision = here.gateway.books.exchange(answer.headers["x-farthing-request-id"]).decisions[0]
+    assert dict(decision.evidence)["frozen"].startswith("input_drift")
 
 
 def test_an_eval_set_runs_across_models_and_variants(stand: Callable[..., Any], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -190,8 +189,52 @@ def test_bounds_of_a_route_leave_models_out_and_the_next_above_takes_their_place
     assert ask(stand(toml), "Hello?").headers["x-farthing-route"] == "openai/gpt-4.1-nano"
     dear = toml + 'cost_usd_max = "0.0001"\n'
     assert ask(stand(dear), "Hello?").headers["x-farthing-route"] == "openai/gpt-4.1-nano"
-    other = toml + 'providers = ["anthropic"]\n'  # nothing stays: the route is as written
-    assert ask(stand(other), "Hello?").headers["x-farthing-route"] == "openai/gpt-4.1-nano"
+    other = toml + 'providers = ["anthropic"]\n'
+    refused = ask(stand(other), "Hello?")
+    assert refused.status_code == 404
+    assert "allows anthropic" in refused.json()["error"]["message"]
+
+
+def test_only_allowed_providers_serve_a_route_its_fallbacks_included(stand: Callable[..., Any]) -> None:
+    route = """
+[retries]
+attempts_max = 1
+[[fallbacks]]
+model = "*"
+to = ["gpt-4o-mini"]
+[[routes]]
+name = "eu"
+models = ["auto"]
+tiers = {simple = "gpt-4o-mini", complex = "claude-haiku-4-5"}
+by = []
+providers = ["anthropic"]
+"""
+    here = stand(route)
+    answer = ask(here, "Hello?", model="auto")
+    assert answer.headers["x-farthing-route"] == "anthropic/claude-haiku-4-5"
+    (entry,) = here.gateway.books.settled(1)
+    (decision,) = [one for one in entry.decisions if one.stage == "route"]
+    assert dict(decision.evidence)["left_out"] == "gpt-4o-mini: provider 'openai' is not allowed"
+    fault = {"x-sim-fault": "500"}
+    assert ask(here, "Hello?", model="auto", headers=fault).status_code >= 500  # no way to the other provider
+
+
+def test_a_model_that_is_slow_at_the_moment_is_left_out_and_the_decision_says_why(stand: Callable[..., Any]) -> None:
+    here = stand(S3.replace('by = ["tag", "tools", "length"]', 'by = []\nlatency_max = "150ms"'))
+    slow = {"x-sim-fault": "slow-first-byte:200"}
+    for number in range(20):
+        ask(here, f"Hello {number}?", headers=slow)
+    due = time.monotonic() + 10
+    while True:
+        answer = ask(here, "Hello again?")
+        if answer.headers["x-farthing-route"] == "openai/gpt-4o" or time.monotonic() > due:
+            break
+        time.sleep(0.1)
+    assert answer.headers["x-farthing-route"] == "openai/gpt-4o"
+    entry = here.gateway.books.entries(answer.headers["x-farthing-request-id"])[0]
+    why = dict(entry.decisions[0].evidence)["left_out"]
+    assert why.startswith("gpt-4o-mini: takes ")
+    assert why.endswith("the route allows 150 ms")
 
 
 def test_a_shadow_answers_aside_is_paid_for_by_the_lever_and_moves_the_roll_out(stand: Callable[..., Any]) -> None:
@@ -205,14 +248,12 @@ def test_a_shadow_answers_aside_is_paid_for_by_the_lever_and_moves_the_roll_out(
     shadow = next(entry for entry in entries if "mini" in entry.model)
     assert shadow.charge.reason == "lever:route"
     assert shadow.baseline == 0
-    states = Path(here.gateway.settings.home) / "rollouts.json"
+    routing = here.gateway.installation.services.routing
     due = time.monotonic() + 5
-    while not states.exists() and time.monotonic() < due:
+    while not routing.state("tiers").pairs and time.monotonic() < due:
         time.sleep(0.02)
-    (state,) = json.loads(states.read_text()).values()
-    assert state["stage"] == "shadow"
-    assert state["pairs"] == 1
-    assert state["shadow_nusd"] == shadow.charge.total
+    state = routing.state("tiers")
+    assert (state.stage, state.pairs, state.shadow_nusd) == ("shadow", 1, shadow.charge.total)
     assert here.gateway.open_reservations() == ()
 
 

@@ -18,19 +18,16 @@ from farthing.core.gate import (
     needed,
 )
 from farthing.core.rollout import (
-    PSI_FREEZE,
     STEPS,
     RolloutRules,
     RolloutState,
     arm_of,
-    calibration_error,
-    drift,
     observed,
     restarted,
     shadow_spent,
     shadows,
-    with_drift,
 )
+from farthing.core.route_drift import PSI_FREEZE, calibration_error, drift, with_drift
 
 RULES = RolloutRules()
 

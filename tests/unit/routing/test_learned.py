@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from farthing.core.errors import BadRequest, PolicyError
 from farthing.core.policy_routes import Route
 from farthing.core.route_decide import Artefact, Facts, Thresholds, decide, read_artefact
-from farthing.core.route_features import HEAD_CHARS, NUMBERS, read
+from farthing.core.route_features import HEAD_CHARS, NUMBERS, read, words_of
 from farthing.core.route_model import RouteModel, RouteTable, bits_to_bytes, bytes_to_bits
 from farthing.lab.route_data import read_labels, write_labels
 from farthing.lab.route_eval import apgr, cost_at, cpt, curve
@@ -41,6 +44,13 @@ def test_features_are_the_same_whatever_salt_python_has() -> None:
         for salt in ("1", "2")
     }
     assert len(seen) == 1
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=200) | st.text(max_size=60))
+def test_words_are_those_of_the_pattern_whatever_the_text(text: str) -> None:
+    raw = text.lower().encode("utf-8", "replace")
+    plain = re.findall(rb"[a-z0-9]+|\S", raw) if raw.isascii() else words_of(raw)
+    assert words_of(raw) == plain
 
 
 def test_a_pair_is_more_than_its_words_and_the_order_counts() -> None:

@@ -1,0 +1,147 @@
+"""Routes in a replay: which model a logged call goes to under another policy.
+
+Three sources, the surest first. A call that was served under the very policy goes where it went. A call whose text
+the log keeps is decided by the live code. Of other calls the log knows who called, how many tools they brought, about
+how long the first message is, and what a trained router made of it, if one was asked; a rung that needs more leaves
+the call where it was, and its cost counts as unknown.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from farthing.core.policy_routes import Route, Rung
+from farthing.core.route_decide import Choice, Facts, decide, match_route, within_thresholds
+from farthing.core.types import NO_TEXT, Decision, Exchange, Request
+from farthing.engine.routing import ROUTED_ENDPOINTS, Routed, Routing, Shadow, labels_of
+from farthing.lab.replay_provider import Provider
+
+if TYPE_CHECKING:
+    from farthing.engine.services import Services
+
+_MESSAGE_BYTES: Final = 28
+"""Of JSON around the text of a message."""
+_BYTES_PER_TOKEN: Final = 4
+_BY_LOG: Final[tuple[Rung, ...]] = ("tag", "tools", "length")
+_UNREAD: Final = "route_unread"
+
+
+class LoggedRouting(Routing):
+    """The policy's routes over logged calls. A roll-out counts as finished, and nothing is asked aside."""
+
+    __slots__ = ("_logged", "_policy_ref")
+
+    _logged: Provider
+    _policy_ref: str
+
+    @classmethod
+    def of(cls, live: Routing, provider: Provider, policy_ref: str) -> "LoggedRouting":
+        """``live``: the same routes as a gateway has them."""
+        made = cls(live.routes, live.serving, live.trained)
+        made._logged = provider
+        made._policy_ref = policy_ref
+        return made
+
+    def choose(
+        self, services: "Services", request: Request, *, said: str | None = None, vector: bytes | None = None
+    ) -> Routed | None:
+        source = self._logged.flights[request.id].logged.source
+        if source.policy_ref == self._policy_ref:
+            return self._again(services, request, source)
+        if self.off or request.view.endpoint not in ROUTED_ENDPOINTS:
+            return super().choose(services, request, said=said, vector=vector)
+        route = match_route(self.routes, request.view.model, labels_of(request))
+        if route is None:
+            return None
+        if route.cascade is not None or not (request.body != NO_TEXT and _text_suffices(route, self._embeds(route))):
+            return self._from_log(services, request, route, source)
+        return super().choose(services, request)
+
+    def _again(self, services: "Services", request: Request, source: Exchange) -> Routed | None:
+        """As it was decided; what a cascade asked besides is not asked again."""
+        decision = next((one for one in source.decisions if one.stage == "route" and one.action == "choose"), None)
+        if decision is None:
+            return None
+        seen = dict(decision.evidence)
+        route = next((one for one in self.routes if one.name == seen.get("route")), None)
+        if route is None:
+            return None
+        self._logged.flights[source.request_id].unread = any(one.stage == "cascade" for one in source.decisions)
+        plain = decision.reason != "experiment_control" and self._served(services, request)
+        return Routed(
+            model=seen["model"],
+            asked=request.view.model if plain else route.strong,
+            decision=decision,
+            strong=route.strong,
+            providers=route.providers,
+        )
+
+    def _from_log(self, services: "Services", request: Request, route: Route, source: Exchange) -> Routed | None:
+        choice = None if route.cascade is not None else self._choice(request, route, source)
+        if choice is None:
+            self._logged.flights[request.id].unread = True
+            model = source.attempts[-1].model if source.attempts else route.strong
+            evidence = (("route", route.name), ("model", model))
+            decision = Decision(stage="route", action="choose", reason=_UNREAD, evidence=evidence)
+            return Routed(model=model, asked=model, decision=decision, strong=route.strong)
+        return self._routed(services, request, route, choice)
+
+    def _choice(self, request: Request, route: Route, source: Exchange) -> Choice | None:
+        """The first rung that has an opinion; None: one that comes before it reads what the log does not keep."""
+        facts = Facts(
+            model=request.view.model,
+            text="",
+            tokens=_first_tokens(source),
+            tools=request.view.tools,
+            tag=labels_of(request).get("tag:route", "") or _said(source).get("tag", ""),
+        )
+        if not route.by:
+            return decide(route, facts)
+        for rung in route.by:
+            if rung == "learned":
+                return self._learned(route, source)
+            if rung not in _BY_LOG:
+                return None
+            choice = decide(_only(route, rung), facts)
+            if choice.reason != "route_otherwise":
+                return choice
+        return decide(_only(route), facts)._replace(reason="route_otherwise")
+
+    def _learned(self, route: Route, source: Exchange) -> Choice | None:
+        """From the scores that the log has, where the same table gave them."""
+        trained = self.trained.get(route.name)
+        seen = _said(source)
+        if trained is None or seen.get("table") != trained.model.ref:
+            return None
+        quality = {name[2:]: float(value) for name, value in seen.items() if name.startswith("p:")}
+        return within_thresholds(route, quality, trained.artefact, [("table", trained.model.ref)])
+
+    def _rolled_out(self, route: Route, choice: Choice, key: str) -> Choice:
+        """What the policy is for: its cheaper models for everybody."""
+        return choice
+
+    def _shadow(
+        self, services: "Services", request: Request, route: Route, wanted: Choice, given: str
+    ) -> Shadow | None:
+        """What a comparison costs is the roll-out's, not the policy's."""
+        return None
+
+
+def _text_suffices(route: Route, embeds: bool) -> bool:
+    return "classifier" not in route.by and not embeds
+
+
+def _only(route: Route, *rungs: Rung) -> Route:
+    return msgspec.structs.replace(route, by=rungs or ("tag",))
+
+
+def _first_tokens(source: Exchange) -> int:
+    first = next((one for one in source.sections if one.role == "user"), None)
+    size = max(0, first.size - _MESSAGE_BYTES) if first is not None else source.view.body_bytes
+    return -(-size // _BYTES_PER_TOKEN)
+
+
+def _said(source: Exchange) -> Mapping[str, str]:
+    found = next((one for one in source.decisions if one.stage == "route" and one.action == "choose"), None)
+    return dict(found.evidence) if found is not None else {}
