@@ -1,25 +1,33 @@
-"""How fast a log replays through the full policy: budgets, ceilings, prices, holds and entries.
+"""How fast and in how much memory a log replays through the full policy.
 
-A lifelike log is made in memory (seeded), then replayed under four nested hard budgets, in one process. Prints
-requests per CPU-second and the growth of memory. Usage: python bench/replay.py [--requests 100000]
+A lifelike log (seeded) is replayed in one process under four nested hard budgets, under the same with a cache, and
+under budgets that refuse a part of the calls; beside each, a part of it through the whole pipeline, as the baseline
+of the same run. Prints requests per CPU-second and the peak of memory.
+
+Usage: python bench/replay.py [--requests 100000]      from memory, call by call
+       python bench/replay.py --stream --requests 10000000    made as it is read: for memory
+       python bench/replay.py --ledger --requests 1000000     from a ledger on disk, whole, as the command does it
 """
 
 import argparse
 import gc
 import pathlib
-import random
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from farthing import bootstrap
-from farthing.core.types import AttemptFact, Exchange, PromptView, Scope, Usage, UsagePart
+from farthing.config import Settings
+from farthing.core.types import Exchange, Usage
 from farthing.lab.compare import Tally
-from farthing.lab.replay import replay
+from farthing.lab.replay import Replayed, replay
+from farthing.lab.replay_parts import Job, Period, partition, survey
+from farthing.testing.replays import busy_log
 
-START_MS = 1_795_000_000_000
-MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1", "o3-mini")
+LONGEST_MS = 20_000
+BASELINE = 10_000
+"""Calls of the log that also go through the whole pipeline."""
 SETTINGS = """
 [[providers]]
 name = "openai"
@@ -33,7 +41,7 @@ usd = "1000000"
 [[budgets]]
 name = "team"
 per = "day"
-usd = "5000"
+usd = "{team}"
 each = ["team"]
 
 [[budgets]]
@@ -48,77 +56,104 @@ per = "week"
 tokens = 100000000000
 each = ["model"]
 """
+CACHE = '[[cache]]\nname = "all"\nttl = "5m"\npartition = ["team"]\n'
+POLICIES = {
+    "four budgets": SETTINGS.format(team=5000),
+    "four budgets and a cache": SETTINGS.format(team=5000) + CACHE,
+    "budgets that refuse": SETTINGS.format(team=10),
+}
 
 
-def log(requests: int, seed: int = 1) -> Iterator[Exchange]:
-    """Requests a tenth of a second apart on average, with answers of one to twenty seconds."""
-    rng = random.Random(seed)
-    at = START_MS
-    for number in range(requests):
-        at += rng.randrange(200)
-        model = rng.choice(MODELS)
-        took = rng.randrange(1_000, 20_000)
-        taken, given = rng.randrange(100, 4_000), rng.randrange(10, 800)
-        usage = Usage(
-            parts=(UsagePart(lines=(("input", taken), ("output", given)), tier_basis=taken),),
-            source="reported",
-            model=model,
-            finish_reason="stop",
-        )
-        fact = AttemptFact(
-            attempt=1,
-            provider="openai",
-            model=model,
-            status=200,
-            started_at_ms=at,
-            latency_ms=took,
-            ttft_ms=took // 4,
-            entry_id=f"r{number}-1",
-        )
-        yield Exchange(
-            request_id=f"r{number}",
-            received_at_ms=at,
-            scope=Scope(org="o", team=f"t{number % 7}", user=f"u{rng.randrange(500)}", key="k"),
-            dialect="openai",
-            view=PromptView(endpoint="chat", model=model, body_bytes=taken * 4, output_tokens_max=1_000),
-            outcome="answered",
-            status=200,
-            attempts=(fact,),
-            usage=usage,
-            latency_ms=took,
-            ttft_ms=took // 4,
-        )
+def settings_of(folder: str, policy: str) -> Settings:
+    """An installation's settings with a policy."""
+    path = pathlib.Path(folder) / "farthing.toml"
+    path.write_text(policy, encoding="utf-8")
+    return bootstrap.load_settings(str(path), folder)
+
+
+def peak_mib() -> float:
+    """The most memory that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def timed(
+    settings: Settings, log: Iterable[Exchange], *, pipeline_only: bool = False, trace: bool = False
+) -> tuple[float, Replayed, Tally]:
+    """(CPU-seconds, what was done, the sums)."""
+    prices, tally = bootstrap.price_book(settings), Tally()
+    started = time.process_time()
+    done = replay(
+        log,
+        lambda loop, provider, sink: bootstrap.replay_services(settings, loop, provider, sink, prices=prices),
+        tally,
+        estimate=lambda logged, target: logged.usage or Usage(),
+        longest_ms=LONGEST_MS,
+        pipeline_only=pipeline_only,
+        progress=traced if trace else None,
+    )
+    return time.process_time() - started, done, tally
+
+
+def traced(count: int) -> None:
+    """Memory on the way."""
+    if count % 500_000 == 0:
+        print(f"  after {count:>10,} requests: peak {peak_mib():.0f} MiB", flush=True)
+
+
+def from_memory(folder: str, requests: int) -> None:
+    """Every policy over a log in memory."""
+    log = list(busy_log(requests))
+    gc.collect()
+    gc.freeze()
+    for name, policy in POLICIES.items():
+        settings = settings_of(folder, policy)
+        used, done, tally = timed(settings, log)
+        base, slow, _ = timed(settings, log[:BASELINE], pipeline_only=True)
+        bill = tally.finish()
+        print(f"{name}: {bill.answered} answered, {bill.cached} of them from the cache, {bill.refused} refused")
+        each, before = used / done.requests, base / slow.requests
+        print(f"  {1 / each:,.0f} requests per CPU-second; {done.plain / done.requests:.1%} went the short way")
+        print(f"  the whole pipeline, same run: {1 / before:,.0f} per CPU-second; {before / each:.1f} times as much")
+    print(f"peak memory {peak_mib():.0f} MiB, the log in it")
+
+
+def streamed(folder: str, requests: int) -> None:
+    """One policy over a log that is made as it is read."""
+    before = peak_mib()
+    used, done, _ = timed(settings_of(folder, SETTINGS.format(team=5000)), busy_log(requests), trace=True)
+    print(f"{done.requests:,} requests, {used / done.requests * 1e6:.0f} CPU-µs each with making them")
+    print(f"peak memory {before:.0f} -> {peak_mib():.0f} MiB")
+
+
+def from_ledger(folder: str, requests: int) -> None:
+    """One policy over a ledger on disk: survey, reading, replay."""
+    settings = settings_of(folder, SETTINGS.format(team=5000))
+    bootstrap.open_importer(settings).import_batch((), busy_log(requests))
+    period = Period(since_ms=0, until_ms=2**60)
+    started, wall = time.process_time(), time.monotonic()
+    found = survey(bootstrap.open_log(settings), period)
+    surveyed = time.process_time() - started
+    dimension = partition(settings.policy)
+    result = bootstrap.replay_part(
+        Job(settings=settings, period=period, longest_ms=found.longest_ms, dimension=dimension)
+    )
+    used = time.process_time() - started
+    print(
+        f"{result.bill.requests:,} requests from the ledger in {used:.1f} CPU-s, {surveyed:.1f} of them to survey it"
+    )
+    print(f"{time.monotonic() - wall:.1f} s on the clock; {requests / used:,.0f} requests per CPU-second, all in")
+    print(f"peak memory {peak_mib():.0f} MiB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--stream", action="store_true", help="make the log as it is read: for memory")
-    requests = parser.parse_args().requests
-    stream = parser.parse_args().stream
+    parser.add_argument("--ledger", action="store_true", help="from a ledger on disk")
+    given = parser.parse_args()
+    way = streamed if given.stream else from_ledger if given.ledger else from_memory
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "farthing.toml"
-        path.write_text(SETTINGS, encoding="utf-8")
-        settings = bootstrap.load_settings(str(path), folder)
-        prices = bootstrap.price_book(settings)
-        made = None if stream else list(log(requests))
-        gc.collect()
-        gc.freeze()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        tally = Tally()
-        started = time.process_time()
-        count = replay(
-            log(requests) if made is None else made,
-            lambda loop, provider, sink: bootstrap.replay_services(settings, loop, provider, sink, prices=prices),
-            tally,
-            estimate=lambda logged, target: logged.usage or Usage(),
-        )
-        used = time.process_time() - started
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    bill = tally.finish()
-    print(f"{count} requests replayed, {bill.answered} answered, {bill.refused} refused, ${bill.nusd / 1e9:.2f}")
-    print(f"{count / used:.0f} requests per CPU-second ({used / count * 1e6:.1f} CPU-µs each)")
-    print(f"memory {before / 1024:.0f} -> {after / 1024:.0f} MiB")
+        way(folder, given.requests)
 
 
 if __name__ == "__main__":

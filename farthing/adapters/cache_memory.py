@@ -1,7 +1,7 @@
 """Answers in this process's memory: the reference of the contract, and the layer in front of shared stores."""
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
 from farthing.core.caching import worth
@@ -129,6 +129,19 @@ class MemoryCache:
                 found[key] = kept.uses - kept.counted
                 kept.counted = kept.uses
         return found
+
+    def snapshot(self) -> tuple[float, tuple[tuple[StoredAnswer, float, int], ...]]:
+        """(age of the cache, every answer with its own age and how often it was used), for :meth:`restore`."""
+        return self._clock, tuple([(kept.answer, kept.clock, kept.uses) for kept in self._kept.values()])
+
+    def restore(self, clock: float, answers: Iterable[tuple[StoredAnswer, float, int]]) -> None:
+        """As it was at a snapshot; for a cache that is empty."""
+        self._clock = clock
+        for answer, age, uses in answers:
+            kept = self._kept[answer.key] = _Kept(answer, age)
+            kept.uses = kept.counted = uses
+            self._bytes += answer.size
+            heapq.heappush(self._heap, (kept.worth(), answer.key))
 
     async def close(self) -> None:
         """Nothing to close; what was kept is gone with the process."""

@@ -24,18 +24,21 @@ from farthing.bootstrap.opening import (
     note_state,
     open_alerts,
     open_balances,
+    open_batches,
     open_importer,
     open_keys,
     open_ledger,
     open_reports,
     open_shipper,
+    open_spans,
     provider_reports,
+    spans_state,
     store_status,
     write_focus,
 )
 from farthing.bootstrap.pricing import append_prices, load_prices, price_book, prices_of, take_prices
-from farthing.bootstrap.replaying import replay_services
-from farthing.bootstrap.routing import rollouts_of, routes_of, routing_of, trained_of
+from farthing.bootstrap.replaying import open_log, replay_part, replay_services
+from farthing.bootstrap.routing import open_embedder, rollouts_of, routes_of, routing_of, trained_of
 from farthing.bootstrap.serving import check_exposure, factory, serve, uvicorn_config, uvicorn_options
 
 __all__ = [
@@ -61,22 +64,28 @@ __all__ = [
     "open_alerts",
     "open_answers",
     "open_balances",
+    "open_batches",
+    "open_embedder",
     "open_importer",
     "open_keys",
     "open_ledger",
+    "open_log",
     "open_practice",
     "open_reports",
     "open_semantic_records",
     "open_shipper",
+    "open_spans",
     "price_book",
     "prices_of",
     "provider_reports",
+    "replay_part",
     "replay_services",
     "rollouts_of",
     "routes_of",
     "routing_of",
     "salt_of",
     "serve",
+    "spans_state",
     "store_status",
     "take_prices",
     "tokenizer",

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections import ChainMap
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,10 +19,12 @@ from farthing.adapters.http import HttpTransport
 from farthing.adapters.http_library import LibraryTransport
 from farthing.adapters.newest import ReadNewest
 from farthing.adapters.price_feeds import load_default_book, price_files
+from farthing.adapters.rollup_running import Rolling
 from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.adapters.store_opening import GatewayBooks, ReadableLedger, books_gauges
 from farthing.adapters.system import RandomIds, SteadyClock, SystemClock
 from farthing.adapters.tokenizers_calibrated import CalibratedTokenizer
+from farthing.bootstrap.batching import Batching
 from farthing.bootstrap.caching import caching_of, similar_of, tokenizer
 from farthing.bootstrap.home import (
     DASHBOARD_SECRET_FILE,
@@ -33,9 +35,13 @@ from farthing.bootstrap.home import (
     worker_name,
 )
 from farthing.bootstrap.opening import note_state
+from farthing.bootstrap.page_routes import rollout_states, route_facts
 from farthing.bootstrap.pricing import list_price, price_book
-from farthing.bootstrap.routing import routed, routing_of
+from farthing.bootstrap.routing import routed, routing_of, steward_of
+from farthing.bootstrap.studying import replays, studies
+from farthing.bootstrap.trials import Following, following_of
 from farthing.config import ProviderSettings, Settings, dialect_of
+from farthing.core.alerts import Alert
 from farthing.core.budget import Budgets
 from farthing.core.errors import StoreFailed
 from farthing.core.policy import Policy
@@ -43,19 +49,26 @@ from farthing.core.routing import Routes
 from farthing.core.types import Dialect
 from farthing.engine.alerting import Alerting, is_wanted, make_alerting
 from farthing.engine.background import Background
+from farthing.engine.caching import Caching
 from farthing.engine.levers import Levers
 from farthing.engine.record import Recorder
+from farthing.engine.route_steward import Steward
 from farthing.engine.services import Services, Upstream
+from farthing.engine.summaries import Summaries
+from farthing.insight.incident_alerts import new_alerts
+from farthing.insight.incident_list import Judged
 from farthing.ports.books import Ledger
 from farthing.ports.clock import Clock
 from farthing.ports.provider import Timeouts, Transport
 from farthing.server.admin import Admin
 from farthing.server.app import App, Gateway
 from farthing.server.auth import Doorman
+from farthing.server.batch_answers import BatchRoom
 from farthing.server.metrics import Metrics
 from farthing.server.models import Catalogue, Models
 from farthing.server.outcomes import OutcomesApi
 from farthing.server.pages.ask import Sources
+from farthing.server.pages.reading import RememberedLedger
 from farthing.server.pages.site import Dashboard
 
 _LOG = logging.getLogger("farthing.bootstrap")
@@ -99,9 +112,13 @@ class Installation:
     transports: tuple[Transport, ...]
     stopping: bool = False
     retention: "asyncio.Task[None] | None" = None
-    shipping: analytics.Shipping | None = None
+    shipping: tuple[analytics.Shipping, ...] = ()
     alerting: Alerting | None = None
     counter: CalibratedTokenizer | None = None
+    batching: Batching | None = None
+    steward: Steward | None = None
+    following: Following | None = None
+    rolling: Rolling | None = None
 
     async def start(self) -> None:
         """Opens the ledger and starts the background work; the loop must be running."""
@@ -110,10 +127,18 @@ class Installation:
         if self.services.caching is not None:
             await self.services.caching.start()
         self.retention = asyncio.get_running_loop().create_task(self._retain())
-        if self.shipping is not None:
-            self.shipping.start()
+        for shipping in self.shipping:
+            shipping.start()
         if self.alerting is not None:
             await self.alerting.start()
+        if self.steward is not None:
+            await self.steward.start()
+        if self.following is not None:
+            await self.following.start()
+        if self.batching is not None:
+            self.batching.start()
+        if self.rolling is not None:
+            self.rolling.start()
         await asyncio.to_thread(self._note)
 
     def _note(self) -> None:
@@ -128,11 +153,19 @@ class Installation:
         if self.retention is not None:
             self.retention.cancel()
             await asyncio.gather(self.retention, return_exceptions=True)
-        if self.shipping is not None:
-            await self.shipping.stop()
+        if self.batching is not None:
+            await self.batching.stop()
+        if self.rolling is not None:
+            await asyncio.to_thread(self.rolling.stop)
+        for shipping in self.shipping:
+            await shipping.stop()
         await self.services.background.close(self.settings.server.shutdown_timeout_ms)
+        if self.steward is not None:
+            await self.steward.close()
         if self.alerting is not None:
             await self.alerting.stop()
+        if self.following is not None:
+            await self.following.stop()
         if self.services.caching is not None:
             await self.services.caching.close()
         if self.counter is not None:
@@ -182,12 +215,10 @@ def build(
     shipping = _shipping(settings, env, clock)
     budgets = Budgets(policy.budgets)
     alerting = _alerting(settings, budgets, books, env, clock)
-    parts: list[_Gauged] = [part for part in (shipping, alerting) if part is not None]
+    rolling = store_opening.open_rolling(settings, clock.now_ms)
+    parts: list[_Gauged] = [*shipping, *(part for part in (alerting, rolling) if part is not None)]
     caching = caching_of(settings, env, clock)
-    metrics = Metrics(
-        lambda: dict(ChainMap(_gauges(background), books_gauges(books), *(part.gauges() for part in parts))),
-        caching.counters if caching is not None else None,
-    )
+    metrics = _metrics(background, books, parts, caching)
     salt = salt_of(settings)
     counter = tokenizer(settings)
     prices = price_book(settings)
@@ -206,11 +237,11 @@ def build(
         background=background,
         salt=salt,
         policy_ref=policy.ref,
-        watch=alerting.watch if alerting is not None else None,
+        watch=alerting.watched if alerting is not None else None,
         actions=alerting.actions if alerting is not None else None,
         caching=caching,
-        routing=routing_of(settings),
-        levers=Levers(policy.levers, prices) if policy.levers else None,
+        routing=routing_of(settings, transports=transports, env=env),
+        levers=Levers(policy.levers, prices, summaries=Summaries()) if policy.levers else None,
         request_limits=budgets.single,
         timeouts=_timeouts(policy),
     )
@@ -219,17 +250,48 @@ def build(
     if similar is not None and caching is not None:
         caching.recall = similar
         parts.append(similar)
-    doorman = Doorman(store_opening.open_keys(settings, env), clock)
-    admin = _admin(
-        settings, env, clock, doorman, metrics, Models(catalogues, transports, routes, clock),
-        ready=lambda: _not_ready(installation),
+    steward = steward_of(
+        settings, services, recorder, clock, env, name=worker_name(),
+        tell=alerting.tell if alerting is not None else None,
     )  # fmt: skip
-    gateway = Gateway(services=services, recorder=recorder, doorman=doorman, ids=RandomIds(), admin=admin.app())
+    if steward is not None:
+        parts.append(steward)
+    models = Models(catalogues, transports, routes, clock)
+    app, batching = _front(settings, env, services, recorder, metrics, models, lambda: _not_ready(installation))
     owned = tuple({id(one): one for one in (shared, *transports.values())}.values())
     installation = Installation(
-        settings, App(gateway), services, books, owned, shipping=shipping, alerting=alerting, counter=counter
-    )
+        settings, app, services, books, owned, shipping=shipping, alerting=alerting, counter=counter,
+        following=following_of(settings, services, env), steward=steward, batching=batching, rolling=rolling,
+    )  # fmt: skip
     return installation
+
+
+def _metrics(
+    background: Background, books: GatewayBooks, parts: Sequence[_Gauged], caching: Caching | None
+) -> Metrics:
+    return Metrics(
+        lambda: dict(ChainMap(_gauges(background), books_gauges(books), *(part.gauges() for part in parts))),
+        caching.counters if caching is not None else None,
+    )
+
+
+def _front(
+    settings: Settings,
+    env: Mapping[str, str],
+    services: Services,
+    recorder: Recorder,
+    metrics: Metrics,
+    models: Models,
+    ready: Callable[[], list[str]],
+) -> tuple[App, Batching]:
+    """What callers meet: the application, and the room for batches that opens when the gateway starts."""
+    doorman = Doorman(store_opening.open_keys(settings, env), services.clock)
+    room = BatchRoom(doorman, bytes_max=settings.batches.file_bytes_max)
+    admin = _admin(settings, env, services.clock, doorman, metrics, models, room, ready=ready)
+    gateway = Gateway(
+        services=services, recorder=recorder, doorman=doorman, ids=RandomIds(), admin=admin.app(), batches=room
+    )
+    return App(gateway), Batching(settings, env, services, room)
 
 
 def _providers(
@@ -248,7 +310,7 @@ def _providers(
             )
         transports[provider.name] = transport
         upstreams[provider.name] = Upstream(
-            codec=codec_of(provider, secret),
+            codec=codec_of(provider, secret, env),
             transport=transport,
             include_usage=provider.include_usage,
             speaks=dialect_of(provider),
@@ -275,6 +337,7 @@ def _admin(
     doorman: Doorman,
     metrics: Metrics,
     models: Models,
+    batches: BatchRoom,
     *,
     ready: Callable[[], list[str]],
 ) -> Admin:
@@ -286,6 +349,7 @@ def _admin(
         ready=ready,
         outcomes=OutcomesApi(doorman, lambda: store_opening.open_practice(settings, env), clock),
         dashboard=Dashboard(_page_sources(settings, env, clock, ready)),
+        batches=batches,
     )
 
 
@@ -295,14 +359,11 @@ def _page_sources(
     """What the dashboard reads: everything opened when a page asks for it."""
 
     def ledger() -> ReadableLedger:
-        return store_opening.open_ledger(settings, env)
-
-    def reports() -> Ledger:
-        return analytics.open_reports(ledger(), settings.analytics, Path(settings.home), env, "")
+        return store_opening.open_rolled_up(settings, env)
 
     return Sources(
         settings=lambda: settings,
-        reports=ledger if settings.analytics.reports == "ledger" else reports,
+        reports=_history(settings, env, ledger),
         ledger=ledger,
         newest=SqliteNewest(ledger_path(settings)) if settings.store.kind == "sqlite" else ReadNewest(ledger),
         counters=ledger,
@@ -315,7 +376,22 @@ def _page_sources(
         ready=ready,
         secret=lambda: own_secret(settings, DASHBOARD_SECRET_FILE),
         now_ms=clock.now_ms,
+        studies=studies(settings, env, clock.now_ms),
+        routes=route_facts(settings, clock.now_ms),
+        rollouts=rollout_states(settings, env),
+        replays=replays(settings),
     )
+
+
+def _history(
+    settings: Settings, env: Mapping[str, str], ledger: Callable[[], ReadableLedger]
+) -> Callable[[], Ledger]:
+    """What closed days are read from."""
+
+    def reports() -> Ledger:
+        return analytics.open_reports(ledger(), settings.analytics, Path(settings.home), env, "")
+
+    return ledger if settings.analytics.reports == "ledger" else reports
 
 
 def _alerting(
@@ -334,15 +410,36 @@ def _alerting(
         clock=clock,
         workers=settings.server.workers,
         reads_at_once=settings.store.kind == "sqlite",
+        incidents=_incidents(settings, env, clock),
     )
 
 
-def _shipping(settings: Settings, env: Mapping[str, str], clock: Clock) -> analytics.Shipping | None:
-    if not settings.analytics.clickhouse_url:
-        return None
-    feed = store_opening.open_feed(settings, env)
-    shipper = analytics.open_shipper(feed, settings.analytics, Path(settings.home), env)
-    return analytics.Shipping(shipper, clock.now_ms)
+def _incidents(
+    settings: Settings, env: Mapping[str, str], clock: Clock
+) -> Callable[[int, Sequence[Alert]], Sequence[Alert]]:
+    """What looks for incidents nobody was told of; answers about closed days are kept for an hour."""
+
+    def ledger() -> ReadableLedger:
+        return store_opening.open_rolled_up(settings, env)
+
+    def judged() -> Judged:
+        with contextlib.closing(store_opening.open_practice(settings, env)) as practice:
+            return Judged.of(practice)
+
+    reports = _history(settings, env, ledger)
+    totals = RememberedLedger(reports, ledger, clock.now_ms, closed_s=3_600.0)
+    return lambda now_ms, told: new_alerts(totals, ledger(), judged, told, now_ms=now_ms)
+
+
+def _shipping(settings: Settings, env: Mapping[str, str], clock: Clock) -> tuple[analytics.Shipping, ...]:
+    home, chosen, found = Path(settings.home), settings.analytics, []
+    if chosen.clickhouse_url:
+        shipper = analytics.open_shipper(store_opening.open_feed(settings, env), chosen, home, env)
+        found.append(analytics.Shipping(shipper, clock.now_ms, name="clickhouse"))
+    if chosen.otlp_url:
+        shipper = analytics.open_spans(store_opening.open_feed(settings, env), chosen, home, env)
+        found.append(analytics.Shipping(shipper, clock.now_ms, name="otlp"))
+    return tuple(found)
 
 
 def _gauges(background: Background) -> dict[str, float]:

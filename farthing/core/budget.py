@@ -7,7 +7,7 @@ that are made here.
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,10 @@ MEMO_MAX: Final = 16_384
 """Scopes whose budgets are remembered; the memory stays bounded with any number of users."""
 
 _ESCAPES: Final = str.maketrans({"%": "%25", "|": "%7C", ",": "%2C", "=": "%3D"})
+
+
+Key = tuple[str, str, LimitUnit]
+"""(counter, window, unit)."""
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +54,10 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
     needed: int
 
 
+_position = attrgetter("position")
+_said = attrgetter(*SCOPE_DIMENSIONS)
+
+
 class Budgets:
     """The budgets of a policy, indexed: finding those of a call takes the same time with ten or ten thousand.
 
@@ -57,7 +65,8 @@ class Budgets:
     one shared counter, ``user=``. Raises ``PolicyError`` with every problem found.
     """
 
-    def __init__(self, budgets: tuple[Budget, ...]) -> None:
+    def __init__(self, budgets: tuple[Budget, ...], *, memo_max: int = MEMO_MAX) -> None:
+        """``memo_max``: scopes whose budgets are remembered."""
         problems = problems_of(budgets)
         if problems:
             raise PolicyError(problems, source="policy.budgets")
@@ -73,31 +82,37 @@ class Budgets:
         self.single = any(_single_limits(budget) for budget in budgets)
         """Some limit binds single calls: only then need ``violation`` be asked."""
         self._project = _projection(budgets)
+        self._memo_max = memo_max
         self._memo: dict[object, _Bound] = {}
         self._older: dict[object, _Bound] = {}
 
     def holds(self, scope: Scope, *, provider: str, model: str, need: Need, at_ms: int) -> tuple[Hold, ...]:
         """The holds that this call needs, in the policy's order; windows are those of ``at_ms`` and stay fixed."""
         amounts = amounts_of(need)
-        holds = []
-        for rule, counter in self._bound(scope, provider, model).counted:
-            budget = rule.budget
-            for window, limits in rule.frames(at_ms):
-                for unit, limit in limits:
-                    holds.append(
-                        Hold(
-                            counter=counter,
-                            window=window.name,
-                            unit=unit,
-                            limit=limit,
-                            amount=amounts[unit],
-                            budget=budget.name,
-                            resets_at_ms=window.ends_at_ms,
-                            hard=budget.hard,
-                            also=window.also,
-                        )
-                    )
-        return tuple(holds)
+        return tuple(
+            [
+                Hold(
+                    counter=place.counter,
+                    window=place.window,
+                    unit=place.unit,
+                    limit=place.limit,
+                    amount=amounts[place.unit],
+                    budget=place.budget,
+                    resets_at_ms=place.resets_at_ms,
+                    hard=place.hard,
+                    also=place.also,
+                )
+                for place in self.places(scope, provider=provider, model=model, at_ms=at_ms).holds
+            ]
+        )
+
+    def places(self, scope: Scope, *, provider: str, model: str, at_ms: int) -> "Places":
+        """Where a call counts at an instant: what :meth:`holds` holds, without the amounts."""
+        bound = self._bound(scope, provider, model)
+        places = bound.places
+        if places is None or not places.from_ms <= at_ms < places.until_ms:
+            places = bound.places = _places(bound.spots, at_ms)
+        return places
 
     def violation(self, scope: Scope, *, provider: str, model: str, need: Need) -> Violation | None:
         """The first hard limit on single calls that this call alone would cross, if any."""
@@ -112,15 +127,15 @@ class Budgets:
     def hard_usd(self, scope: Scope, *, provider: str, model: str) -> Budget | None:
         """The first hard budget in USD that binds this call: where there is one, an unknown price matters."""
         bound = self._bound(scope, provider, model)
-        everything = (*(budget for budget, _ in bound.single), *(rule.budget for rule, _ in bound.counted))
+        everything = (*(budget for budget, _ in bound.single), *(spot.rule.budget for spot in bound.spots))
         return next((one for one in everything if one.hard and "usd" in units_of(one)), None)
 
     def binding(self, scope: Scope, *, provider: str, model: str) -> tuple[tuple[Budget, str], ...]:
         """The budgets that bind a call, each with its counter; "" for limits that bind single calls only."""
         bound = self._bound(scope, provider, model)
-        counted = {rule.budget.name for rule, _ in bound.counted}
+        counted = {spot.rule.budget.name for spot in bound.spots}
         single = tuple((budget, "") for budget, _ in bound.single if budget.name not in counted)
-        return (*single, *((rule.budget, counter) for rule, counter in bound.counted))
+        return (*single, *((spot.rule.budget, spot.counter) for spot in bound.spots))
 
     def _add(self, rule: "_Rule") -> None:
         """Index by the names matched, then by their values.
@@ -137,28 +152,42 @@ class Budgets:
         found = self._memo.get(key)
         if found is None:
             found = self._older.get(key) or self._find(scope, provider, model)
-            if len(self._memo) >= MEMO_MAX // 2:  # two generations: what is still in use survives the turn
+            if len(self._memo) >= self._memo_max // 2:  # two generations: what is still in use survives the turn
                 self._older, self._memo = self._memo, {}
             self._memo[key] = found
         return found
 
     def _find(self, scope: Scope, provider: str, model: str) -> "_Bound":
         values = call_values(scope, provider, model)
-        rules: list[_Rule] = []
-        for gate in ("", *("tag:" + name for name, _ in scope.tags)):
+        found: list[_Rule] = []
+        for gate in ("", *["tag:" + name for name, _ in scope.tags]):
             for dims, by_value in self._index.get(gate, {}).items():
-                rules += by_value.get(tuple([values.get(dim, "") for dim in dims]), ())
-        rules = sorted((rule for rule in rules if rule.binds(scope, model)), key=attrgetter("position"))
+                found += by_value.get(tuple([values.get(dim, "") for dim in dims]), ())
+        rules = [rule for rule in found if rule.binds(scope, model)]
+        rules.sort(key=_position)
         return _Bound(
-            tuple([(rule, rule.counter(values)) for rule in rules if rule.windows is not None]),
+            tuple([rule.spot(values) for rule in rules if rule.windows is not None]),
             tuple([(rule.budget, rule.single) for rule in rules if rule.single]),
         )
+
+
+class Places(NamedTuple):
+    """The counters of a call, each with its window and its limit, for instants in [from_ms, until_ms)."""
+
+    holds: tuple[Hold, ...]
+    """In the policy's order, of nothing."""
+    keys: tuple[Key, ...]
+    """Of each."""
+    from_ms: int
+    until_ms: int
 
 
 class _Rule:
     """A budget in the index; ``windows`` is None when nothing of it is counted."""
 
-    __slots__ = ("_each", "_fixed", "_frames", "_models", "_valid", "budget", "position", "single", "windows")
+    __slots__ = (
+        "_each", "_fixed", "_frames", "_models", "_spots", "_valid", "budget", "position", "single", "windows",
+    )  # fmt: skip
 
     def __init__(self, position: int, budget: Budget, windows: Windows | None) -> None:
         self.position = position
@@ -170,6 +199,7 @@ class _Rule:
         self.windows = windows if budget.credits or self._fixed or budget.raises else None
         self._models = tuple(value for dim, value in budget.match if _is_pattern(dim, value))
         self._each = splits(budget)
+        self._spots: dict[tuple[str, ...], _Spot] = {}
         self._frames: tuple[Frame, ...] = ()
         self._valid = (0, 0)
         """From when until when a credit's frames stay the same."""
@@ -197,18 +227,90 @@ class _Rule:
             )
         return self._frames
 
-    def counter(self, values: dict[str, str]) -> str:
-        return counter_name(self.budget.name, [(dim, values.get(dim, "")) for dim in self._each])
+    def steady(self, at_ms: int) -> tuple[int, int]:
+        """(from, until): instants in between have the same :meth:`frames` as ``at_ms``."""
+        windows = self.windows
+        assert windows is not None
+        if self._fixed is not None:
+            return windows.steady(at_ms)
+        if not self.budget.credits:
+            return at_ms, at_ms + 1
+        self.frames(at_ms)
+        return self._valid
+
+    def spot(self, values: dict[str, str]) -> "_Spot":
+        """Where this budget counts a call with these dimension values."""
+        key = tuple([values.get(dim, "") for dim in self._each])
+        found = self._spots.get(key)
+        if found is None:
+            if len(self._spots) >= MEMO_MAX:
+                self._spots.clear()
+            found = self._spots[key] = _Spot(self, counter_name(self.budget.name, zip(self._each, key, strict=True)))
+        return found
 
 
 class _Bound:
     """The budgets that bind one combination of dimension values."""
 
-    __slots__ = ("counted", "single")
+    __slots__ = ("places", "single", "spots")
 
-    def __init__(self, counted: tuple[tuple[_Rule, str], ...], single: tuple[tuple[Budget, Limits], ...]) -> None:
-        self.counted = counted
+    def __init__(self, spots: tuple["_Spot", ...], single: tuple[tuple[Budget, Limits], ...]) -> None:
+        self.spots = spots
         self.single = single
+        self.places: Places | None = None
+        """The last that were asked for."""
+
+
+class _Spot:
+    """One counter of a budget."""
+
+    __slots__ = ("_places", "counter", "rule")
+
+    def __init__(self, rule: _Rule, counter: str) -> None:
+        self.rule = rule
+        self.counter = counter
+        self._places = Places((), (), 0, 0)
+
+    def places(self, at_ms: int) -> Places:
+        """Where a call counts on it at an instant."""
+        found = self._places
+        if not found.from_ms <= at_ms < found.until_ms:
+            holds = self._holds(at_ms)
+            keys = tuple([(one.counter, one.window, one.unit) for one in holds])
+            found = self._places = Places(holds, keys, *self.rule.steady(at_ms))
+        return found
+
+    def _holds(self, at_ms: int) -> tuple[Hold, ...]:
+        budget = self.rule.budget
+        return tuple(
+            [
+                Hold(
+                    counter=self.counter,
+                    window=window.name,
+                    unit=unit,
+                    limit=limit,
+                    amount=0,
+                    budget=budget.name,
+                    resets_at_ms=window.ends_at_ms,
+                    hard=budget.hard,
+                    also=window.also,
+                )
+                for window, limits in self.rule.frames(at_ms)
+                for unit, limit in limits
+            ]
+        )
+
+
+def _places(spots: tuple[_Spot, ...], at_ms: int) -> Places:
+    """The places of several counters as one."""
+    holds: tuple[Hold, ...] = ()
+    keys: tuple[Key, ...] = ()
+    from_ms, until_ms = -(2**62), 2**62
+    for spot in spots:
+        found = spot.places(at_ms)
+        holds, keys = holds + found.holds, keys + found.keys
+        from_ms, until_ms = max(from_ms, found.from_ms), min(until_ms, found.until_ms)
+    return Places(holds, keys, from_ms, until_ms)
 
 
 def units_of(budget: Budget) -> tuple[LimitUnit, ...]:
@@ -250,7 +352,18 @@ def spent(holds: Iterable[Hold], *, usd: int | None, input_tokens: int, output_t
 
     An unknown price (None) counts nothing on USD counters; the tokens still count.
     """
-    return tuple([_quantity(hold.unit, usd, input_tokens, output_tokens, hold.amount) for hold in holds])
+    used = used_in(usd=usd, input_tokens=input_tokens, output_tokens=output_tokens)
+    return tuple([used.get(hold.unit, hold.amount) for hold in holds])
+
+
+def used_in(*, usd: int | None, input_tokens: int, output_tokens: int) -> dict[LimitUnit, int]:
+    """What a call really cost in the units that its answer decides; of any other it cost what was held."""
+    return {
+        "usd": usd or 0,
+        "tokens": input_tokens + output_tokens,
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+    }
 
 
 def counter_name(budget: str, values: Iterable[tuple[str, str]] = ()) -> str:
@@ -272,26 +385,12 @@ def parse_counter(counter: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 
 def call_values(scope: Scope, provider: str, model: str) -> dict[str, str]:
     """Every dimension value that budgets can match or split by."""
-    values = {name: getattr(scope, name) for name in SCOPE_DIMENSIONS}
+    values: dict[str, str] = dict(zip(SCOPE_DIMENSIONS, _said(scope), strict=True))
     values["provider"] = provider
     values["model"] = model
     for name, value in scope.tags:
         values["tag:" + name] = value
     return values
-
-
-def _quantity(unit: LimitUnit, usd: int | None, input_tokens: int, output_tokens: int, held: int) -> int:
-    match unit:
-        case "usd":
-            return usd or 0
-        case "tokens":
-            return input_tokens + output_tokens
-        case "input_tokens":
-            return input_tokens
-        case "output_tokens":
-            return output_tokens
-        case _:
-            return held
 
 
 def _unescape(text: str) -> str:

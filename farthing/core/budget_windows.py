@@ -44,6 +44,10 @@ class Windows(Protocol):
 
     def window(self, at_ms: int) -> Window: ...
 
+    def steady(self, at_ms: int) -> tuple[int, int]:
+        """(from, until): instants in between have the same window as ``at_ms``."""
+        ...
+
 
 class Start(msgspec.Struct, frozen=True):
     """Where a calendar's windows begin."""
@@ -70,6 +74,11 @@ class Calendar:
             return last
         self._last = found = self._find(at_ms)
         return found
+
+    def steady(self, at_ms: int) -> tuple[int, int]:
+        """The bounds of the window."""
+        window = self.window(at_ms)
+        return window.starts_at_ms, 2**62 if window.ends_at_ms is None else window.ends_at_ms
 
     def _find(self, at_ms: int) -> Window:
         if self._period in ("total", "session"):
@@ -161,6 +170,11 @@ class Rolling:
             )
             self._index = index
         return self._last
+
+    def steady(self, at_ms: int) -> tuple[int, int]:
+        """The bounds of the newest part."""
+        starts = at_ms // self._part_ms * self._part_ms
+        return starts, starts + self._part_ms
 
     def _name(self, index: int) -> str:
         return f"{self._unit}.{index}"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import msgspec
 
-from farthing.core.assess import Crossing, note_of
+from farthing.core.assess import Crossing, Verdict, note_of
 from farthing.core.budget import Need
 from farthing.core.errors import BudgetExceeded, Deferred, SpendingTooFast, Throttled, UnknownModel
 from farthing.core.types import Bounds, Decision, Denied, Hold, Request, Target
@@ -32,12 +32,7 @@ def apply_thresholds(services: Services, actions: Actions, request: Request, pla
     holds = services.budgets.holds(
         request.scope, provider=target.provider, model=target.model, need=_NOTHING, at_ms=request.received_at_ms
     )
-    fast = actions.too_fast(holds)
-    if fast is not None:
-        raise _too_fast(fast, actions.watch.blocked[fast.counter], request.received_at_ms)
-    verdict = actions.verdict(holds)
-    if verdict.block is not None:
-        raise _blocked(verdict.block)
+    verdict = refuse_blocked(actions, holds, request.received_at_ms)
     if verdict.queue is not None and _deferrable(request):
         raise _deferred(verdict.queue, request.received_at_ms)
     for slow in verdict.throttle:
@@ -47,6 +42,17 @@ def apply_thresholds(services: Services, actions: Actions, request: Request, pla
     if verdict.notes:
         plan = replace(plan, decisions=(*plan.decisions, *verdict.notes))
     return plan if verdict.degrade is None else _degraded(services, request, plan, verdict.degrade)
+
+
+def refuse_blocked(actions: Actions, holds: tuple[Hold, ...], now_ms: int) -> Verdict:
+    """What else the thresholds say. Raises :class:`BudgetExceeded`, :class:`SpendingTooFast`."""
+    fast = actions.too_fast(holds)
+    if fast is not None:
+        raise _too_fast(fast, actions.watch.blocked[fast.counter], now_ms)
+    verdict = actions.verdict(holds)
+    if verdict.block is not None:
+        raise _blocked(verdict.block)
+    return verdict
 
 
 def squeezed(

@@ -1,7 +1,11 @@
 """One upstream try, and what is known of its cost before it has ended."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+import msgspec
+
+from farthing.core.money import Nusd
 from farthing.core.types import (
     Bounds,
     Charge,
@@ -13,9 +17,13 @@ from farthing.core.types import (
     Usage,
     UsagePart,
 )
-from farthing.engine.ceiling import Ceiling, ceiling_lines
+from farthing.engine.ceiling import Ceiling, ceiling_lines, unpriced_amount
+from farthing.engine.levers import unoptimised
+from farthing.engine.record import tokens_of
+from farthing.engine.route_prefix import with_read
 from farthing.engine.services import Services, Upstream
 from farthing.engine.translating import Prepared
+from farthing.ports.prices import Prices
 
 
 @dataclass(slots=True)
@@ -75,3 +83,63 @@ def ceiling_charge(services: Services, attempt: Attempt) -> Charge:
     if amount is None:
         return Charge(state="unpriced", reason="unknown_model", price_ref=services.prices.ref)
     return Charge(total=amount, state="priced", reason="ceiling", price_ref=services.prices.ref)
+
+
+def entry_of(
+    attempt: Attempt,
+    stub: LedgerEntry,
+    usage: Usage,
+    charge: Charge,
+    *,
+    baseline: Nusd | None,
+    decisions: tuple[Decision, ...],
+    status: int,
+    error: str = "",
+    gone: bool = False,
+    fidelity: Literal["exact", "estimated", "unknown"] = "exact",
+) -> LedgerEntry:
+    """The entry of an attempt that has ended."""
+    if usage.source != "reported" and fidelity == "exact":
+        fidelity = "estimated"
+    return msgspec.structs.replace(
+        stub,
+        booked_at_ms=attempt.ended_ms,
+        model=usage.model or attempt.target.model,
+        usage=usage,
+        charge=charge,
+        baseline=baseline,
+        fidelity=fidelity,
+        decisions=decisions,
+        status=status,
+        error=error,
+        client_gone=gone,
+        ttft_ms=attempt.ttft_ms,
+        latency_ms=attempt.ended_ms - attempt.started_ms,
+    )
+
+
+def baseline_of(
+    prices: Prices, attempt: Attempt, usage: Usage, charge: Charge, *, asked: Target, at_ms: int,
+    unread: int = 0,
+) -> Nusd | None:  # fmt: skip
+    """The asked-for model's cost of the same usage; the charge itself unless a fallback changed the model.
+
+    ``unread``: input tokens that it would have read from its prompt cache (see ``route_prefix``).
+    """
+    if unread:
+        plain = unoptimised(with_read(usage, unread), marked=False, elsewhere=attempt.target is not asked)
+        total = prices.charge(plain, asked, at_ms=at_ms).total
+        if total is not None:  # a model without a price for cached input reads it at the plain one
+            return total
+    if attempt.target is asked and not attempt.ask.marked:
+        return charge.total
+    plain = unoptimised(usage, marked=attempt.ask.marked, elsewhere=attempt.target is not asked)
+    return prices.charge(plain, asked, at_ms=at_ms).total
+
+
+def counted(services: Services, usage: Usage, total: Nusd | None) -> tuple[int, int, int]:
+    """(nano-USD, input tokens, output tokens) that budgets count for an answer at this charge."""
+    taken, given = tokens_of(usage)
+    if total is None and services.policy.unpriced.action == "ceiling":
+        total = unpriced_amount(services, input_tokens=taken, output_tokens=given)
+    return total or 0, taken, given

@@ -12,6 +12,7 @@ from farthing.core.caching import AS_USUAL, Controls, Routes, controls_of, refus
 from farthing.core.caching_key import Uncacheable, fields_of, key_of, partition_of
 from farthing.core.errors import NotCached, StoreFailed
 from farthing.core.policy_cache import CacheRoute
+from farthing.core.types import Usage
 from farthing.engine.caching_books import avoided_cost, book_hit, hit_entry
 from farthing.engine.caching_flights import Flights
 from farthing.engine.caching_memo import Known, Memo
@@ -48,7 +49,8 @@ class Caching:
         self._routes = Routes(routes)
         self._owner = owner
         self._shared = shared
-        self._flights = Flights()
+        self.flights = Flights()
+        """Calls of this process that others wait for."""
         self._memo = Memo()
         self._counts: dict[tuple[str, ...], float] = {}
         self._saved: dict[tuple[str, ...], int] = {}
@@ -90,7 +92,7 @@ class Caching:
             self._count(route, f"bypass:{found}")
             call.note("cache", "bypass", found, (("route", route.name),))
             if controls.only_cached:
-                raise _not_cached(found)
+                raise not_cached(found)
             await work(call, reply)
             return
         if looks and await self._at_hand(call, reply, found, controls):
@@ -131,14 +133,14 @@ class Caching:
     async def _known(self, call: Call, reply: Reply, route: CacheRoute, controls: Controls, known: Known) -> bool:
         now_ms = call.services.clock.now_ms()
         answer = self.store.peek(known.key, now_ms=now_ms)
-        if answer is None or not _fresh(answer, route, controls, now_ms):
+        if answer is None or not is_fresh(answer, route, controls, now_ms):
             return False
         return await self._deliver(call, reply, answer, route, action="exact", layer="memory", known=known)
 
     async def _at_hand(self, call: Call, reply: Reply, ask: Ask, controls: Controls) -> bool:
         now_ms = call.services.clock.now_ms()
         answer = self.store.peek(ask.key, now_ms=now_ms)
-        if answer is None or not _fresh(answer, ask.route, controls, now_ms):
+        if answer is None or not is_fresh(answer, ask.route, controls, now_ms):
             return False
         return await self._deliver(call, reply, answer, ask.route, action="exact", layer="memory")
 
@@ -153,7 +155,7 @@ class Caching:
         except StoreFailed as error:
             self._failed(call, ask.route, error)
             return False
-        if answer is None or not _fresh(answer, ask.route, controls, now_ms):
+        if answer is None or not is_fresh(answer, ask.route, controls, now_ms):
             return False
         if land is not None:
             land(answer)
@@ -193,17 +195,17 @@ class Caching:
     # -- one call for many
 
     async def _fly(self, call: Call, reply: Reply, ask: Ask, controls: Controls, work: Work) -> None:
-        flight = self._flights.find(ask.key)
+        flight = self.flights.find(ask.key)
         if flight is not None and not ask.refreshes:
             answer = await flight.answer()
             if not await self._follow(call, reply, ask, controls, answer, layer="flight"):
                 await self._miss(call, reply, ask, controls, work)
             return
-        flight = self._flights.begin(ask.key)
+        flight = self.flights.begin(ask.key)
         try:
             await self._lead(call, reply, ask, controls, work, land=flight.land)
         finally:
-            self._flights.end(ask.key, flight)
+            self.flights.end(ask.key, flight)
 
     async def _lead(self, call: Call, reply: Reply, ask: Ask, controls: Controls, work: Work, *, land: Land) -> None:
         if await self._from_store(call, reply, ask, controls, land=land):
@@ -224,7 +226,7 @@ class Caching:
         self, call: Call, reply: Reply, ask: Ask, controls: Controls, answer: StoredAnswer | None, *, layer: str
     ) -> bool:
         now_ms = call.services.clock.now_ms()
-        if answer is None or not _fresh(answer, ask.route, controls, now_ms):
+        if answer is None or not is_fresh(answer, ask.route, controls, now_ms):
             return False
         if reply.gone:
             call.note("cache", "left", "client_gone", (("route", ask.route.name), ("key", ask.key)))
@@ -246,7 +248,7 @@ class Caching:
                     return None
                 now_ms = clock.now_ms()
                 answer = await self.store.get(ask.key, now_ms=now_ms)  # its last owner may just have kept it
-                if answer is not None and _fresh(answer, ask.route, controls, now_ms):
+                if answer is not None and is_fresh(answer, ask.route, controls, now_ms):
                     return answer
                 if mine or loop.time() >= due:
                     return None
@@ -286,7 +288,7 @@ class Caching:
                 return
         if controls.only_cached:
             self._count(route, "miss:only_if_cached")
-            raise _not_cached("nothing is kept for it")
+            raise not_cached("nothing is kept for it")
         word = b"refresh" if ask.refreshes else b"shadow" if _shadows(outcome) else b"miss"
         self._count(route, word.decode())
         seen = outcome.evidence if outcome is not None else ()
@@ -337,22 +339,13 @@ class Caching:
         if why or body is None or entry is None:
             self._count(route, f"unstored:{why}")
             return None
-        now_ms = entry.booked_at_ms
-        return StoredAnswer(
-            key=ask.key,
-            partition=ask.partition,
-            created_at_ms=now_ms,
-            expires_at_ms=now_ms + route.ttl_ms,
-            route=route.name,
-            tags=route.tags,
-            scope=ask.request.scope,
-            dialect=ask.request.dialect,
-            endpoint=ask.request.view.endpoint,
-            target=ask.target,
-            body=body,
+        return stored_answer(
+            ask,
+            body,
             usage=entry.usage,
             charge=entry.charge.total,
             entry_id=entry.id,
+            at_ms=entry.booked_at_ms,
             latency_ms=entry.latency_ms,
         )
 
@@ -379,7 +372,31 @@ class Caching:
         self._counts[key] = self._counts.get(key, 0) + 1
 
 
-def _fresh(answer: StoredAnswer, route: CacheRoute, controls: Controls, now_ms: int) -> bool:
+def stored_answer(
+    ask: Ask, body: bytes, *, usage: Usage, charge: int | None, entry_id: str, at_ms: int, latency_ms: int
+) -> StoredAnswer:
+    """A provider's answer as it is kept from ``at_ms`` on."""
+    route = ask.route
+    return StoredAnswer(
+        key=ask.key,
+        partition=ask.partition,
+        created_at_ms=at_ms,
+        expires_at_ms=at_ms + route.ttl_ms,
+        route=route.name,
+        tags=route.tags,
+        scope=ask.request.scope,
+        dialect=ask.request.dialect,
+        endpoint=ask.request.view.endpoint,
+        target=ask.target,
+        body=body,
+        usage=usage,
+        charge=charge,
+        entry_id=entry_id,
+        latency_ms=latency_ms,
+    )
+
+
+def is_fresh(answer: StoredAnswer, route: CacheRoute, controls: Controls, now_ms: int) -> bool:
     """Young enough for the route as it is now and for this caller."""
     age_ms = now_ms - answer.created_at_ms
     return age_ms <= route.ttl_ms and (controls.age_ms_max is None or age_ms <= controls.age_ms_max)
@@ -389,7 +406,8 @@ def _shadows(outcome: RecallHit | RecallMiss | None) -> bool:
     return isinstance(outcome, RecallMiss) and outcome.would_serve is not None
 
 
-def _not_cached(why: str) -> NotCached:
+def not_cached(why: str) -> NotCached:
+    """The refusal of a call that only a cache may answer."""
     return NotCached(
         f"The request may only be answered from the cache, and cannot be: {why}.",
         hint="Leave 'only-if-cached' out to ask the provider.",

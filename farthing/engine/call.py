@@ -34,7 +34,7 @@ from farthing.core.types import (
 )
 from farthing.engine.act import SQUEEZES_MAX, cap_note, squeezed
 from farthing.engine.attempt import Attempt as Attempt
-from farthing.engine.attempt import ceiling_charge, stub_of
+from farthing.engine.attempt import baseline_of, ceiling_charge, counted, entry_of, stub_of
 from farthing.engine.ceiling import (
     LONG_BODY,
     Ceiling,
@@ -43,15 +43,14 @@ from farthing.engine.ceiling import (
     ceiling_of,
     tight_bounds,
     tight_bounds_aside,
-    unpriced_amount,
     within_request_limits,
 )
-from farthing.engine.levers import unoptimised
 from farthing.engine.messages import budget_exceeded, error_class, would_refuse
 from farthing.engine.plan import Plan
 from farthing.engine.reading import likely_prompt
 from farthing.engine.record import Ending, Prints, Recorder, tokens_of, with_stated_difference
 from farthing.engine.retrying import pause_before
+from farthing.engine.route_prefix import note_turn
 from farthing.engine.services import Services
 from farthing.engine.translating import prepared
 from farthing.ports.books import Settlement
@@ -87,6 +86,7 @@ class Call:
         """The end of the last try and its pause: a clock that was set back does not make the next one earlier."""
         self._recorder = recorder
         self._sent_body: bytes | None = None
+        self._unread = 0  # input tokens that the asked-for model would have read from its prompt cache besides
 
     @property
     def keeps_text(self) -> bool:
@@ -150,6 +150,8 @@ class Call:
         """Holds the ceiling of the next try. Raises :class:`BudgetExceeded` before anything is spent."""
         services, request = self.services, self.request
         upstream = services.upstreams[target.provider]
+        if self.plan.levers is not None and self.plan.levers.summaries is not None and not self.lever:
+            await self.plan.levers.ahead(self, target)
         ask, body = prepared(self.plan, request, target, upstream)
         if ask.translation is not None or ask.notes:
             ask.note(self.decisions)
@@ -285,6 +287,8 @@ class Call:
         charge = self.services.prices.charge(usage, attempt.target, at_ms=self.request.received_at_ms)
         if charge.computed is not None:
             usage = with_stated_difference(usage, charge)
+        if self.services.routing is not None and self.plan.talk and not self.lever:
+            self._unread = note_turn(self, self.services.routing.prefixes, attempt, usage)
         entry = self._entry(attempt, usage, charge, status=ending.status, error=error, gone=gone)
         self._fact(attempt, status=ending.status, error=error, entry_id=entry.id)
         await self.settle(attempt, (entry,), ending=ending)
@@ -341,32 +345,26 @@ class Call:
         gone: bool = False,
         fidelity: Literal["exact", "estimated", "unknown"] = "exact",
     ) -> LedgerEntry:
-        now_ms = self.end(attempt)
-        if usage.source != "reported" and fidelity == "exact":
-            fidelity = "estimated"
-        return msgspec.structs.replace(
+        self.end(attempt)
+        return entry_of(
+            attempt,
             attempt.stub or stub_of(self.services, self.request, attempt, tuple(self.decisions)),
-            booked_at_ms=now_ms,
-            model=usage.model or attempt.target.model,
-            usage=usage,
-            charge=msgspec.structs.replace(charge, reason=f"lever:{self.lever}") if self.lever else charge,
+            usage,
+            msgspec.structs.replace(charge, reason=f"lever:{self.lever}") if self.lever else charge,
             baseline=Nusd(0) if self.lever else self._baseline(attempt, usage, charge),
-            fidelity=fidelity,
             decisions=tuple(self.decisions),
             status=status,
             error=error,
-            client_gone=gone,
-            ttft_ms=attempt.ttft_ms,
-            latency_ms=now_ms - attempt.started_ms,
+            gone=gone,
+            fidelity=fidelity,
         )
 
     def _baseline(self, attempt: Attempt, usage: Usage, charge: Charge) -> Nusd | None:
         """The asked-for model's cost of the same usage; the charge itself unless a fallback changed the model."""
         asked = self.plan.asked or self.plan.targets[0]
-        if attempt.target is asked and not attempt.ask.marked:
-            return charge.total
-        plain = unoptimised(usage, marked=attempt.ask.marked, elsewhere=attempt.target is not asked)
-        return self.services.prices.charge(plain, asked, at_ms=self.request.received_at_ms).total
+        at_ms = self.request.received_at_ms
+        prices = self.services.prices
+        return baseline_of(prices, attempt, usage, charge, asked=asked, at_ms=at_ms, unread=self._unread)
 
     async def finish(self, ending: Ending) -> None:
         """Ends a request whose attempts are all settled: it was refused, failed, or was free."""
@@ -424,6 +422,12 @@ class Call:
         call.note(lever, act, "lever_cost", ())
         return call
 
+    def aside(self, request: Request, lever: str) -> "Call":
+        """Another request, for a lever's own sake: what it costs is booked to the lever."""
+        call = Call(self.services, self._recorder, request)
+        call.lever = lever
+        return call
+
     async def _store(self, settlement: Settlement) -> None:
         services = self.services
         try:
@@ -440,12 +444,8 @@ class Call:
             return (0,) * len(reservation.holds)
         usd = taken = given = 0
         for entry in entries:
-            used, made = tokens_of(entry.usage)
-            taken, given = taken + used, given + made
-            total = entry.charge.total
-            if total is None and self.services.policy.unpriced.action == "ceiling":
-                total = unpriced_amount(self.services, input_tokens=used, output_tokens=made)
-            usd += total or 0
+            cost, used, made = counted(self.services, entry.usage, entry.charge.total)
+            usd, taken, given = usd + cost, taken + used, given + made
         return spent(reservation.holds, usd=usd, input_tokens=taken, output_tokens=given)
 
     @property
@@ -478,6 +478,8 @@ class Call:
         entry_id: str = "",
         retry_after_ms: int | None = None,
     ) -> None:
+        if entry_id and self.services.routing is not None and self.services.routing.times:
+            self.services.routing.pools.heard(attempt.target.model, attempt.started_ms, self.end(attempt))
         self.facts.append(
             AttemptFact(
                 attempt=attempt.number,

@@ -88,17 +88,21 @@ def _violation(services: Services, request: Request, target: Target, ceiling: Ce
 
 def ceiling_of(services: Services, request: Request, target: Target, bounds: Bounds) -> Ceiling:
     """Amount and holds for these bounds. Raises :class:`Unpriced` when a USD budget cannot judge the call."""
-    at_ms = request.received_at_ms
-    amount = services.prices.ceiling(bounds, target, at_ms=at_ms)
+    amount, need = need_of(services, request, target, bounds)
+    holds = services.budgets.holds(
+        request.scope, provider=target.provider, model=target.model, need=need, at_ms=request.received_at_ms
+    )
+    return Ceiling(amount=amount, input_tokens=need.input_tokens, output_tokens=need.output_tokens, holds=holds)
+
+
+def need_of(services: Services, request: Request, target: Target, bounds: Bounds) -> tuple[Nusd | None, Need]:
+    """(the ceiling, what budgets hold for it). Raises :class:`Unpriced` when a USD budget cannot judge the call."""
+    amount = services.prices.ceiling(bounds, target, at_ms=request.received_at_ms)
     output = bounds.output_tokens * bounds.choices
     usd: int | None = amount
     if amount is None:
         usd = _unpriced_usd(services, request, target, bounds, output)
-    need = _need(services, request, usd, bounds.input_tokens, output)
-    holds = services.budgets.holds(
-        request.scope, provider=target.provider, model=target.model, need=need, at_ms=at_ms
-    )
-    return Ceiling(amount=amount, input_tokens=bounds.input_tokens, output_tokens=output, holds=holds)
+    return amount, _need(services, request, usd, bounds.input_tokens, output)
 
 
 def _need(services: Services, request: Request, usd: int | None, input_tokens: int, output_tokens: int) -> Need:

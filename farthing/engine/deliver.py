@@ -25,7 +25,7 @@ _DROPPED = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"content-encoding", b"set-cookie",
      b"alt-svc", b"trailer", b"upgrade", b"proxy-authenticate"}
 )  # fmt: skip
-_TERMINALS = {
+TERMINALS = {
     "chat": OPENAI_TERMINALS,
     "completions": OPENAI_TERMINALS,
     "responses": RESPONSES_TERMINALS,
@@ -33,6 +33,7 @@ _TERMINALS = {
     "generate": (),  # Gemini's streams just end
     "converse": CONVERSE_TERMINALS,
 }
+"""The last events of a stream, by endpoint."""
 _KEPT_BYTES_MAX = 32 * 1024 * 1024
 _TAIL_WAIT_S = 1.0
 
@@ -164,7 +165,7 @@ class _Stream:
         self._tap = StreamTap(
             meter,
             marks=meter.marks,
-            terminals=_TERMINALS[attempt.ask.request.view.endpoint],
+            terminals=TERMINALS[attempt.ask.request.view.endpoint],
             strip_usage=attempt.ask.strips_usage,
         )
         self._kept: list[bytes] = []

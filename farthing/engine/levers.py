@@ -8,18 +8,23 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import blake2b
-from typing import Final, get_args
+from typing import TYPE_CHECKING, Final, Protocol, get_args
 
 import msgspec
 
 from farthing.core.dimensions import scope_value
+from farthing.core.errors import UnknownModel
 from farthing.core.lever import BYTES_PER_TOKEN, Facts
 from farthing.core.levers.cache_breakpoints import TTL_MS, CacheBreakpoints, Point, points
 from farthing.core.levers.cap_output import CapOutput
+from farthing.core.levers.history_summary import HistorySummary, Wanted, wanted
 from farthing.core.policy_levers import AnyLever, apply, kind_of
 from farthing.core.types import NO_TEXT, Decision, Endpoint, Request, Target, Usage, UsagePart
-from farthing.core.units import INPUT, INPUT_CACHE_READ, INPUT_CACHE_WRITE, INPUT_CACHE_WRITE_1H
+from farthing.core.units import INPUT, INPUT_CACHE_READ, INPUT_CACHE_WRITE, INPUT_CACHE_WRITE_1H, OUTPUT
 from farthing.ports.prices import Prices
+
+if TYPE_CHECKING:
+    from farthing.engine.call import Call
 
 PREFIXES_MAX: Final = 50_000
 """Prefixes that are remembered, each some hundred bytes."""
@@ -60,10 +65,24 @@ class Eased:
     """The policy's own breakpoints are in it: without them nothing would have been cached."""
 
 
+class Summariser(Protocol):
+    """Has summaries written (``farthing.engine.summaries``)."""
+
+    made: dict[str, str]
+
+    async def make(self, call: "Call", lever: HistorySummary, wanted: Wanted) -> None:
+        """Returns once it is in ``made``, or cannot be had."""
+        ...
+
+
 class Levers:
     """The levers of one policy, and the prefixes that were sent lately. One per process."""
 
-    def __init__(self, levers: tuple[AnyLever, ...], prices: Prices) -> None:
+    def __init__(self, levers: tuple[AnyLever, ...], prices: Prices, *, summaries: Summariser | None = None) -> None:
+        """``summaries``: None where nobody can be asked for one, as in a replay."""
+        summarises = any(isinstance(lever, HistorySummary) for lever in levers)
+        self.summaries = summaries if summarises else None
+        self._rates: dict[tuple[Target, str], tuple[int, int]] = {}
         speech = (lever for lever in levers if not isinstance(lever, CacheBreakpoints))
         self._speech = tuple(sorted(speech, key=lambda lever: ORDER.index(type(lever))))
         self._marks = tuple(lever for lever in levers if isinstance(lever, CacheBreakpoints))
@@ -71,6 +90,38 @@ class Levers:
         self._digest = blake2b(msgspec.json.encode(levers), digest_size=4).hexdigest()
         self._facts: dict[tuple[Target, Endpoint, str], Facts] = {}
         self._sent: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+
+    async def ahead(self, call: "Call", target: Target) -> None:
+        """Have what ``ease`` needs for this call: summaries of what is about to go."""
+        request, summaries = call.request, self.summaries
+        if summaries is None or request.body is NO_TEXT:
+            return
+        for lever in self._speech:
+            if isinstance(lever, HistorySummary) and _is_for(lever, request, target):
+                try:
+                    writer = call.services.routes.targets(lever.model, "openai")[0]
+                except UnknownModel:
+                    continue  # nobody serves it: the call goes out unchanged
+                self._rate(target, lever.model, writer, request.received_at_ms)
+                facts = self._facts_of(target, request.view.endpoint, "5m", request.received_at_ms)
+                missing = wanted(lever, call.plan.body, self._with_summaries(facts, target, lever))
+                if missing is not None:
+                    await summaries.make(call, lever, missing)
+
+    def _rate(self, target: Target, model: str, writer: Target, at_ms: int) -> None:
+        """What the writing model's tokens cost beside those of the model that is called."""
+        plain = self._price(target, INPUT, at_ms)
+        read, write = self._price(writer, INPUT, at_ms), self._price(writer, OUTPUT, at_ms)
+        if plain and read is not None and write is not None:
+            self._rates[(target, model)] = (read * 10_000 // plain, write * 10_000 // plain)
+
+    def _with_summaries(self, facts: Facts, target: Target, lever: HistorySummary) -> Facts:
+        rates = self._rates.get((target, lever.model))
+        if rates is None or self.summaries is None:
+            return facts
+        return msgspec.structs.replace(
+            facts, summary_read_bp=rates[0], summary_write_bp=rates[1], summaries=self.summaries.made
+        )
 
     def ease(self, body: bytes, cap: int | None, request: Request, target: Target) -> Eased:
         """The caller's body edited for one target."""
@@ -81,7 +132,10 @@ class Levers:
         for lever in self._speech:
             if not _is_for(lever, request, target):
                 continue
-            edited = apply(lever, eased.body, self._facts_of(target, form, "5m", request.received_at_ms))
+            facts = self._facts_of(target, form, "5m", request.received_at_ms)
+            if isinstance(lever, HistorySummary):
+                facts = self._with_summaries(facts, target, lever)
+            edited = apply(lever, eased.body, facts)
             if edited is eased.body:
                 continue
             if isinstance(lever, CapOutput):

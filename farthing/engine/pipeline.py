@@ -12,6 +12,7 @@ from farthing.engine.messages import refusal
 from farthing.engine.plan import Plan, make_plan
 from farthing.engine.record import Ending, Recorder
 from farthing.engine.services import Services
+from farthing.engine.trials import Trial
 from farthing.ports.reply import Reply
 
 Ask = Callable[[Call, Reply], Awaitable[None]]
@@ -29,9 +30,11 @@ async def handle(services: Services, recorder: Recorder, request: Request, reply
     if task is not None:
         services.background.watch(task, services.policy.limits.timeout_ms)
     try:
+        if services.trials.running is not None:
+            services = _on_trial(call, services.trials.running)
         call.plan = make_plan(services, request)
-        if services.routing is not None and call.plan.classifier:
-            call.plan = await services.routing.serving.classified(call)
+        if services.routing is not None and (call.plan.classifier or call.plan.unembedded):
+            call.plan = await services.routing.serving.informed(call)
         if services.actions is not None and services.actions.before and request.view.endpoint not in FREE_ENDPOINTS:
             call.plan = apply_thresholds(services, services.actions, request, call.plan)
         ask = _ask_of(services, call.plan)
@@ -59,6 +62,15 @@ async def ask_provider(call: Call, reply: Reply) -> None:
     """Calls the plan's targets until one answers, and gives the answer to the caller."""
     attempt, http = await call.obtain()
     await deliver(call, attempt, http, reply)
+
+
+def _on_trial(call: Call, trial: Trial) -> Services:
+    """The services for a call while an experiment runs; its arm is noted first. Raises :class:`NotCached`."""
+    assigned = trial.arm(call.request)
+    if assigned is not None:
+        call.decisions.append(assigned.note())
+        call.services = call.services.trials.enter(call.services, call.request, assigned)
+    return call.services
 
 
 def _ask_of(services: Services, plan: Plan) -> Ask:
@@ -91,17 +103,20 @@ async def _ended_badly(call: Call, error: FarthingError) -> None:
         return
     if isinstance(error, BudgetExceeded):
         call.decisions.append(refusal(error))
+    await call.finish(bad_ending(error, call.elapsed_ms()))
+
+
+def bad_ending(error: FarthingError, latency_ms: int) -> Ending:
+    """How a request ends that got no whole answer."""
     refused = not isinstance(error, ProviderFailed)
     answered = error.status if isinstance(error, ProviderFailed) else None
     status = answered if answered is not None and answered >= 400 else error.http_status
     reason = error.budget if isinstance(error, BudgetExceeded) else ""
-    await call.finish(
-        Ending(
-            outcome="refused" if refused else "failed",
-            status=status,
-            error=f"{error.code}:{reason}" if reason else error.code,
-            latency_ms=call.elapsed_ms(),
-        )
+    return Ending(
+        outcome="refused" if refused else "failed",
+        status=status,
+        error=f"{error.code}:{reason}" if reason else error.code,
+        latency_ms=latency_ms,
     )
 
 

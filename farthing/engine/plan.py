@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from farthing.core.budget import Need
+from farthing.core.errors import UnknownModel
 from farthing.core.policy_routes import CascadeRules
 from farthing.core.types import Decision, Request, Target
 from farthing.engine.services import Services, Upstream
@@ -39,18 +40,26 @@ class Plan:
     """The model that a route falls back to when its choice fails or is not good enough; empty: nothing was routed."""
     classifier: str = ""
     """The small model to ask for the tier before this plan stands; empty: it stands."""
+    unembedded: bool = False
+    """The prompt's vector is needed before this plan stands."""
+    talk: str = ""
+    """The conversation that a routed call is part of; empty: nothing was routed."""
     shadow: "Shadow | None" = None
     """Another model that answers too, aside, to be compared."""
     levers: "Levers | None" = None
     """What edits the body once it is known whom it is for; None: nothing."""
 
 
-def make_plan(services: Services, request: Request, *, said: str | None = None) -> Plan:
+def make_plan(
+    services: Services, request: Request, *, said: str | None = None, vector: bytes | None = None
+) -> Plan:
     """Targets and body for a request, routed where the policy says so. Raises :class:`UnknownModel`.
 
-    ``said`` is what the route's classifier answered, once it was asked.
+    ``said`` is what the route's classifier answered, ``vector`` what the embedder made, once they were asked.
     """
-    routed = None if services.routing is None else services.routing.choose(services, request, said=said)
+    routed = None
+    if services.routing is not None:
+        routed = services.routing.choose(services, request, said=said, vector=vector)
     if routed is None:
         return plan_for(services, request, request.view.model)
     asked = services.routes.targets(routed.asked, request.dialect)[0]
@@ -59,6 +68,8 @@ def make_plan(services: Services, request: Request, *, said: str | None = None) 
     if routed.strong != routed.model:
         rest = services.routes.targets(routed.strong, request.dialect)
         targets = (*targets, *(target for target in rest if target not in targets))
+    if routed.providers:
+        targets = _allowed(targets, routed.providers, request)
     decisions = (routed.decision, *plan.decisions)
     return replace(
         plan,
@@ -67,8 +78,22 @@ def make_plan(services: Services, request: Request, *, said: str | None = None) 
         cascade=routed.cascade,
         strong=routed.strong,
         classifier=routed.classifier,
+        unembedded=routed.unembedded,
         shadow=routed.shadow,
+        talk=routed.talk,
     )
+
+
+def _allowed(targets: tuple[Target, ...], providers: tuple[str, ...], request: Request) -> tuple[Target, ...]:
+    """The targets of allowed providers, fallbacks included. Raises :class:`UnknownModel` when none is left."""
+    found = tuple(target for target in targets if target.provider in providers)
+    if not found:
+        raise UnknownModel(
+            f"No allowed provider serves '{request.view.model[:200]}': its route allows {', '.join(providers)}.",
+            hint="Name a model of theirs in the route's tiers, or add the provider to the route's providers.",
+            param="model",
+        )
+    return found
 
 
 def plan_for(

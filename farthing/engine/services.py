@@ -11,6 +11,7 @@ from farthing.core.routing import Routes
 from farthing.core.types import ProviderDialect
 from farthing.engine.actions import Actions
 from farthing.engine.background import Background
+from farthing.engine.trials import Trials
 from farthing.engine.watch import Watch
 from farthing.ports.books import Books
 from farthing.ports.clock import Clock
@@ -67,6 +68,8 @@ class Services:
     """Answers from caches; None: the policy caches nothing."""
     levers: "Levers | None" = None
     """Edit what leaves; None: the policy has none."""
+    trials: Trials = field(default_factory=Trials)
+    """The experiment that runs, if one does."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     acts: Iterator[int] = field(default_factory=lambda: count(1))
     """Numbers this process's acts on the books, for replay."""

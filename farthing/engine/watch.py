@@ -185,7 +185,7 @@ class Watch:
                 self.levels.update(tallies, balances, self._clock.now_ms())
             for tally in tallies:
                 for alert, lapses_at_ms, tag in self._due(tally, now_ms):
-                    if await asyncio.to_thread(self._claim, alert, lapses_at_ms):
+                    if await asyncio.to_thread(claim, self._log, self._sinks_for, alert, lapses_at_ms):
                         self.raised += 1
                     if tag is not None:
                         tally.fired.add(tag)
@@ -200,10 +200,6 @@ class Watch:
             for tally in tallies:
                 self.levels.touch(tally.hold)
             raise
-
-    def _claim(self, alert: Alert, lapses_at_ms: int | None) -> bool:
-        muted = is_muted(alert, self._log.mutes(now_ms=alert.at_ms))
-        return self._log.claim(alert, () if muted else self._sinks_for(alert), lapses_at_ms=lapses_at_ms)
 
     def _forget_blocks(self, now_ms: int) -> None:
         for counter in [counter for counter, until in self.blocked.items() if until <= now_ms]:
@@ -299,6 +295,14 @@ class Watch:
             usual_per_minute=speed.usual(now_ms) if speed else None,
             top=_top(tally, recent=again),
         )
+
+
+def claim(
+    log: AlertLog, sinks_for: Callable[[Alert], Sequence[tuple[str, int]]], alert: Alert, lapses_at_ms: int | None
+) -> bool:
+    """Puts an alert on record, with its deliveries unless it is muted; True for whoever was first. Blocks."""
+    muted = is_muted(alert, log.mutes(now_ms=alert.at_ms))
+    return log.claim(alert, () if muted else sinks_for(alert), lapses_at_ms=lapses_at_ms)
 
 
 def _top(tally: Tally, *, recent: bool) -> tuple[Contributor, ...]:

@@ -1,15 +1,17 @@
 """Sums of replays, kept apart by how sure they are, and what differs between two of them."""
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Final, get_args
 
 import msgspec
 
-from farthing.core.types import LedgerEntry
+from farthing.core.types import Exchange, LedgerEntry
 from farthing.core.units import INPUT_UNITS
-from farthing.lab.estimate import Estimator, Interval
-from farthing.lab.replay import Fidelity, Outcome
+from farthing.lab.estimate import Booked, Estimator, Interval
+from farthing.lab.replay_log import answering
+from farthing.lab.replay_outcome import Fidelity, Outcome
 
 CHANGED_MAX: Final = 20
 FIDELITIES: Final[tuple[Fidelity, ...]] = get_args(Fidelity)
@@ -75,6 +77,15 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
     fidelity: Fidelity
 
 
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a tally stands."""
+
+    bill: Bill
+    changed: tuple[Changed, ...]
+    booked: Booked | None = None
+    """What the estimator has booked."""
+
+
 class Tally:
     """A sink for replays."""
 
@@ -84,28 +95,66 @@ class Tally:
         self._changed: list[tuple[int, str, Changed]] = []
 
     def __call__(self, outcome: Outcome) -> None:
-        bill, logged = self.bill, outcome.logged
-        bill.requests += 1
+        source = outcome.logged.source
+        if not outcome.entries:
+            self.unanswered(source, outcome.outcome, outcome.error, outcome.latency_ms, fidelity=outcome.fidelity)
+            return
         amount = outcome.amount
-        part = bill.parts[outcome.fidelity]
-        part.requests += 1
-        if amount is None:
-            part.unpriced += 1
+        self._add(source, outcome.fidelity, amount)
+        if outcome.outcome == "answered":
+            hit = any(one.stage == "cache" and one.action == "hit" for one in outcome.decisions)
+            self._answered(outcome.latency_ms, hit)
+            moved = outcome.guesses.get(outcome.entries[-1].attempt, "")
+            self.bill.rerouted += bool(moved and outcome.logged.model and moved != outcome.logged.model)
         else:
-            part.nusd += amount
-        self._count(outcome)
-        served = ""
+            self._failed(outcome.outcome, outcome.error)
+        by_model = self.bill.by_model
         for entry in outcome.entries:
-            served = entry.model
-            bill.by_model[entry.model] = bill.by_model.get(entry.model, 0) + (entry.charge.total or 0)
+            by_model[entry.model] = by_model.get(entry.model, 0) + (entry.charge.total or 0)
             if outcome.guesses:
                 self._estimated(outcome, entry)
-        if amount is not None and logged.amount is not None and amount != logged.amount:
-            self._remember(outcome, amount, logged.amount, served)
+        if amount is not None and amount != source.amount and source.amount is not None:
+            self._remember(source, amount, outcome.entries[-1].model, outcome.outcome, outcome.fidelity)
+
+    def answered(
+        self, source: Exchange, model: str, total: int | None, fidelity: Fidelity, latency_ms: int, cached: bool
+    ) -> None:
+        """A call with one entry of this model at this charge; ``cached``: a cache answered it."""
+        self._add(source, fidelity, total)
+        self._answered(latency_ms, cached)
+        by_model = self.bill.by_model
+        by_model[model] = by_model.get(model, 0) + (total or 0)
+        if total is not None and total != source.amount and source.amount is not None:
+            self._remember(source, total, model, "answered", fidelity)
+
+    def unanswered(
+        self, source: Exchange, outcome: str, error: str, latency_ms: int, *, fidelity: Fidelity = "exact"
+    ) -> None:
+        """A call without an entry."""
+        self._add(source, fidelity, 0)
+        if outcome == "answered":  # nobody bills for it
+            self._answered(latency_ms, False)
+        else:
+            self._failed(outcome, error)
+        if source.amount:
+            self._remember(source, 0, "", outcome, fidelity)
 
     def changed(self) -> list[Changed]:
         """The requests that changed most, the largest change first."""
         return [one for _, _, one in sorted(self._changed, reverse=True)]
+
+    def told(self) -> Told:
+        """Where it stands, for :meth:`restore`."""
+        booked = self._estimator.state() if self._estimator is not None else None
+        return Told(bill=self.bill, changed=tuple(one for _, _, one in self._changed), booked=booked)
+
+    def restore(self, told: Told) -> None:
+        """Goes on from there; for a tally that has been told nothing."""
+        self.bill = told.bill
+        self._changed = [(abs(one.after_nusd - one.before_nusd), one.request_id, one) for one in told.changed]
+        heapq.heapify(self._changed)
+        if self._estimator is not None and told.booked is not None:
+            self._estimator.restore(told.booked)
 
     def finish(self) -> Bill:
         """The bill with its interval."""
@@ -113,20 +162,29 @@ class Tally:
             self.bill.interval = self._estimator.interval()
         return self.bill
 
-    def _count(self, outcome: Outcome) -> None:
-        bill, logged = self.bill, outcome.logged
-        if outcome.outcome == "answered":
-            bill.answered += 1
-            bill.latencies[_bucket(outcome.latency_ms)] += 1
-            bill.cached += any(one.stage == "cache" and one.action == "hit" for one in outcome.decisions)
-            moved = outcome.guesses.get(outcome.entries[-1].attempt, "") if outcome.entries else ""
-            bill.rerouted += bool(moved and logged.model and moved != logged.model)
-        elif outcome.outcome == "refused":
-            bill.refused += 1
-            reason = outcome.error.partition(":")[0]
-            bill.refusals[reason] = bill.refusals.get(reason, 0) + 1
+    def _add(self, source: Exchange, fidelity: Fidelity, amount: int | None) -> None:
+        self.bill.requests += 1
+        part = self.bill.parts[fidelity]
+        part.requests += 1
+        if amount is None:
+            part.unpriced += 1
         else:
+            part.nusd += amount
+
+    def _answered(self, latency_ms: int, cached: bool) -> None:
+        bill = self.bill
+        bill.answered += 1
+        bill.latencies[bisect_left(_LATENCY_EDGES_MS, latency_ms)] += 1
+        bill.cached += cached
+
+    def _failed(self, outcome: str, error: str) -> None:
+        bill = self.bill
+        if outcome != "refused":
             bill.failed += 1
+            return
+        bill.refused += 1
+        reason = error.partition(":")[0]
+        bill.refusals[reason] = bill.refusals.get(reason, 0) + 1
 
     def _estimated(self, outcome: Outcome, entry: LedgerEntry) -> None:
         model = outcome.guesses.get(entry.attempt)
@@ -136,20 +194,21 @@ class Tally:
         given = entry.charge.total - taken
         self._estimator.booked(outcome.logged, model, entry.usage, taken, given)
 
-    def _remember(self, outcome: Outcome, amount: int, before: int, served: str) -> None:
+    def _remember(self, source: Exchange, amount: int, served: str, outcome: str, fidelity: Fidelity) -> None:
+        before = source.amount or 0
         change = abs(amount - before)
         if len(self._changed) >= CHANGED_MAX and change <= self._changed[0][0]:
             return
-        logged = outcome.logged
+        was = answering(source)
         one = Changed(
-            request_id=logged.request.id,
+            request_id=source.request_id,
             before_nusd=before,
             after_nusd=amount,
-            before=f"{logged.model or '-'} {logged.outcome}",
-            after=f"{served or '-'} {outcome.outcome}",
-            fidelity=outcome.fidelity,
+            before=f"{was.model if was is not None else '-'} {source.outcome}",
+            after=f"{served or '-'} {outcome}",
+            fidelity=fidelity,
         )
-        heapq.heappush(self._changed, (change, logged.request.id, one))
+        heapq.heappush(self._changed, (change, source.request_id, one))
         if len(self._changed) > CHANGED_MAX:
             heapq.heappop(self._changed)
 
@@ -163,17 +222,6 @@ def saved(before: Bill, after: Bill) -> Mapping[Fidelity, int]:
     for name in FIDELITIES:
         exactly[name] += before.parts[name].nusd
     return exactly
-
-
-def _bucket(latency_ms: int) -> int:
-    low, high = 0, len(_LATENCY_EDGES_MS)
-    while low < high:
-        middle = (low + high) // 2
-        if _LATENCY_EDGES_MS[middle] < latency_ms:
-            low = middle + 1
-        else:
-            high = middle
-    return low
 
 
 def merged(bills: Sequence[Bill]) -> Bill:

@@ -8,7 +8,8 @@ with a wide error stands in, and the estimate says so.
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -108,6 +109,13 @@ class Moved(msgspec.Struct, kw_only=True):
     own_input: float = 0.0
 
 
+class Booked(msgspec.Struct, frozen=True, kw_only=True):
+    """What an estimator has booked so far."""
+
+    moved: tuple[tuple[Kind, Kind, int | None, Moved], ...]
+    spreads: dict[int, float]
+
+
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
     """Nano-USD to add to an estimated total: its 95 % prediction interval is [total − half, total + half]."""
 
@@ -201,12 +209,22 @@ class Estimator:
         """The variance that one more answer adds: equal questions may well have equal answers, so theirs adds up."""
         if not digest:
             return spread * spread
-        key = hash((digest, model))
+        key = int.from_bytes(blake2b(f"{digest} {model}".encode("utf-8", "replace"), digest_size=7).digest())
         before = self._spreads.get(key, 0.0)
         if len(self._spreads) >= ASKED_MAX:
             self._spreads.clear()
         self._spreads[key] = before + spread
         return spread * (2 * before + spread)
+
+    def state(self) -> Booked:
+        """What it has booked, for :meth:`restore`."""
+        moved = tuple([(*pair, sums) for pair, sums in self._moved.items()])
+        return Booked(moved=moved, spreads=self._spreads)
+
+    def restore(self, booked: Booked) -> None:
+        """Goes on from there; for one that has booked nothing. What was learned is learned again from the log."""
+        self._moved = {(source, wanted, cap): sums for source, wanted, cap, sums in booked.moved}
+        self._spreads = booked.spreads
 
     def interval(self) -> Interval:
         """The prediction interval of the sum of everything booked, over all pairs of models.
@@ -295,6 +313,32 @@ class Estimator:
         if a is None or not a.known() or not a.taken or not a.per_byte:
             return 1.0, 0.10
         return b.per_byte / a.per_byte, math.hypot(error, math.sqrt(a.input_variance * a.count) / a.taken)
+
+
+class Late(Estimator):
+    """An estimator that learns from a log when it is first asked, and not at all when it never is."""
+
+    def __init__(self, log: Callable[[], Iterable[Exchange]]) -> None:
+        super().__init__()
+        self._log: Callable[[], Iterable[Exchange]] | None = log
+
+    def usage(self, logged: Logged, target: Target) -> Usage:
+        self._learn()
+        return super().usage(logged, target)
+
+    def booked(self, logged: Logged, model: str, usage: Usage, input_nusd: int, output_nusd: int) -> None:
+        self._learn()  # a replay that goes on books what was estimated before
+        super().booked(logged, model, usage, input_nusd, output_nusd)
+
+    def restore(self, booked: Booked) -> None:
+        if booked.moved:
+            self._learn()
+        super().restore(booked)
+
+    def _learn(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            self.learn(log())
 
 
 def _sums(usage: Usage) -> tuple[int, int]:

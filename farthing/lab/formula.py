@@ -1,8 +1,8 @@
 """A small exact calculator: arithmetic formulas over named numbers, evaluated with fractions and shown with them.
 
 Formulas are data (in scenario files and in the catalogue of relations), so what is computed is what is printed. They
-know ``+ - * / **``, brackets, ``min max mean ceil exp ln`` and names; nothing else, so that a formula from a file can
-do no harm.
+know ``+ - * / **``, brackets, ``min max mean ceil sqrt exp ln`` and names; nothing else, so that a formula from a
+file can do no harm.
 """
 
 import ast
@@ -84,11 +84,18 @@ def _exp(value: Fraction) -> Fraction:
     return Fraction(math.exp(value))
 
 
+def _sqrt(value: Fraction) -> Fraction:
+    if value < 0:
+        raise FormulaError(f"sqrt of {plain(value)} does not exist")
+    return Fraction(math.sqrt(value))
+
+
 _FUNCTIONS: Final[Mapping[str, Callable[..., Fraction]]] = {
     "min": lambda *values: min(values),
     "max": lambda *values: max(values),
     "mean": _mean,
     "ceil": lambda value: Fraction(math.ceil(value)),
+    "sqrt": _sqrt,
     "exp": _exp,
     "ln": _ln,
 }

@@ -5,57 +5,40 @@ provider that answers as logged. Replaying traffic under the policy that served 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import gc
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from typing import Literal
+from typing import Any, Final, cast
 
 import msgspec
 
 from farthing.core.errors import FarthingError
 from farthing.core.types import AttemptFact, Decision, Exchange, LedgerEntry, Request
 from farthing.engine.background import Background
-from farthing.engine.caching_books import CACHE_HIT
 from farthing.engine.pipeline import handle
-from farthing.engine.record import Ending, Prints
+from farthing.engine.record import Ending, Prints, Recorder
 from farthing.engine.services import Services
-from farthing.lab.replay_log import REORDER_MS, Logged, in_order, logged, starts
+from farthing.lab.replay_books import ReplayBooks
+from farthing.lab.replay_keep import Keep, Keeping, Restored
+from farthing.lab.replay_kernel import Kernel, unfit
+from farthing.lab.replay_log import REORDER_MS, InOrder, Logged, logged
+from farthing.lab.replay_outcome import Outcome, Sink, fidelity_of
+from farthing.lab.replay_plain import Ends
 from farthing.lab.replay_provider import Estimate, Flight, Provider
+from farthing.lab.replay_state import Stand
 from farthing.lab.replay_time import Arrival, VirtualLoop
 from farthing.ports.books import Books
 from farthing.ports.clock import Clock
 from farthing.ports.reply import Headers
 
-Fidelity = Literal["exact", "repriced", "estimated", "unknown"]
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How one request ended in a replay."""
-
-    logged: Logged
-    entries: tuple[LedgerEntry, ...]
-    decisions: tuple[Decision, ...]
-    outcome: str
-    status: int
-    error: str
-    latency_ms: int
-    fidelity: Fidelity
-    guesses: dict[int, str]
-    """Tries whose consumption was estimated, with the model that was asked."""
-
-    @property
-    def amount(self) -> int | None:
-        """Nano-USD; None when any entry is unpriced."""
-        totals = [entry.charge.total for entry in self.entries]
-        known = [total for total in totals if total is not None]
-        return sum(known) if len(known) == len(totals) else None
-
-
-Sink = Callable[[Outcome], None]
 MakeServices = Callable[[VirtualLoop, Provider, "Log"], Services]
 """Builds the pipeline's services around the replay's own clock, provider and telemetry."""
 
 
+COLLECT_AFTER: Final = 50_000
+"""New objects between two looks for garbage."""
 _NO_PRINTS: Prints = ("", (), ())
 
 
@@ -78,7 +61,11 @@ class Log:
                 status=exchange.status,
                 error=exchange.error,
                 latency_ms=exchange.latency_ms,
-                fidelity=_fidelity(flight, entries),
+                fidelity=(
+                    "unknown"
+                    if flight.unread
+                    else fidelity_of(flight.logged.source, entries, estimated=flight.estimated)
+                ),
                 guesses=flight.guesses,
             )
         )
@@ -186,6 +173,16 @@ class NoReply:
             await self._loop.until(self._loop.at(self._gone_at_ms))
 
 
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay did."""
+
+    requests: int
+    plain: int
+    """Of them, those that went the short way."""
+    why: str
+    """Why none could; empty: those of a plain course did."""
+
+
 def replay(
     exchanges: Iterable[Exchange],
     make: MakeServices,
@@ -195,21 +192,45 @@ def replay(
     entries_of: Callable[[str], Iterable[LedgerEntry]] | None = None,
     progress: Callable[[int], None] | None = None,
     longest_ms: int = REORDER_MS,
-) -> int:
-    """Serves logged requests again, in order of arrival; the number served. ``sink`` has every outcome.
+    pipeline_only: bool = False,
+    keep: Keep | None = None,
+) -> Replayed:
+    """Serves logged requests again, in order of arrival. ``sink`` has every outcome (see ``Sums``).
 
     ``entries_of`` gives a request's ledger entries; with them, usage keeps the provider's own words. ``longest_ms``:
-    no logged call took longer. Memory holds the requests in flight, those that began within so long, and what the
-    policy itself remembers: never the log.
+    no logged call took longer. ``pipeline_only``: no call goes the short way, which decides alike. ``keep``: where it
+    is told from time to time how it stands; with a stand to go on from, ``exchanges`` begin after its last. Memory
+    holds the requests in flight, those that began within so long, and what the policy remembers: never the log.
     """
-    ordered = iter(in_order(exchanges, longest_ms))
+    order = InOrder(exchanges, longest_ms)
+    stand = keep.stand if keep is not None else None
+    if stand is not None:
+        order.put_back(stand.waiting, read=stand.read, last=stand.last)
+    ordered = iter(order)
     first = next(ordered, None)
-    if first is None:
-        return 0
-    loop = VirtualLoop(min(starts(first)[0], first.received_at_ms))
-    run = _Run(loop, make, sink, estimate, entries_of, progress)
-    loop.serve(run.arrivals(chain((first,), ordered)))
-    return run.count
+    if first is None and stand is None:
+        return Replayed(requests=0, plain=0, why="")
+    start_ms = stand.start_ms if stand is not None else 0
+    if stand is None and first is not None:
+        start_ms = min(first[0][0], first[1].received_at_ms)
+    loop = VirtualLoop(start_ms)
+    run = _Run(loop, make, sink, estimate, entries_of, progress, pipeline_only=pipeline_only)
+    if keep is not None:
+        run.keep(keep, order)
+    with _fewer_collections():
+        loop.serve(run.arrivals(ordered if first is None else chain((first,), ordered)))
+    return run.done()
+
+
+@contextmanager
+def _fewer_collections() -> Iterator[None]:
+    """Records of calls hold no cycles: looking for some after every few hundred would cost a tenth of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class _Run:
@@ -221,6 +242,8 @@ class _Run:
         estimate: Estimate,
         entries_of: Callable[[str], Iterable[LedgerEntry]] | None,
         progress: Callable[[int], None] | None,
+        *,
+        pipeline_only: bool,
     ) -> None:
         self._loop = loop
         self._provider = Provider(loop, estimate)
@@ -230,44 +253,72 @@ class _Run:
         self._recorder = Brief()
         self._entries_of = entries_of
         self._progress = progress
-        self.count = 0
+        self._sink = sink
+        self._why = "it was asked for" if pipeline_only else unfit(self._services)
+        self._kernel: Kernel | None = None
+        if not self._why:
+            ends = Ends(self._services, cast("Recorder", self._recorder), sink)
+            self._kernel = Kernel(loop, self._services, self._provider, ends)
+        self._count = 0
+        self._keeping: Keeping | None = None
+        self._stand: Stand | None = None
 
-    def arrivals(self, exchanges: Iterable[Exchange]) -> Iterator[Arrival]:
+    def keep(self, keep: Keep, order: InOrder) -> None:
+        """Tells how it stands from time to time, where it can; begins where it stood."""
+        sink, kernel = self._sink, self._kernel
+        if kernel is None or self._entries_of is not None or not isinstance(sink, Restored):
+            if keep.stand is not None:
+                raise ValueError("this replay cannot go on from where another one stood")
+            return
+        self._keeping = Keeping(
+            keep,
+            loop=self._loop,
+            order=order,
+            books=cast("ReplayBooks", self._services.books),
+            provider=self._provider,
+            kernel=kernel,
+            sink=sink,
+        )
+        self._stand = keep.stand
+
+    def arrivals(self, ordered: Iterable[tuple[tuple[int, int], Exchange]]) -> Iterator[Arrival]:
         """The log as the loop takes it in."""
-        loop, entries_of = self._loop, self._entries_of
-        for exchange in exchanges:
-            one = logged(exchange, entries_of(exchange.request_id) if entries_of is not None else ())
-            self.count += 1
-            if self._progress is not None and self.count % 1_000 == 0:
-                self._progress(self.count)
-            yield loop.at(*one.starts), partial(self._one, one)
+        loop, keeping = self._loop, self._keeping
+        if keeping is not None and self._stand is not None:
+            self._count = self._stand.begun
+            keeping.go_on(self._stand)
+        for starts, exchange in ordered:
+            if keeping is not None:
+                keeping.tell(exchange, self._count)
+            self._count += 1
+            if self._count % 100 == 0:
+                if self._progress is not None and self._count % 1_000 == 0:
+                    self._progress(self._count)
+                if keeping is not None:
+                    keeping.look(self._count)
+            yield loop.at(*starts), partial(self._begin, exchange)
+
+    def done(self) -> Replayed:
+        """What has been done."""
+        plain = self._kernel.served if self._kernel is not None else 0
+        return Replayed(requests=self._count, plain=plain, why=self._why)
+
+    def _begin(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+        one = None
+        if self._entries_of is not None:
+            one = logged(exchange, self._entries_of(exchange.request_id))
+        if self._kernel is not None and self._kernel.begin(exchange, one):
+            return None
+        return self._one(one or logged(exchange))
 
     async def _one(self, one: Logged) -> None:
         flights = self._provider.flights
+        recorder = cast("Recorder", self._recorder)
         flights[one.request.id] = Flight(logged=one)
         try:
-            await handle(self._services, self._recorder, one.request, NoReply(self._loop, one))  # type: ignore[arg-type]
+            await handle(self._services, recorder, one.request, NoReply(self._loop, one))
         except (FarthingError, asyncio.CancelledError):
             pass  # the sink has the outcome; a defect of the pipeline ends the replay
         finally:
             del flights[one.request.id]
             self._provider.remember(one)
-
-
-def _fidelity(flight: Flight, entries: tuple[LedgerEntry, ...]) -> Fidelity:
-    if flight.estimated:
-        return "estimated"
-    found: Fidelity = "exact"
-    total = 0
-    for entry in entries:
-        if entry.charge.reason == CACHE_HIT:
-            continue  # it costs nothing, for sure; what it saved may be estimated
-        if entry.fidelity == "unknown":
-            found = "unknown"
-        elif entry.fidelity == "estimated":
-            return "estimated"
-        total += entry.charge.total or 0
-    logged = flight.logged.amount
-    if found == "exact" and flight.logged.attempts and entries and entries[-1].attempt and total != (logged or 0):
-        return "repriced"
-    return found

@@ -6,14 +6,21 @@ of every store: a differential test compares them with the reference.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
+import msgspec
+
+from farthing.core.budget import Key
 from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
 from farthing.engine.levels import Tally
 from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.books import Balance, Settlement
 
-_Key = tuple[str, str, str]
+FORGET_MS: Final = 7_200_000
+"""How long after its window a counter is kept: longer than any call takes."""
+CROWDED: Final = 200_000
+"""Counters from which on those of windows that have ended are looked for."""
 
 
 class ReplayBooks:
@@ -23,10 +30,12 @@ class ReplayBooks:
         """With a loop and a provider, a request's acts happen when the log says that they did."""
         self._loop = loop
         self._provider = provider
-        self._used: dict[_Key, int] = {}
+        self._used: dict[Key, int] = {}
         """Posted and held, by counter, window and unit."""
-        self._posted: dict[_Key, int] = {}
         self._open: dict[str, Reservation] = {}
+        self._ends: dict[str, int] = {}
+        """When windows end, by name; the latest of those that share one."""
+        self._crowded = CROWDED
 
     async def reserve(
         self, reservation: Reservation, *, now_ms: int, stub: LedgerEntry | None = None
@@ -35,36 +44,71 @@ class ReplayBooks:
             when = self._provider.turn(reservation.request_id)
             if when > self._loop.time():
                 await self._loop.until(when)
-        used = self._used
-        taken: list[tuple[_Key, int]] = []
-        over: list[Denied] = []
-        for hold in reservation.holds:
-            key = (hold.counter, hold.window, hold.unit)
-            left = hold.limit - used.get(key, 0)
-            for window in hold.also:
-                left -= used.get((hold.counter, window, hold.unit), 0)
-            if hold.amount > left:
-                denied = Denied(id=reservation.id, hold=hold, left=max(0, left))
-                if hold.hard:
-                    for back, amount in taken:
-                        used[back] -= amount
-                    return denied
-                over.append(denied)
-            used[key] = used.get(key, 0) + hold.amount
-            taken.append((key, hold.amount))
+        holds = reservation.holds
+        keys: list[Key] = [(hold.counter, hold.window, hold.unit) for hold in holds]
+        denied, over = self.take(reservation.id, holds, keys, [hold.amount for hold in holds])
+        if denied is not None:
+            return denied
         self._open[reservation.id] = reservation
-        return Held(id=reservation.id, over=tuple(over)) if over else Held(id=reservation.id)
+        return Held(id=reservation.id, over=over) if over else Held(id=reservation.id)
+
+    def take(
+        self, id: str, holds: Sequence[Hold], keys: Sequence[Key], amounts: Sequence[int]
+    ) -> tuple[Denied | None, tuple[Denied, ...]]:
+        """Holds ``amounts`` on the counters ``keys`` of ``holds``, all or none: (why none, soft limits passed)."""
+        used = self._used
+        taken = 0
+        over: tuple[Denied, ...] = ()
+        for hold, key, amount in zip(holds, keys, amounts, strict=True):
+            before = used.get(key)
+            if before is None:
+                before = 0
+                self._met(key, hold)
+            left = hold.limit - before
+            if hold.also:
+                for window in hold.also:
+                    left -= used.get((key[0], window, key[2]), 0)
+            if amount > left:
+                asked = hold if hold.amount == amount else msgspec.structs.replace(hold, amount=amount)
+                denied = Denied(id=id, hold=asked, left=max(0, left))
+                if hold.hard:
+                    for back in range(taken):
+                        used[keys[back]] -= amounts[back]
+                    return denied, ()
+                over = (*over, denied)
+            used[key] = before + amount
+            taken += 1  # noqa: SIM113  # enumerate would cost each call a tuple
+        return None, over
+
+    def _met(self, key: Key, hold: Hold) -> None:
+        """A counter's first call in a window. Now and then, counters are forgotten whose windows ended long ago."""
+        ends_ms = 2**62 if hold.resets_at_ms is None else hold.resets_at_ms
+        self._ends[key[1]] = max(ends_ms, self._ends.get(key[1], 0))
+        if len(self._used) < self._crowded or self._loop is None:
+            return
+        over_ms = self._loop.now_ms() - FORGET_MS
+        gone = {window for window, at_ms in self._ends.items() if at_ms < over_ms}
+        for one in [one for one in self._used if one[1] in gone]:
+            del self._used[one]
+        for window in gone:
+            del self._ends[window]
+        self._crowded = max(CROWDED, 2 * len(self._used))
+
+    def give(self, keys: Sequence[Key], held: Sequence[int], amounts: Sequence[int]) -> None:
+        """Books ``amounts`` where ``held`` was held."""
+        used = self._used
+        for key, before, after in zip(keys, held, amounts, strict=True):
+            used[key] = used.get(key, 0) + after - before
 
     async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
         reservation = settlement.reservation
         if reservation is None:
             return
-        held = self._open.pop(reservation.id, None) is not None
-        amounts = settlement.amounts or (0,) * len(reservation.holds)
-        for hold, amount in zip(reservation.holds, amounts, strict=True):
-            key = (hold.counter, hold.window, hold.unit)
-            self._used[key] = self._used.get(key, 0) + amount - (hold.amount if held else 0)
-            self._posted[key] = self._posted.get(key, 0) + amount
+        open_ = self._open.pop(reservation.id, None) is not None
+        holds = reservation.holds
+        keys: list[Key] = [(hold.counter, hold.window, hold.unit) for hold in holds]
+        held = [hold.amount for hold in holds] if open_ else [0] * len(holds)
+        self.give(keys, held, settlement.amounts or [0] * len(holds))
         if self._loop is not None and self._provider is not None:
             self._provider.turn(reservation.request_id)
             when = self._provider.rest(reservation.request_id)
@@ -73,12 +117,17 @@ class ReplayBooks:
 
     def balances(self, counters: Sequence[tuple[str, str]]) -> tuple[Balance, ...]:
         wanted = set(counters)
+        held: dict[Key, int] = {}
+        for reservation in self._open.values():
+            for hold in reservation.holds:
+                key: Key = (hold.counter, hold.window, hold.unit)
+                held[key] = held.get(key, 0) + hold.amount
         found = []
         for key in sorted(self._used):
-            if key[:2] in wanted and (self._used[key] or self._posted.get(key, 0)):
-                posted = self._posted.get(key, 0)
-                held = self._used[key] - posted
-                found.append(Balance(counter=key[0], window=key[1], unit=key[2], posted=posted, held=held))
+            if key[:2] in wanted and (self._used[key] or held.get(key, 0)):
+                now = held.get(key, 0)
+                posted = self._used[key] - now
+                found.append(Balance(counter=key[0], window=key[1], unit=key[2], posted=posted, held=now))
         return tuple(found)
 
     def open_reservations(self) -> tuple[Reservation, ...]:
@@ -86,6 +135,14 @@ class ReplayBooks:
 
     async def close(self) -> None:
         """Nothing to close."""
+
+    def counters(self) -> tuple[tuple[Key, int], ...]:
+        """Booked and held on every counter."""
+        return tuple(self._used.items())
+
+    def restore(self, counters: Iterable[tuple[Key, int]]) -> None:
+        """As it was when those were the counters. When their windows end is learned anew from later calls."""
+        self._used = dict(counters)
 
     def used(self, hold: Hold) -> int:
         """Booked and held on a hold's counter, the other windows of a rolling limit included."""

@@ -11,7 +11,7 @@ import msgspec
 from farthing.core.caching import Controls, refusal
 from farthing.core.caching_key import digest_of, partition_of
 from farthing.core.policy_cache import CacheRoute
-from farthing.core.types import NO_TEXT, Endpoint, Exchange
+from farthing.core.types import NO_TEXT, Endpoint, Exchange, Request, Target
 from farthing.engine.caching import Caching, Land, Work
 from farthing.engine.caching_memo import Known, Memo, Question
 from farthing.engine.call import Call
@@ -41,22 +41,7 @@ class ReplayCaching(Caching):
             return super()._ask(call, route, controls)
         if not controls.reads and not controls.writes:
             return "asked"
-        source = self._flights_of[request.id].logged.source
-        why = refusal(route, request.view, {}) or _refused(route, source)
-        if why:
-            return why
-        target = call.plan.targets[0]
-        partition = partition_of(request, route, target)
-        key = _key(source) or digest_of((b"exact", partition.encode(), source.received_digest.encode()))
-        return Ask(
-            request=request,
-            route=route,
-            target=target,
-            key=key,
-            partition=partition,
-            fields={},
-            refreshes=not controls.reads,
-        )
+        return ask_of(request, self._flights_of[request.id].logged.source, route, controls, call.plan.targets[0])
 
     async def _miss(
         self, call: Call, reply: Reply, ask: Ask, controls: Controls, work: Work, *, land: Land | None = None
@@ -64,6 +49,24 @@ class ReplayCaching(Caching):
         flight = self._flights_of[call.request.id]
         await self._loop.until(self._loop.at(*flight.logged.asks_at))
         await super()._miss(call, reply, ask, controls, work, land=land)
+
+
+def ask_of(request: Request, source: Exchange, route: CacheRoute, controls: Controls, target: Target) -> Ask | str:
+    """A request without text as the caches see it, or why they do not look at it."""
+    why = refusal(route, request.view, {}) or _refused(route, source)
+    if why:
+        return why
+    partition = partition_of(request, route, target)
+    key = _key(source) or digest_of((b"exact", partition.encode(), source.received_digest.encode()))
+    return Ask(
+        request=request,
+        route=route,
+        target=target,
+        key=key,
+        partition=partition,
+        fields={},
+        refreshes=not controls.reads,
+    )
 
 
 class _Forgetful(Memo):
@@ -80,13 +83,14 @@ def answer_of(flight: Flight) -> tuple[bytes, bytes, bytes]:
     """An answer like the logged one to whoever asks whether it may be kept: (whole, as a stream, its last event)."""
     usage = flight.usage
     view = flight.logged.request.view
-    return _answer(view.endpoint, usage.finish_reason if usage is not None else "")
+    return made_answer(view.endpoint, usage.finish_reason if usage is not None else "")
 
 
 _ANSWERS: dict[tuple[str, str], tuple[bytes, bytes, bytes]] = {}
 
 
-def _answer(endpoint: Endpoint, finish: str) -> tuple[bytes, bytes, bytes]:
+def made_answer(endpoint: Endpoint, finish: str) -> tuple[bytes, bytes, bytes]:
+    """An answer of an endpoint that ended so: (whole, as a stream, its last event)."""
     found = _ANSWERS.get((endpoint, finish))
     if found is None:
         body = msgspec.json.encode(_shape(endpoint, finish))

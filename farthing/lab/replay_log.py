@@ -52,10 +52,8 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def asks_at(self) -> tuple[int, int]:
-        """(when, number of the act) at which it went to a provider, or wanted to."""
-        if self.acts:
-            return self.request.received_at_ms + self.acts[0][0], self.acts[0][1]
-        return (self.attempts[0].started_at_ms, 0) if self.attempts else self.starts
+        """See :func:`asks_at`."""
+        return asks_at(self.source)
 
 
 def logged(exchange: Exchange, entries: Iterable[LedgerEntry] = ()) -> Logged:
@@ -68,15 +66,53 @@ def logged(exchange: Exchange, entries: Iterable[LedgerEntry] = ()) -> Logged:
             usages[entry.attempt] = entry.usage
             if entry.client_gone:
                 gone_at_ms = entry.booked_at_ms
-    answering = next((one for one in reversed(attempts) if one.entry_id and 0 < one.status < 400), None)
+    last = answering(exchange)
     usage = None
-    if answering is not None:
-        usage = usages.get(answering.attempt, exchange.usage)
-        if gone_at_ms is None and (answering.error == "client_gone" or exchange.error == "client_gone"):
-            gone_at_ms = answering.started_at_ms + answering.latency_ms
+    if last is not None:
+        usage = usages.get(last.attempt, exchange.usage)
+        if gone_at_ms is None and (last.error == "client_gone" or exchange.error == "client_gone"):
+            gone_at_ms = last.started_at_ms + last.latency_ms
     elif exchange.error == "client_gone":  # it waited for another call's answer, and had gone before that came
         gone_at_ms = exchange.received_at_ms
-    request = Request(
+    return Logged(
+        request=request_of(exchange),
+        starts=starts(exchange),
+        attempts=attempts,
+        settled=settled_of(exchange),
+        acts=exchange.acts,
+        usages=usages,
+        usage=usage,
+        model=last.model if last is not None else "",
+        provider=last.provider if last is not None else "",
+        gone_at_ms=gone_at_ms,
+        cut=exchange.error == "client_gone",
+        pauses_ms=_pauses(exchange) if len(attempts) > 1 else (),
+        outcome=exchange.outcome,
+        status=exchange.status,
+        error=exchange.error,
+        latency_ms=exchange.latency_ms,
+        amount=exchange.amount,
+        cap=cap_of(exchange),
+        answered_by=_answered_by(exchange) if last is None else "",
+        source=exchange,
+    )
+
+
+def asks_at(exchange: Exchange) -> tuple[int, int]:
+    """(when, number of the act) at which a call went to a provider, or wanted to."""
+    if exchange.acts:
+        return exchange.received_at_ms + exchange.acts[0][0], exchange.acts[0][1]
+    return (exchange.attempts[0].started_at_ms, 0) if exchange.attempts else starts(exchange)
+
+
+def answering(exchange: Exchange) -> AttemptFact | None:
+    """The try that answered; None: none did."""
+    return next((one for one in reversed(exchange.attempts) if one.entry_id and 0 < one.status < 400), None)
+
+
+def request_of(exchange: Exchange) -> Request:
+    """The request as it came in, as far as the log has it."""
+    return Request(
         id=exchange.request_id,
         received_at_ms=exchange.received_at_ms,
         dialect=exchange.dialect,  # type: ignore[arg-type]
@@ -86,28 +122,6 @@ def logged(exchange: Exchange, entries: Iterable[LedgerEntry] = ()) -> Logged:
         scope=exchange.scope,
         readings=exchange.readings,
     )
-    return Logged(
-        request=request,
-        starts=starts(exchange),
-        attempts=attempts,
-        settled=_settled(exchange),
-        acts=exchange.acts,
-        usages=usages,
-        usage=usage,
-        model=answering.model if answering is not None else "",
-        provider=answering.provider if answering is not None else "",
-        gone_at_ms=gone_at_ms,
-        cut=exchange.error == "client_gone",
-        pauses_ms=_pauses(exchange) if len(attempts) > 1 else (),
-        outcome=exchange.outcome,
-        status=exchange.status,
-        error=exchange.error,
-        latency_ms=exchange.latency_ms,
-        amount=exchange.amount,
-        cap=_cap(exchange),
-        answered_by=_answered_by(exchange) if answering is None else "",
-        source=exchange,
-    )
 
 
 def in_order(exchanges: Iterable[Exchange], longest_ms: int = REORDER_MS) -> Iterator[Exchange]:
@@ -115,15 +129,82 @@ def in_order(exchanges: Iterable[Exchange], longest_ms: int = REORDER_MS) -> Ite
 
     ``longest_ms``: none of them took longer. Memory holds what began within so long.
     """
-    waiting: list[tuple[tuple[int, int], str, Exchange]] = []
-    latest = -(2**62)
-    for exchange in exchanges:
-        heapq.heappush(waiting, (starts(exchange), exchange.request_id, exchange))
-        latest = max(latest, exchange.received_at_ms + exchange.latency_ms)
-        while waiting and waiting[0][0][0] < latest - longest_ms - _SLACK_MS:
-            yield heapq.heappop(waiting)[2]
-    while waiting:
-        yield heapq.heappop(waiting)[2]
+    return (one for _, one in InOrder(exchanges, longest_ms))
+
+
+class InOrder:
+    """Exchanges by when they were first decided about, each with that instant; see :func:`in_order`.
+
+    They wait by seconds, and a second is sorted once it is over: that is cheaper than a heap of all that wait.
+    """
+
+    def __init__(self, exchanges: Iterable[Exchange], longest_ms: int = REORDER_MS) -> None:
+        self.read = 0
+        """How many have been taken from ``exchanges``."""
+        self.last = ""
+        """The id of the last of them."""
+        self._exchanges = exchanges
+        self._within_ms = longest_ms + _SLACK_MS
+        self._latest = -(2**62)
+        self._seconds: dict[int, list[_Waiting]] = {}
+        self._order: list[int] = []
+        """The seconds in which some wait, as a heap."""
+        self._due: list[_Waiting] = []
+        """The rest of a second that is over, the last first."""
+
+    def __iter__(self) -> Iterator[tuple[tuple[int, int], Exchange]]:
+        yield from self._given()
+        order, within_ms = self._order, self._within_ms
+        for exchange in self._exchanges:
+            self.read += 1
+            self.last = exchange.request_id
+            self._wait(exchange)
+            while order and (order[0] + 1) * 1_000 < self._latest - within_ms:
+                self._end_second()
+                yield from self._given()
+        while order:
+            self._end_second()
+            yield from self._given()
+
+    def waiting(self) -> tuple[Exchange, ...]:
+        """Those that were read and not given yet."""
+        every = (self._due, *self._seconds.values())
+        return tuple(exchange for waiting in every for _, _, exchange in waiting)
+
+    def put_back(self, exchanges: Iterable[Exchange], *, read: int, last: str) -> None:
+        """As it was when those were waiting; what is read from now on comes after ``last``."""
+        self.read, self.last = read, last
+        for exchange in exchanges:
+            self._wait(exchange)
+
+    def _wait(self, exchange: Exchange) -> None:
+        at = starts(exchange)
+        second = at[0] // 1_000
+        try:
+            self._seconds[second].append((at, exchange.request_id, exchange))
+        except KeyError:
+            self._seconds[second] = [(at, exchange.request_id, exchange)]
+            heapq.heappush(self._order, second)
+        ended = exchange.received_at_ms + exchange.latency_ms
+        if ended > self._latest:
+            self._latest = ended
+
+    def _end_second(self) -> None:
+        self._due = self._seconds.pop(heapq.heappop(self._order))
+        self._due.sort(key=_first, reverse=True)
+
+    def _given(self) -> Iterator[tuple[tuple[int, int], Exchange]]:
+        due = self._due
+        while due:
+            at, _, exchange = due.pop()
+            yield at, exchange
+
+
+_Waiting = tuple[tuple[int, int], str, Exchange]
+
+
+def _first(waiting: _Waiting) -> tuple[tuple[int, int], str]:
+    return waiting[0], waiting[1]
 
 
 def _headers(exchange: Exchange) -> tuple[tuple[bytes, bytes], ...]:
@@ -133,7 +214,8 @@ def _headers(exchange: Exchange) -> tuple[tuple[bytes, bytes], ...]:
     return found if said is None else (*found, (b"x-farthing-cache", str(said).encode()))
 
 
-def _cap(exchange: Exchange) -> int | None:
+def cap_of(exchange: Exchange) -> int | None:
+    """The cap on each answer that a logged call was sent with."""
     cap = exchange.view.output_tokens_max
     for one in exchange.decisions:
         if one.action == "cap":
@@ -167,7 +249,7 @@ def starts(exchange: Exchange) -> tuple[int, int]:
     return exchange.received_at_ms, 0
 
 
-def _settled(exchange: Exchange) -> tuple[int, ...]:
+def settled_of(exchange: Exchange) -> tuple[int, ...]:
     """The number of the act that ended each try."""
     found = tuple([-number for _, number in exchange.acts if number < 0])
     return found if len(found) == len(exchange.attempts) else (0,) * len(exchange.attempts)

@@ -55,6 +55,8 @@ class Flight(msgspec.Struct, kw_only=True):
     """What levers booked for it."""
     estimated: bool = False
     """Some try of it was not in the log."""
+    unread: bool = False
+    """A route would have had to read what the log does not keep: its cost is not known."""
     guesses: dict[int, str] = {}
     """Tries whose consumption was estimated, with the model that was asked."""
     ends_at: float | None = None
@@ -92,7 +94,7 @@ class Provider:
             flight.fact, flight.place = fact, place
             flight.usage = logged.usages.get(fact.attempt) or logged.usage
             if flight.usage is not None:
-                self._within(flight, flight.usage, cap_of(body))
+                self._within(flight, flight.usage, stated_cap(body))
             return
         flight.fact, flight.ends_at = None, None
         flight.estimated = True
@@ -102,26 +104,31 @@ class Provider:
         else:
             flight.usage = self._estimate(logged, target)
             flight.guesses[flight.tries] = target.model
-        self._within(flight, flight.usage, cap_of(body))
+        self._within(flight, flight.usage, stated_cap(body))
 
     def remember(self, logged: Logged) -> None:
         """Keeps what an answer consumed, for requests that a cache answered with it."""
-        if logged.usage is None:
-            return
-        self._before[logged.attempts[-1].entry_id] = (logged.model, logged.usage)
+        if logged.usage is not None:
+            self.remember_answer(logged.attempts[-1].entry_id, logged.model, logged.usage)
+
+    def remember_answer(self, entry_id: str, model: str, usage: Usage) -> None:
+        """The same by its parts."""
+        self._before[entry_id] = (model, usage)
         if len(self._before) > BEFORE_MAX:
             self._before.popitem(last=False)
 
+    def remembered(self) -> tuple[tuple[str, str, Usage], ...]:
+        """(entry, model, usage) of the answers that are remembered, the oldest first."""
+        return tuple([(entry_id, model, usage) for entry_id, (model, usage) in self._before.items()])
+
     def _within(self, flight: Flight, usage: Usage, cap: int | None) -> None:
         """Cuts an answer at a cap that the logged call did not have."""
-        before = flight.logged.cap
-        if cap is None or (before is not None and cap >= before):
+        if cap is None:
             return
-        most = cap * max(1, flight.logged.request.view.choices)
-        given = tokens_of(usage)[1]
-        if given > most:
+        logged = flight.logged
+        flight.usage = within(usage, cap, before=logged.cap, choices=logged.request.view.choices)
+        if flight.usage is not usage:
             flight.estimated = True
-            flight.usage = _cut(usage, given - most)
 
     async def send(self, request: HttpRequest, *, timeouts: Timeouts) -> HttpReply:
         """The answer's head. Raises what the logged try raised, when it did."""
@@ -264,13 +271,22 @@ def ended(loop: VirtualLoop, flight: Flight) -> float:
 
 
 @lru_cache(maxsize=4_096)
-def cap_of(body: bytes) -> int | None:
+def stated_cap(body: bytes) -> int | None:
     """The cap on output that a body without text states."""
     if body is NO_TEXT or len(body) > _CAPPED_MAX:
         return None
     said = msgspec.json.decode(body)
     found = [said.get(name) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")]
     return min((one for one in found if isinstance(one, int)), default=None)
+
+
+def within(usage: Usage, cap: int, *, before: int | None, choices: int) -> Usage:
+    """The usage of an answer under a cap where it was ``before``; the same object when the cap changes nothing."""
+    if before is not None and cap >= before:
+        return usage
+    most = cap * max(1, choices)
+    given = tokens_of(usage)[1]
+    return _cut(usage, given - most) if given > most else usage
 
 
 def _cut(usage: Usage, excess: int) -> Usage:

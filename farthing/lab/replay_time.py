@@ -18,8 +18,8 @@ _ORDER_STEP = 1e-8
 _ORDERS = 100_000
 _T = TypeVar("_T")
 
-Arrival = tuple[float, Callable[[], Coroutine[Any, Any, None]]]
-"""(loop time, what begins then)."""
+Arrival = tuple[float, Callable[[], Coroutine[Any, Any, None] | None]]
+"""(loop time, what begins then: work that may wait; None: it is done, or goes on by :meth:`VirtualLoop.later`)."""
 
 
 class VirtualLoop:
@@ -57,9 +57,26 @@ class VirtualLoop:
         if when <= self._now:
             return
         future: asyncio.Future[None] = asyncio.Future(loop=self._self)
-        self._count += 1
-        heapq.heappush(self._timers, (when, self._count, _wake, future))
+        self.later(when, _wake, future)
         await future
+
+    def later(self, when: float, callback: Callable[[Any], object], argument: object) -> None:
+        """Calls ``callback(argument)`` at a loop time; of two at the same time, the one that was asked for first."""
+        self._count += 1
+        heapq.heappush(self._timers, (when, self._count, callback, argument))
+
+    @property
+    def tasks(self) -> int:
+        """Tasks that have not ended."""
+        return len(self._tasks)
+
+    def jump(self, when: float) -> None:
+        """Sets the clock, before anything has happened."""
+        self._now = when
+
+    def timers(self) -> list[tuple[float, Callable[..., object], object]]:
+        """What is due, in order: (loop time, callback, argument)."""
+        return [(when, callback, argument) for when, _, callback, argument in sorted(self._timers, key=_by_time)]
 
     # -- running
 
@@ -92,7 +109,9 @@ class VirtualLoop:
             elif coming is not nothing:
                 if coming[0] > self._now:
                     self._now = coming[0]
-                self._tasks.add(asyncio.Task(self._watched(coming[1]()), loop=self._self))
+                work = coming[1]()
+                if work is not None:
+                    self._tasks.add(asyncio.Task(self._watched(work), loop=self._self))
                 coming = next(arrivals, nothing)
             else:
                 break
@@ -183,6 +202,10 @@ class _Soon:
 
     def cancelled(self) -> bool:
         return self.callback is None
+
+
+def _by_time(timer: tuple[float, int, Any, Any]) -> tuple[float, int]:
+    return timer[0], timer[1]
 
 
 async def _never() -> None:

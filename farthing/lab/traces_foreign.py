@@ -177,6 +177,9 @@ def otel(resource: Json) -> Iterator[Flat]:
                 "project": service,
                 "user": _first(said.get("user.id"), said.get("enduser.id")),
                 "session": _first(said.get("session.id"), said.get("gen_ai.conversation.id")),
+                "tag:trace": span.get("traceId"),
+                "tag:span": span.get("parentSpanId"),
+                "tag:agent": _first(said.get("gen_ai.agent.name"), said.get("gen_ai.agent.id")),
                 "failed": _number(_table(span.get("status")).get("code")) == 2,
             }  # fmt: skip
 

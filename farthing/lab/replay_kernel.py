@@ -1,0 +1,361 @@
+"""The short way of a replay: a call whose course is plain is decided without a task of its own.
+
+It asks what the pipeline asks, of the same functions, in the same order and at the same instants: plan, thresholds,
+bounds, ceiling, holds, prices, what budgets count, the entry. It leaves out what only live traffic needs: tasks,
+bodies, headers, stubs, streams. A call of another course (retries, failures, hang-ups, translations, kept text) is
+the pipeline's. Both work on the same books in the same virtual time, so each call may go either way.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final, Literal
+
+from farthing.core.budget import amounts_of, used_in
+from farthing.core.errors import BudgetExceeded, FarthingError
+from farthing.core.types import Bounds, Denied, Exchange, Request
+from farthing.engine.act import apply_thresholds
+from farthing.engine.attempt import counted
+from farthing.engine.ceiling import bounds_of, need_of, tight_bounds, within_request_limits
+from farthing.engine.messages import budget_exceeded, refusal, would_refuse
+from farthing.engine.pipeline import bad_ending
+from farthing.engine.plan import Plan, make_plan
+from farthing.engine.record import with_stated_difference
+from farthing.engine.services import Services
+from farthing.engine.translating import prepared
+from farthing.lab.replay_books import ReplayBooks
+from farthing.lab.replay_cache import ReplayCaching
+from farthing.lab.replay_log import Logged, asks_at, cap_of, request_of, settled_of
+from farthing.lab.replay_plain import Ends, Fly, Shape, is_plain
+from farthing.lab.replay_provider import Flight, Provider, ended, stated_cap, within
+from farthing.lab.replay_recall import Cached, Recalls
+from farthing.lab.replay_state import Flying
+from farthing.lab.replay_time import VirtualLoop
+
+_SHAPES_MAX: Final = 10_000
+_Kind = tuple[str, str, str, int | None, bool, bool]
+"""All that plan and body depend on where bodies have no text: dialect, endpoint, model, cap, how it is streamed."""
+
+
+def unfit(services: Services) -> str:
+    """Why no call of a policy can go the short way; empty: those of a plain course can."""
+    acts = {rule.action for budget in services.policy.budgets for rule in budget.thresholds}
+    for found, why in (
+        (services.routing is not None, "routes choose models"),
+        (services.levers is not None, "levers edit calls"),
+        (not isinstance(services.caching, ReplayCaching | None), "the cache is not a replay's"),
+        ("cap" in acts, "a threshold cuts answers to what is left"),
+        ("throttle" in acts, "a threshold slows calls down"),
+        (services.watch is not None or services.usage_listener is not None, "somebody watches the calls"),
+        (not isinstance(services.books, ReplayBooks), "the books are not a replay's"),
+    ):
+        if found:
+            return why
+    return ""
+
+
+class Kernel:
+    """Decides the plain calls of one replay."""
+
+    def __init__(self, loop: VirtualLoop, services: Services, provider: Provider, ends: Ends) -> None:
+        assert isinstance(services.books, ReplayBooks)
+        self.served = 0
+        """Calls that went this way."""
+        self._loop = loop
+        self._services = services
+        self._books = services.books
+        self._provider = provider
+        self._ends = ends
+        self._acts = services.actions if services.actions is not None and services.actions.before else None
+        self._shapes: dict[_Kind, Shape | None] = {}
+        self._recalls: Recalls | None = None
+        if isinstance(services.caching, ReplayCaching):
+            self._recalls = Recalls(services.caching, services.policy.cache)
+
+    def begin(self, exchange: Exchange, one: Logged | None = None) -> bool:
+        """Serves a call from this instant on; False: it needs the pipeline, and nothing has been done.
+
+        ``one``: the same with the ledger's entries, where they are at hand.
+        """
+        if not is_plain(exchange, one):
+            return False
+        services = self._services
+        request = request_of(exchange) if one is None else one.request
+        trial = services.trials.running
+        if trial is not None and trial.arm(request) is not None:
+            return False
+        fly = Fly(exchange, request, one, self._loop.now_ms())
+        try:
+            shape = self._shape(request)
+            if shape is not None and self._acts is not None:
+                plan = apply_thresholds(services, self._acts, request, shape.plan)
+                if plan is not shape.plan:
+                    shape = self._shaped(plan, request)
+            if shape is None:
+                return False
+            fly.shape = shape
+            if self._recalls is not None:
+                way, answer = self._recalls.look(fly, fly.started_ms)
+                if way == "pipeline":
+                    return False
+                if answer is not None:
+                    self._ends.recalled(fly, answer, fly.started_ms)
+                    self._over(fly)
+                    return True
+        except FarthingError as error:
+            self._refuse(fly, error)
+            return True
+        if fly.asked is None:
+            self._open(fly)
+        else:
+            self._at(self._loop.at(*asks_at(exchange)), self._missed, fly)
+        return True
+
+    def _missed(self, fly: Fly) -> None:
+        """A cache has no answer: off to the provider."""
+        assert self._recalls is not None
+        try:
+            self._recalls.missed(fly)
+        except FarthingError as error:
+            self._refuse(fly, error)
+            return
+        fly.started_ms = self._loop.now_ms()
+        self._open(fly)
+
+    def _open(self, fly: Fly) -> None:
+        """Its ceiling is asked of the books when the log says so."""
+        shape = fly.shape
+        fly.decisions = (*fly.decisions, *shape.plan.decisions) if fly.decisions else shape.plan.decisions
+        try:
+            self._measure(fly, bounds_of(self._services, fly.request, shape.target, shape.upstream, shape.ask.plan))
+        except FarthingError as error:
+            self._refuse(fly, error)
+            return
+        self._at(self._turn(fly.exchange, 0), self._take, fly)
+
+    # -- written down
+
+    def flying(self) -> tuple[Flying, ...] | None:
+        """The calls on their way, in the order in which they are due; None: one of them cannot be written down."""
+        due: dict[object, Literal["first", "end"]] = {self._first: "first", self._end: "end"}
+        found = []
+        for when, callback, fly in self._loop.timers():
+            if callback not in due or not isinstance(fly, Fly) or fly.one is not None:
+                return None
+            found.append(_written(fly, due[callback], when))
+        return tuple(found)
+
+    def fly_on(self, flying: Iterable[Flying]) -> None:
+        """Takes up the calls that were on their way, on a loop whose clock stands where it stood."""
+        for one in flying:
+            fly = self._read(one)
+            self._loop.later(one.when, self._first if one.due == "first" else self._end, fly)
+
+    def cached(self) -> Cached | None:
+        """What the cache holds; None: there is none."""
+        return None if self._recalls is None else self._recalls.cached()
+
+    def restore(self, cached: Cached | None, served: int) -> None:
+        """Fills the cache, and counts on."""
+        self.served = served
+        if self._recalls is not None and cached is not None:
+            self._recalls.restore(cached)
+
+    def _read(self, one: Flying) -> Fly:
+        request = request_of(one.exchange)
+        fly = Fly(one.exchange, request, None, one.started_ms)
+        shape = self._shape(request)
+        assert shape is not None
+        fly.shape = shape if shape.target == one.target else replace(shape, target=one.target)
+        target = fly.shape.target
+        fly.bounds = one.bounds
+        fly.places = self._services.budgets.places(
+            request.scope, provider=target.provider, model=target.model, at_ms=request.received_at_ms
+        )
+        fly.amounts = list(one.amounts)
+        fly.decisions, fly.ttft_ms = one.decisions, one.ttft_ms
+        fly.usage, fly.was_cut = one.usage, one.was_cut
+        if one.guess is not None:
+            guesses = {1: one.guess} if one.guess else {}
+            fly.flight = Flight(logged=fly.logged, tries=1, usage=one.usage, estimated=True, guesses=guesses)
+        if one.missed and self._recalls is not None:
+            self._recalls.again(fly, leads=one.leads)
+        return fly
+
+    def _at(self, when: float, callback: Callable[[Fly], None], fly: Fly) -> None:
+        """Goes on at a loop time; at once when it has passed."""
+        if when > self._loop.time():
+            self._loop.later(when, callback, fly)
+        else:
+            callback(fly)
+
+    def _turn(self, exchange: Exchange, place: int) -> float:
+        """The loop's time of an act on the books; 0: nobody knows."""
+        acts = exchange.acts
+        if place >= len(acts):
+            return 0.0
+        at_ms, number = acts[place]
+        return self._loop.at(exchange.received_at_ms + at_ms, abs(number))
+
+    # -- what it may cost
+
+    def _shape(self, request: Request) -> Shape | None:
+        """The plan and what becomes of it; None: it is translated. Raises :class:`UnknownModel`."""
+        if self._services.request_limits:  # the cap may depend on whose call it is
+            return self._shaped(make_plan(self._services, request), request)
+        view = request.view
+        kind = (
+            request.dialect,
+            view.endpoint,
+            view.model,
+            view.output_tokens_max,
+            view.stream,
+            view.include_usage,
+        )
+        if kind in self._shapes:
+            return self._shapes[kind]
+        found = self._shaped(make_plan(self._services, request), request)
+        if len(self._shapes) >= _SHAPES_MAX:
+            self._shapes.clear()
+        self._shapes[kind] = found
+        return found
+
+    def _shaped(self, plan: Plan, request: Request) -> Shape | None:
+        target = plan.targets[0]
+        upstream = self._services.upstreams[target.provider]
+        if upstream.speaks not in ("", request.dialect):
+            return None
+        ask, body = prepared(plan, request, target, upstream)
+        return Shape(plan=plan, target=target, upstream=upstream, ask=ask, body=body, cap=stated_cap(body))
+
+    def _measure(self, fly: Fly, bounds: Bounds) -> None:
+        """What is held for the call within these bounds. Raises ``BudgetExceeded``, ``Unpriced``."""
+        if not self._services.request_limits:
+            self._hold(fly, bounds)
+            return
+        counting = (self._services, fly.request, fly.shape.target, bounds)
+        _, bounds = within_request_limits(*counting, sent=fly.request)
+        self._hold(fly, bounds)
+
+    def _hold(self, fly: Fly, bounds: Bounds) -> None:
+        services, request, target = self._services, fly.request, fly.shape.target
+        quantities = amounts_of(need_of(services, request, target, bounds)[1])
+        fly.bounds = bounds
+        fly.places = services.budgets.places(
+            request.scope, provider=target.provider, model=target.model, at_ms=request.received_at_ms
+        )
+        fly.amounts = [quantities[unit] for _, _, unit in fly.places.keys]
+
+    # -- its course
+
+    def _take(self, fly: Fly) -> None:
+        places = fly.places
+        denied, over = self._books.take(fly.exchange.request_id, places.holds, places.keys, fly.amounts)
+        if denied is not None:
+            self._denied(fly, denied)
+            return
+        if over:
+            fly.decisions = (*fly.decisions, *map(would_refuse, over))
+        self._send(fly)
+
+    def _denied(self, fly: Fly, denied: Denied) -> None:
+        """It does not fit: once more with the prompt really counted, then it is refused."""
+        if not fly.tight:
+            fly.tight = True
+            tight = tight_bounds(self._services, fly.request, fly.shape.target, fly.bounds)
+            if tight is not fly.bounds:
+                self._hold(fly, tight)
+                self._at(self._turn(fly.exchange, 1), self._take, fly)
+                return
+        self._refuse(fly, budget_exceeded(denied, fly.started_ms))
+
+    def _refuse(self, fly: Fly, error: FarthingError) -> None:
+        if isinstance(error, BudgetExceeded):
+            fly.decisions = (*fly.decisions, refusal(error))
+        latency_ms = max(0, self._loop.now_ms() - fly.exchange.received_at_ms)
+        self._ends.unanswered(fly, bad_ending(error, latency_ms))
+        self._over(fly)
+
+    def _send(self, fly: Fly) -> None:
+        """From the instant at which it left to the first byte of its answer."""
+        exchange, target, loop = fly.exchange, fly.shape.target, self._loop
+        fact = exchange.attempts[0] if exchange.attempts else None
+        if fact is None or fact.provider != target.provider or fact.model != target.model:
+            fly.flight = Flight(logged=fly.logged)
+            self._provider.begin(fly.flight, target, fly.shape.body)
+            fly.usage = fly.flight.usage or fly.usage
+            self._await_end(fly)
+            return
+        usage = exchange.usage if fly.one is None else fly.one.usages.get(fact.attempt) or fly.one.usage
+        fly.usage = usage or fly.usage
+        cap = fly.shape.cap
+        if cap is not None:
+            fly.usage = within(fly.usage, cap, before=cap_of(exchange), choices=exchange.view.choices)
+            fly.was_cut = fly.usage is not usage
+        if exchange.view.stream and fact.ttft_ms is not None:
+            self._at(loop.at(fact.started_at_ms + fact.ttft_ms), self._first, fly)
+        else:
+            self._await_end(fly)
+
+    def _first(self, fly: Fly) -> None:
+        fly.ttft_ms = max(0, self._loop.now_ms() - fly.started_ms)
+        self._await_end(fly)
+
+    def _await_end(self, fly: Fly) -> None:
+        if fly.flight is not None:
+            when = ended(self._loop, fly.flight)
+        else:
+            exchange = fly.exchange
+            fact = exchange.attempts[0]
+            when = self._loop.at(fact.started_at_ms + fact.latency_ms, settled_of(exchange)[0])
+        self._at(when, self._end, fly)
+
+    def _end(self, fly: Fly) -> None:
+        """Its answer is whole: priced, booked, told."""
+        services, exchange, usage = self._services, fly.exchange, fly.usage
+        ended_ms = max(self._loop.now_ms(), fly.started_ms)
+        if not exchange.view.stream:
+            fly.ttft_ms = ended_ms - fly.started_ms
+        charge = services.prices.charge(usage, fly.shape.target, at_ms=exchange.received_at_ms)
+        if charge.computed is not None:
+            usage = with_stated_difference(usage, charge)
+        self._ends.answered(fly, usage, charge, ended_ms)
+        usd, taken, given = counted(services, usage, charge.total)
+        used = used_in(usd=usd, input_tokens=taken, output_tokens=given)
+        places, held = fly.places, fly.amounts
+        amounts = [used.get(key[2], held[place]) for place, key in enumerate(places.keys)]
+        self._books.give(places.keys, held, amounts)
+        if fly.asked is not None and self._recalls is not None:
+            self._recalls.learn(fly, usage, charge, ended_ms)
+        self._over(fly)
+
+    def _over(self, fly: Fly) -> None:
+        """What its answer consumed may stand for that of a request which a cache answered with it."""
+        self.served += 1
+        if fly.asked is not None and self._recalls is not None:
+            self._recalls.end(fly)
+        if fly.one is not None:
+            self._provider.remember(fly.one)
+            return
+        exchange = fly.exchange
+        if exchange.attempts and exchange.usage is not None:
+            fact = exchange.attempts[0]
+            self._provider.remember_answer(fact.entry_id, fact.model, exchange.usage)
+
+
+def _written(fly: Fly, due: Literal["first", "end"], when: float) -> Flying:
+    return Flying(
+        exchange=fly.exchange,
+        due=due,
+        when=when,
+        started_ms=fly.started_ms,
+        ttft_ms=fly.ttft_ms,
+        target=fly.shape.target,
+        bounds=fly.bounds,
+        amounts=tuple(fly.amounts),
+        decisions=fly.decisions,
+        usage=fly.usage,
+        was_cut=fly.was_cut,
+        guess=None if fly.flight is None else fly.flight.guesses.get(1, ""),
+        missed=fly.asked is not None,
+        leads=fly.asked is not None and fly.asked.flight is not None,
+    )

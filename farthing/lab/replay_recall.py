@@ -1,0 +1,231 @@
+"""The exact cache on the short way of a replay: the routes, keys, store and flights of the pipeline's own cache.
+
+Who would have to wait for another call's answer takes the pipeline. Hits, misses and what is kept are decided here.
+"""
+
+from collections.abc import Coroutine, Iterable
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from farthing.core.caching import AS_USUAL, Controls, Routes, controls_of, words_of
+from farthing.core.policy_cache import CacheRoute
+from farthing.core.types import Charge, Decision, Endpoint, PromptView, Usage
+from farthing.engine.caching import is_fresh, not_cached, stored_answer
+from farthing.engine.caching_tee import Nowhere, Tee
+from farthing.engine.deliver import TERMINALS
+from farthing.lab.replay_cache import ReplayCaching, ask_of, made_answer
+from farthing.lab.replay_plain import Asked, Fly
+from farthing.ports.cache import Ask, StoredAnswer
+from farthing.wire.replay import objection, streamed
+from farthing.wire.replay_json import Unreplayable
+from farthing.wire.tap import StreamTap
+
+_T = TypeVar("_T")
+_ANSWERS_MAX: Final = 4_096
+Way = Literal["hit", "provider", "pipeline"]
+
+
+Cached = tuple[float, tuple[tuple[StoredAnswer, float, int], ...]]
+"""(age of the cache, its answers with their own age and uses)."""
+
+
+@runtime_checkable
+class Restorable(Protocol):
+    """A store that can be written down."""
+
+    def snapshot(self) -> Cached: ...
+
+    def restore(self, clock: float, answers: Iterable[tuple[StoredAnswer, float, int]]) -> None: ...
+
+
+class Recalls:
+    """Looks calls up in a replay's cache, and keeps what providers answered."""
+
+    def __init__(self, caching: ReplayCaching, routes: tuple[CacheRoute, ...]) -> None:
+        self._store = caching.store
+        self._flights = caching.flights
+        self._routes = Routes(routes)
+
+    def look(self, fly: Fly, now_ms: int) -> tuple[Way, StoredAnswer | None]:
+        """Where a call gets its answer, and the answer of a hit. Raises ``BadRequest``, ``NotCached``."""
+        request = fly.request
+        route = self._routes.find(request)
+        if route is None:
+            return "provider", None
+        if fly.exchange.view.stream and fly.exchange.attempts and fly.exchange.attempts[0].ttft_ms is None:
+            return "pipeline", None
+        controls = controls_of(request.headers)
+        if controls is not AS_USUAL:
+            request.readings["cache_control"] = words_of(request.headers)
+        found: Ask | str = "asked"
+        if controls.reads or controls.writes:
+            found = ask_of(request, fly.exchange, route, controls, fly.shape.target)
+        if isinstance(found, str):
+            fly.decisions = (_note("bypass", found, (("route", route.name),)),)
+            if controls.only_cached:
+                raise not_cached(found)
+            return "provider", None
+        flies = route.single_flight and controls.writes
+        if flies and not found.refreshes and self._flights.find(found.key) is not None:
+            return "pipeline", None
+        answer = self._kept(found, controls, now_ms) if controls.reads and route.exact else None
+        if answer is not None:
+            view = request.view
+            return (
+                "hit" if not view.stream or _streams(view.endpoint, answer.body, view.include_usage) else "pipeline"
+            ), answer
+        fly.asked = Asked(found, controls, self._flights.begin(found.key) if flies else None)
+        return "provider", None
+
+    def again(self, fly: Fly, *, leads: bool) -> None:
+        """A call that had been missed when the replay was interrupted."""
+        request, target = fly.request, fly.shape.target
+        route = self._routes.find(request)
+        controls = controls_of(request.headers)
+        found = "" if route is None else ask_of(request, fly.exchange, route, controls, target)
+        assert isinstance(found, Ask)
+        fly.asked = Asked(found, controls, self._flights.begin(found.key) if leads else None)
+
+    def cached(self) -> Cached | None:
+        """What the cache holds; None: its store cannot say."""
+        return self._store.snapshot() if isinstance(self._store, Restorable) else None
+
+    def restore(self, cached: Cached) -> None:
+        """Fills the cache."""
+        if isinstance(self._store, Restorable):
+            self._store.restore(*cached)
+
+    def missed(self, fly: Fly) -> None:
+        """Notes that a call goes to its provider. Raises ``NotCached``."""
+        asked = _asked(fly)
+        if asked.controls.only_cached:
+            raise not_cached("nothing is kept for it")
+        word = "refresh" if asked.ask.refreshes else "miss"
+        fly.decisions = (_note(word, "not_kept", (("route", asked.ask.route.name), ("key", asked.ask.key))),)
+
+    def learn(self, fly: Fly, usage: Usage, charge: Charge, ended_ms: int) -> None:
+        """Keeps an answer that may be kept, and lets those that wait for it have it."""
+        asked = _asked(fly)
+        if asked.controls.writes:
+            body = self._body(fly, usage)
+            if body is not None:
+                answer = stored_answer(
+                    asked.ask,
+                    body,
+                    usage=usage,
+                    charge=charge.total,
+                    entry_id=f"{fly.request.id}-1",
+                    at_ms=ended_ms,
+                    latency_ms=ended_ms - fly.started_ms,
+                )
+                if asked.flight is not None:
+                    asked.flight.land(answer)
+                at_once(self._store.put(answer, now_ms=ended_ms))
+
+    def end(self, fly: Fly) -> None:
+        """The call is over, however it ended."""
+        asked = _asked(fly)
+        if asked.flight is not None:
+            self._flights.end(asked.ask.key, asked.flight)
+
+    def _kept(self, ask: Ask, controls: Controls, now_ms: int) -> StoredAnswer | None:
+        for _ in range(2):  # at hand, then in the store: here they are one, and each look counts as a use
+            answer = self._store.peek(ask.key, now_ms=now_ms)
+            if answer is None:
+                return None
+            if is_fresh(answer, ask.route, controls, now_ms):
+                return answer
+        return None
+
+    def _body(self, fly: Fly, usage: Usage) -> bytes | None:
+        """The answer as it would be kept; None: it may not be."""
+        view, asked = fly.request.view, _asked(fly)
+        attempts = fly.exchange.attempts
+        return _made(
+            view.endpoint,
+            fly.usage.finish_reason,
+            status=attempts[0].status if fly.flight is None and attempts else 200,
+            how=_How(view.stream, view.include_usage, fly.flight is None, fly.shape.ask.strips_usage),
+            raw=usage.raw,
+            bytes_max=asked.ask.route.bytes_max,
+            tools=asked.ask.route.tools,
+        )
+
+
+class _How(NamedTuple):
+    """How an answer goes to its caller."""
+
+    stream: bool
+    include_usage: bool
+    first: bool
+    """It has a first byte before its last: answers that are estimated come at once."""
+    strips: bool
+    """Usage is taken out that the caller did not ask for."""
+
+
+class _Deaf:
+    """A meter that hears nothing: the log has metered the answer."""
+
+    def event(self, data: bytes) -> None:
+        """Not heard."""
+
+
+@lru_cache(maxsize=_ANSWERS_MAX)
+def _made(
+    endpoint: Endpoint, finish: str, *, status: int, how: _How, raw: bytes, bytes_max: int, tools: bool
+) -> bytes | None:
+    """What the pipeline would keep of such an answer, on its way through tap and tee; None: nothing."""
+    whole, events, last = made_answer(endpoint, finish)
+    tee = Tee(Nowhere(), b"", bytes_max)
+    if how.stream:
+        at_once(_stream(tee, endpoint, status, (events, last) if how.first else (last,), strips=how.strips))
+    else:
+        at_once(tee.whole(status, [], whole))
+    view = PromptView(endpoint=endpoint, model="", include_usage=how.include_usage)
+    try:
+        body = tee.body(view, raw)
+    except Unreplayable:
+        return None
+    return None if body is None or objection(endpoint, body, tools=tools) else body
+
+
+async def _stream(tee: Tee, endpoint: Endpoint, status: int, chunks: tuple[bytes, ...], *, strips: bool) -> None:
+    tap = StreamTap(_Deaf(), marks=(), terminals=TERMINALS[endpoint], strip_usage=strips)
+    await tee.start(status, [])
+    for chunk in chunks:
+        passed = tap.feed(chunk)
+        if passed:
+            await tee.write(passed)
+        if tap.ended:
+            break
+    rest = b"" if tap.ended else tap.finish()
+    await tee.end(rest + tap.held)
+
+
+@lru_cache(maxsize=_ANSWERS_MAX)
+def _streams(endpoint: Endpoint, body: bytes, include_usage: bool) -> bool:
+    """A kept answer can be given as a stream."""
+    try:
+        streamed(endpoint, body, include_usage=include_usage)
+    except Unreplayable:
+        return False
+    return True
+
+
+def _asked(fly: Fly) -> Asked:
+    assert fly.asked is not None
+    return fly.asked
+
+
+def at_once(work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of work that has nothing to wait for."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: _T = done.value
+        return result
+    raise RuntimeError("work on the short way of a replay waits for something")
+
+
+def _note(action: str, reason: str, evidence: tuple[tuple[str, str], ...]) -> Decision:
+    return Decision(stage="cache", action=action, reason=reason, evidence=evidence)
