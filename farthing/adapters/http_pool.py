@@ -46,8 +46,8 @@ class Pool:
         """An idle connection, if there is one."""
         return self._idle.pop() if self._idle else None
 
-    async def acquire(self, connect_ms: int, *, fresh: bool = False) -> Connection:
-        """A connection, made or waited for; ``fresh`` prefers a new one to an idle one.
+    async def acquire(self, connect_ms: int) -> Connection:
+        """A connection, made or waited for.
 
         Raises ``Overloaded(sent=False)`` when there is none within ``connect_ms``.
         """
@@ -55,9 +55,7 @@ class Pool:
         try:
             async with asyncio.timeout(connect_ms / 1000):
                 while True:
-                    if fresh and self._idle and self._open >= self._limit:
-                        self._idle[0].drop()
-                    connection = None if fresh else self.take()
+                    connection = self.take()
                     if connection is None and self._open >= self._limit:
                         place = f"waiting for one of its {self._limit} connections"
                         connection = await self._turn()

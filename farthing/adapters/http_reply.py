@@ -40,7 +40,6 @@ class Reply:
         "parts",
         "size",
         "status",
-        "unanswered",
     )
 
     def __init__(self, line: Line, method: str, timeouts: Timeouts, loop: asyncio.AbstractEventLoop) -> None:
@@ -63,8 +62,6 @@ class Reply:
         """The consumer wants the whole body and need not be woken before its end."""
         self.complete = False
         self.error: ProviderFailed | None = None
-        self.unanswered = False
-        """The connection ended before the first byte of an answer."""
 
     # -- for the consumer
 

@@ -4,9 +4,12 @@ One append-only file of small segments a worker, one record a line: a checksum, 
 ``write`` returns; a torn last line (the machine died) was never answered for and is passed over.
 """
 
+import asyncio
 import os
+import queue
+import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -138,6 +141,42 @@ class EntryJournal:
         finally:
             os.close(folder)
         return descriptor
+
+
+class JournalThread:
+    """Writes groups of lines, one after the other, and tells the event loop how each went."""
+
+    def __init__(
+        self, journal: EntryJournal, loop: asyncio.AbstractEventLoop, done: Callable[[OSError | None], object]
+    ) -> None:
+        """``done`` is called on the loop, once for each group."""
+        self._journal = journal
+        self._loop = loop
+        self._done = done
+        self._groups: queue.SimpleQueue[Sequence[bytes] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="farthing-journal", daemon=True)
+        self._thread.start()
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Write these lines next."""
+        self._groups.put(lines)
+
+    def stop(self) -> None:
+        """Write what was given, then end."""
+        self._groups.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (lines := self._groups.get()) is not None:
+            failure: OSError | None = None
+            try:
+                self._journal.write(lines)
+            except OSError as error:
+                failure = error
+            try:
+                self._loop.call_soon_threadsafe(self._done, failure)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
 
 
 def read_entries(folder: Path, worker: str) -> list[Record]:

@@ -124,7 +124,10 @@ class LeaseStore(Protocol):
 class Account:
     """This worker's side of one counter."""
 
-    __slots__ = ("answered", "authority", "busy", "ends_at_ms", "exact", "held", "key", "limit", "pending", "used_at")
+    __slots__ = (
+        "answered", "authority", "busy", "dropped", "ends_at_ms", "exact", "held", "key", "limit", "pending",
+        "used_at",
+    )  # fmt: skip
 
     def __init__(self, key: CounterKey) -> None:
         self.key = key
@@ -141,6 +144,8 @@ class Account:
         """A limit over several windows counts it: authority is never more than what is in use."""
         self.answered = 0
         """The last recall that was answered."""
+        self.dropped = False
+        """Forgotten; a call that held nothing on it may still know it."""
         self.ends_at_ms = 0
         self.used_at = 0.0
 

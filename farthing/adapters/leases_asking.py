@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from farthing.adapters.leases import LEASE_S, Grant, LeaseLost, Posted, Share
-from farthing.adapters.leases_desk import Need, Terms, Tombstone, Waiting
+from farthing.adapters.leases_desk import Flight, Need, Terms, Tombstone, Waiting
 from farthing.adapters.leases_state import (
     NEWS_S,
+    QUIET_AFTER_S,
+    QUIET_TICK_S,
     RECALL_WAIT_S,
     RETRY_S,
     STORE_WAIT_S,
@@ -34,14 +36,17 @@ class Asking(State):
         if desk.known(reservation):
             return Held(id=reservation.id)
         row = held_record(reservation, worker=self._name, now_ms=now_ms, stub=stub)
+        needs: list[Need] | None = None
         if self._may_spend():
             verdict = desk.decide(reservation, {}, {}, patient=True)
             if isinstance(verdict, Held):
                 self._take(reservation, row)
                 return verdict
+            needs = verdict if isinstance(verdict, list) else None
         elif self.books._allowance is not None:
             return self._take_on_allowance(reservation, row)
         waiting = Waiting(reservation, row, now_ms, self._acts, self._loop.create_future())
+        waiting.needs = needs
         self._waiting.append(waiting)
         self._pump_kick.set()
         try:
@@ -59,7 +64,7 @@ class Asking(State):
         try:
             self._holds.hold(reservation.id, row)
         except OSError as error:
-            self.desk.release(reservation)
+            self.desk.release(self.desk.open[reservation.id])
             raise StoreUnavailable(
                 f"The hold journal in {self._folder} cannot be written: {error.strerror}.", hint="Free some space."
             ) from error
@@ -83,24 +88,34 @@ class Asking(State):
         if waiting in self._waiting:
             self._waiting.remove(waiting)
         elif waiting.future.done() and not waiting.future.cancelled() and self.desk.open.get(waiting.reservation.id):
-            self._release(waiting.reservation)
+            self._release(self.desk.open[waiting.reservation.id])
             self.desk.bury(Tombstone(waiting.reservation, (), ()))
 
-    def _release(self, reservation: Reservation) -> None:
-        self.desk.release(reservation)
-        self._over(reservation.id)
+    def _release(self, flight: Flight) -> None:
+        self.desk.release(flight)
+        self._over(flight.id)
 
     def _over(self, reservation_id: str) -> None:
         """It is in flight no more: in the hold journal, and in the database if it has a row there."""
         if self._unwritten.pop(reservation_id, None) is None:
             self._ended_rows.append(reservation_id)
-        with contextlib.suppress(OSError):
-            self._holds.ended([reservation_id])
+        self._over_ids.append(reservation_id)
+        if len(self._over_ids) == 1:
+            self._loop.call_soon(self._note_over)
+
+    def _note_over(self) -> None:
+        """All of one turn of the loop at once; before anything of it can be shipped and forgotten."""
+        ids, self._over_ids = self._over_ids, []
+        if ids:
+            with contextlib.suppress(OSError):
+                self._holds.ended(ids)
 
     def _enter(self, now_ms: int) -> None:
         self._acts += 1
-        self._now_ms = max(self._now_ms, now_ms)
-        self._expire(now_ms)
+        if now_ms > self._now_ms:
+            self._now_ms = now_ms
+        if self.desk.any_due(now_ms):
+            self._expire(now_ms)
 
     def _expire(self, now_ms: int) -> None:
         for reservation in self.desk.expire(now_ms):
@@ -138,8 +153,11 @@ class Asking(State):
             now_ms = max(now_ms, waiting.now_ms)
             if waiting.reservation.id in self.desk.open:
                 continue
-            verdict = self.desk.decide(waiting.reservation, {}, {}, patient=True)
-            for need in verdict if isinstance(verdict, list) else ():
+            needs, waiting.needs = waiting.needs, None
+            if needs is None:
+                verdict = self.desk.decide(waiting.reservation, {}, {}, patient=True)
+                needs = verdict if isinstance(verdict, list) else []
+            for need in needs:
                 terms = _terms(need)
                 known = sums.setdefault(terms, Need(need.hold, 0))
                 known.ask += need.ask
@@ -148,8 +166,8 @@ class Asking(State):
         for need in sums.values():
             if need.hold.also:
                 self.desk.make_exact(need.hold)
-        recalls = await self._tell()
-        self._process(recalls)
+        if self._untold():
+            self._process(await self._tell())
         if not sums:
             return {}
         wants = [self.desk.want(need.hold, need.ask, recall=need.recall) for need in sums.values()]
@@ -218,15 +236,23 @@ class Asking(State):
                 self._waiting.remove(waiting)
                 waiting.future.set_exception(error)
 
+    def _untold(self) -> bool:
+        """The store must hear something before it can answer a question; the clock does not let it wait long."""
+        due_s = min(self._news_due_s, self._renewed_s + 2 * QUIET_TICK_S)
+        return bool(self.desk.urgent or self.desk.recalled) or time.monotonic() >= due_s
+
     async def _tell(self) -> Mapping[CounterKey, tuple[int, int]]:
         """Tell the store what is booked and what authority is left; the lease lock is held. The recalls."""
         now_s = time.monotonic()
         desk = self.desk
-        if now_s < self._news_due_s and not (desk.urgent or desk.recalled or self._closing):
+        hurry = 0 < self._hurry_seq <= self._shipped_seq
+        if now_s < self._news_due_s and not (desk.urgent or desk.recalled or self._closing or hurry):
             recalls = await self._lease_call(lambda: self._leases.renew([], []))
             self._renewed_s = now_s
             return recalls
         self._news_due_s = now_s + NEWS_S
+        if hurry:
+            self._hurry_seq = 0
         booked = [self._booked.popleft() for _ in range(len(self._booked))]
         sums: dict[CounterKey, int] = {}
         newest: dict[CounterKey, Posted] = {}
@@ -263,13 +289,16 @@ class Asking(State):
         return answer
 
     def _process(self, recalls: Mapping[CounterKey, tuple[int, int]]) -> None:
+        if recalls:
+            self._short_s = time.monotonic()
         for reservation in self.desk.answer(recalls):
             self._over(reservation.id)
 
     async def _tick_loop(self) -> None:
         idle_s = 0.0
         while True:
-            await asyncio.sleep(TICK_S)
+            quiet = self.desk.now_s - self._short_s > QUIET_AFTER_S and not self._waiting
+            await asyncio.sleep(QUIET_TICK_S if quiet else TICK_S)
             self.desk.now_s = now_s = time.monotonic()
             if now_s > idle_s:
                 self.desk.drop_idle()

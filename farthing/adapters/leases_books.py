@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from farthing.adapters.journal import EntryJournal
+from farthing.adapters.journal import EntryJournal, JournalThread
 from farthing.adapters.leases import LEASE_S, LeaseStore
 from farthing.adapters.leases_shipping import Shipping
 from farthing.adapters.leases_state import (
@@ -133,6 +133,7 @@ class _Running(Shipping):
     async def start(self) -> None:
         self._holds = HoldJournal(self._folder, self._name)
         self._journal = EntryJournal(self._folder, self._name)
+        self._disk = JournalThread(self._journal, self._loop, self._group_done)
         try:
             await self.on_shelf(self._shelf.start)
             await self._bury_dead_here()
@@ -140,7 +141,7 @@ class _Running(Shipping):
         except BaseException:
             self._close_files(clean=True)
             raise
-        for work in (self._write_loop, self._ship_loop, self._pump_loop, self._tick_loop, self._beat_loop):
+        for work in (self._ship_loop, self._pump_loop, self._tick_loop, self._beat_loop):
             self._tasks.append(self._loop.create_task(work()))
 
     async def close(self) -> None:
@@ -148,7 +149,7 @@ class _Running(Shipping):
         failure: StoreUnavailable | None = None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
-                while self._lines:
+                while self._writing:
                     await asyncio.sleep(0.002)
         for task in self._tasks:
             task.cancel()
@@ -175,7 +176,9 @@ class _Running(Shipping):
             log.warning("The journal keeps what the ledger has not got yet; the next start ships it. %s", failure)
 
     def _close_files(self, *, clean: bool) -> None:
-        for pool in (self._disk, self._db, self._lease_thread):
+        self._disk.stop()
+        self._note_over()
+        for pool in (self._db, self._lease_thread):
             pool.shutdown(wait=True)
         self._shelf.close()
         self._leases.close()

@@ -36,10 +36,22 @@ class Tombstone(msgspec.Struct, frozen=True):
     entry_ids: tuple[str, ...] | None
 
 
+class Flight:
+    """A reservation in flight, with its accounts by hold."""
+
+    __slots__ = ("accounts", "expires_at_ms", "id", "reservation")
+
+    def __init__(self, reservation: Reservation, accounts: tuple[Account, ...]) -> None:
+        self.id = reservation.id
+        self.expires_at_ms = reservation.expires_at_ms
+        self.reservation = reservation
+        self.accounts = accounts
+
+
 class Waiting:
     """A reservation that needs the store's answer."""
 
-    __slots__ = ("deadline", "future", "now_ms", "number", "recalls", "reservation", "row", "short")
+    __slots__ = ("deadline", "future", "needs", "now_ms", "number", "recalls", "reservation", "row", "short")
 
     def __init__(
         self, reservation: Reservation, row: Row, now_ms: int, number: int, future: "asyncio.Future[Held | Denied]"
@@ -52,6 +64,8 @@ class Waiting:
         self.future = future
         self.recalls: dict[Terms, int] = {}
         """The recall that was started for this reservation, by terms."""
+        self.needs: list[Need] | None = None
+        """What it lacked when it came, until the store was asked for it."""
         self.short: set[Terms] = set()
         """Terms on which a recall must be started."""
         self.deadline = 0.0
@@ -70,7 +84,7 @@ class Desk:
     """Open reservations, accounts, and what has ended."""
 
     def __init__(self) -> None:
-        self.open: dict[str, Reservation] = {}
+        self.open: dict[str, Flight] = {}
         self.accounts: dict[CounterKey, Account] = {}
         self.recalled: dict[CounterKey, int] = {}
         """Counters on which some worker is short: no slices there, and what is not in use goes back."""
@@ -80,16 +94,17 @@ class Desk:
         """A coarse clock, set by the owner."""
         self._dirty: dict[CounterKey, Account] = {}
         self._tombstones: dict[str, Tombstone] = {}
+        self._older: dict[str, Tombstone] = {}
+        """Two generations: the older one is forgotten as a whole."""
         self._expiries = Expiries()
 
     # Deciding
 
     def known(self, reservation: Reservation) -> bool:
         """It was seen before, with the same content. Raises ``Conflict`` when the content was another."""
-        known = self.open.get(reservation.id)
-        if known is None:
-            tombstone = self._tombstones.get(reservation.id)
-            known = None if tombstone is None else tombstone.reservation
+        flight = self.open.get(reservation.id)
+        tombstone = self.tombstone(reservation.id) if flight is None else None
+        known = flight.reservation if flight is not None else None if tombstone is None else tombstone.reservation
         if known is None:
             return False
         if known is not reservation and known != reservation:
@@ -181,45 +196,55 @@ class Desk:
 
     def hold(self, reservation: Reservation) -> None:
         """Set everything aside."""
+        find, now_s = self.accounts.get, self.now_s
+        accounts: list[Account] = []
         for hold in reservation.holds:
-            account = self.account(counter_key(hold))
+            account = find((hold.counter, hold.window, hold.unit)) or self.account(counter_key(hold))
+            accounts.append(account)
             account.held += hold.amount
-            account.used_at = self.now_s
-            self.cover(account)
-        self.open[reservation.id] = reservation
-        self._expiries.add(reservation, self.open)
+            account.used_at = now_s
+            if account.authority < account.held + account.pending:
+                self.cover(account)
+        flight = self.open[reservation.id] = Flight(reservation, tuple(accounts))
+        self._expiries.add(flight, self.open)
 
-    def release(self, reservation: Reservation) -> None:
+    def release(self, flight: Flight) -> None:
         """Set nothing aside any more."""
-        del self.open[reservation.id]
-        for hold in reservation.holds:
-            account = self.account(counter_key(hold))
+        del self.open[flight.id]
+        recalled = self.recalled
+        for account, hold in zip(flight.accounts, flight.reservation.holds, strict=True):
             account.held -= hold.amount
-            if account.exact or account.key in self.recalled:
+            if account.exact or (recalled and account.key in recalled):
                 self._trim(account)
 
     # Settling
 
     def tombstone(self, reservation_id: str) -> Tombstone | None:
         """How a reservation ended, if that was not long ago."""
-        return self._tombstones.get(reservation_id)
+        return self._tombstones.get(reservation_id) or self._older.get(reservation_id)
 
     def bury(self, tombstone: Tombstone) -> None:
         """Remember how a reservation ended."""
-        self._tombstones.pop(tombstone.reservation.id, None)
+        if len(self._tombstones) >= TOMBSTONES_MAX // 2:
+            self._older, self._tombstones = self._tombstones, {}
         self._tombstones[tombstone.reservation.id] = tombstone
-        if len(self._tombstones) > TOMBSTONES_MAX:
-            del self._tombstones[next(iter(self._tombstones))]
 
-    def post(self, posts: Iterable[Post]) -> None:
-        """Money was spent: it counts from now on, whether there was authority for it or not."""
-        for post in posts:
-            account = self.account((post.counter, post.window, post.unit))
+    def post(self, posts: Iterable[Post], accounts: Sequence[Account] | None = None) -> None:
+        """Money was spent: it counts from now on, whether there was authority for it or not.
+
+        ``accounts`` are those of the posts, where they are at hand.
+        """
+        now_s = self.now_s
+        posts = tuple(posts)
+        if accounts is None or any([account.dropped for account in accounts]):
+            accounts = [self.account((post.counter, post.window, post.unit)) for post in posts]
+        for post, account in zip(posts, accounts, strict=True):
             account.pending += post.amount
-            account.used_at = self.now_s
+            account.used_at = now_s
             if post.ends_at_ms:
                 account.ends_at_ms = post.ends_at_ms
-            self.cover(account)
+            if account.authority < account.held + account.pending:
+                self.cover(account)
 
     def booked(self, posts: Mapping[CounterKey, int]) -> None:
         """The ledger has these amounts now: they need no authority any more."""
@@ -237,17 +262,21 @@ class Desk:
             account.authority += max(0, amount)
             self.cover(account)
 
+    def any_due(self, now_ms: int) -> bool:
+        """``expire`` may have something to do."""
+        return self._expiries.any_due(now_ms)
+
     def expire(self, now_ms: int) -> list[Reservation]:
         """Release what is past its time; a call that still settles is booked all the same."""
         if not self._expiries.any_due(now_ms):
             return []
         found = []
         for reservation_id in self._expiries.due(now_ms, self.open):
-            reservation = self.open.get(reservation_id)
-            if reservation is not None:
-                self.release(reservation)
-                self.bury(Tombstone(reservation, (), None))
-                found.append(reservation)
+            flight = self.open.get(reservation_id)
+            if flight is not None:
+                self.release(flight)
+                self.bury(Tombstone(flight.reservation, (), None))
+                found.append(flight.reservation)
         return found
 
     # Sharing
@@ -310,6 +339,7 @@ class Desk:
                     account.authority = 0
                     self._mark(account)
                 elif account.key not in self._dirty:
+                    account.dropped = True
                     del self.accounts[account.key]
 
     @property

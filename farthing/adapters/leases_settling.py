@@ -10,10 +10,7 @@ import msgspec
 from farthing.adapters.journal import Record, line_of
 from farthing.adapters.leases_asking import Asking
 from farthing.adapters.leases_desk import Tombstone, posts_of
-from farthing.adapters.leases_state import (
-    RECENT_MAX,
-    RETRY_S,
-)
+from farthing.adapters.leases_state import RECENT_MAX, RETRY_S, Written
 from farthing.adapters.memory import amount_deltas
 from farthing.adapters.postgres_rows import entry_to_json, exchange_to_json
 from farthing.adapters.sqlite_rows import lost_reversal
@@ -28,34 +25,45 @@ class Settling(Asking):
     async def settle(self, settlement: Settlement, now_ms: int) -> None:
         self._enter(now_ms)
         reservation = settlement.reservation
-        key = "" if reservation is None else reservation.id
-        while key in self._settling:
-            with contextlib.suppress(Exception):
-                await asyncio.shield(self._settling[key])
         rows = {entry.id: entry_to_json(entry) for entry in settlement.entries}
         exchange = None if settlement.exchange is None else exchange_to_json(settlement.exchange)
         if reservation is None:
             fresh = await self._look_up(rows) if rows else rows
-            await self._write(settlement, fresh, exchange, ())
+            await self._write(settlement, fresh, exchange, (), None)
             return
-        done = self._loop.create_future()
-        self._settling[key] = done
+        key = reservation.id
+        settling = self._settling
+        while key in settling:
+            ended = settling[key] = settling[key] or self._loop.create_future()
+            await asyncio.shield(ended)
+        settling[key] = None
         try:
-            known = self.desk.open.get(key)
-            if known is None:
-                await self._settle_late(settlement, reservation, rows, exchange)
-                return
-            self.desk.known(reservation)
-            fresh = self._unbooked(rows)
-            deltas = settlement.amounts or (0,) * len(reservation.holds)
-            if fresh or exchange or any(deltas):
-                await self._write(settlement, fresh, exchange, deltas)
-            elif key in self.desk.open:
-                self._release(reservation)
-            self.desk.bury(Tombstone(reservation, settlement.amounts, tuple(rows)))
+            await self._settle(settlement, reservation, rows, exchange)
         finally:
-            del self._settling[key]
-            done.set_result(None)
+            if key not in self._unfinished:
+                self._finished(key)
+
+    def _finished(self, key: str) -> None:
+        waiting = self._settling.pop(key)
+        if waiting is not None:
+            waiting.set_result(None)
+
+    async def _settle(
+        self, settlement: Settlement, reservation: Reservation, rows: dict[str, bytes], exchange: bytes | None
+    ) -> None:
+        flight = self.desk.open.get(reservation.id)
+        if flight is None:
+            await self._settle_late(settlement, reservation, rows, exchange)
+            return
+        self.desk.known(reservation)
+        fresh = self._unbooked(rows)
+        deltas = settlement.amounts or (0,) * len(reservation.holds)
+        tombstone = Tombstone(reservation, settlement.amounts, tuple(rows))
+        if fresh or exchange or any(deltas):
+            await self._write(settlement, fresh, exchange, deltas, tombstone)
+        else:
+            self._release(flight)
+            self.desk.bury(tombstone)
 
     async def _settle_late(
         self, settlement: Settlement, reservation: Reservation, rows: dict[str, bytes], exchange: bytes | None
@@ -80,9 +88,13 @@ class Settling(Asking):
             if before is None and rows and not fresh:
                 return
         deltas = amount_deltas(reservation, settlement.amounts, counted)
+        tombstone = Tombstone(reservation, settlement.amounts, tuple(rows))
+        self._ended_rows.append(reservation.id)  # wherever its row came from
         if fresh or exchange or any(deltas):
-            await self._write(settlement, fresh, exchange, deltas)
-        self.desk.bury(Tombstone(reservation, settlement.amounts, tuple(rows)))
+            self._hurry_seq = self._seq + 1  # it may take an estimate back
+            await self._write(settlement, fresh, exchange, deltas, tombstone)
+        else:
+            self.desk.bury(tombstone)
 
     async def _find(
         self, rows: dict[str, bytes], reservation: Reservation
@@ -117,7 +129,7 @@ class Settling(Asking):
         """Those of the entries that this worker has not booked lately. Raises ``Conflict``."""
         fresh = {}
         for id, row in rows.items():
-            booked = self._recent.get(id)
+            booked = self._recent.get(id) or self._less_recent.get(id)
             if booked is None:
                 fresh[id] = row
             elif booked != row:
@@ -136,66 +148,102 @@ class Settling(Asking):
         rows: dict[str, bytes],
         exchange: bytes | None,
         deltas: Sequence[int],
+        tombstone: Tombstone | None,
     ) -> None:
         """Into the journal; then it counts. Raises ``StoreUnavailable`` when the journal cannot be written."""
-        self._seq += 1
         posts = posts_of(settlement, deltas)
+        ended = "" if settlement.reservation is None else settlement.reservation.id
         record = Record(
-            seq=self._seq,
+            seq=self._seq + 1,
             ids=tuple(rows),
             entries=tuple([msgspec.Raw(row) for row in rows.values()]),
             exchanges=() if exchange is None else (msgspec.Raw(exchange),),
             posts=posts,
-            ended="" if settlement.reservation is None else settlement.reservation.id,
+            ended=ended,
         )
         try:
             line = line_of(record)
         except UnicodeEncodeError as error:
             raise ValueError(f"This cannot be booked: {error}.") from error
+        self._seq += 1
         self._remember(rows)
         future = self._loop.create_future() if self.books._strict else None
-        self._lines.append((line, future))
-        self._written.set()
-        if future is not None:
-            try:
-                await asyncio.shield(future)
-            except StoreUnavailable:
-                for id in rows:
-                    self._recent.pop(id, None)
-                raise
-        if record.ended in self.desk.open:
-            self._release(self.desk.open[record.ended])
-        self.desk.post(posts)
+        one = Written(line, rows, posts, self.desk.open.get(ended), tombstone, future)
+        self._lines.append(one)
+        if not self._writing:
+            self._writing = True
+            self._loop.call_soon(self._write_next)
+        if future is None:
+            self._count(one)
+            return
+        try:
+            await future
+        except asyncio.CancelledError:
+            if ended and one in (*self._group, *self._lines):
+                self._unfinished.add(ended)  # nobody else may settle it before the journal has
+            raise
+
+    def _count(self, one: Written) -> None:
+        """It is settled: what it held is free, and what it cost counts."""
+        flight = one.flight
+        if flight is None:
+            self.desk.post(one.posts)
+        else:
+            still = self.desk.open.get(flight.id) is flight
+            if still:
+                self._release(flight)
+            whole = len(one.posts) == len(flight.accounts)
+            self.desk.post(one.posts, flight.accounts if whole else None)
+        if one.tombstone is not None:
+            self.desk.bury(one.tombstone)
         if self._first_waiting_s is None:
             self._first_waiting_s = time.monotonic()
         self._to_ship.set()
 
     def _remember(self, rows: dict[str, bytes]) -> None:
+        if len(self._recent) >= RECENT_MAX // 2:
+            self._less_recent, self._recent = self._recent, {}
         self._recent |= rows
-        while len(self._recent) > RECENT_MAX:
-            del self._recent[next(iter(self._recent))]
 
-    async def _write_loop(self) -> None:
-        while True:
-            if not self._lines:
-                self._written.clear()
-                await self._written.wait()
-            group, self._lines = self._lines, []
-            try:
-                await self._loop.run_in_executor(self._disk, self._journal.write, [line for line, _ in group])
-            except OSError as error:
-                told = StoreUnavailable(
-                    f"The journal in {self._folder} cannot be written: {error.strerror}.", hint="Free some space."
-                )
-                for _, future in group:
-                    if future is not None and not future.done():
-                        future.set_exception(told)
-                self._lines = [(line, None) for line, future in group if future is None] + self._lines
-                await asyncio.sleep(RETRY_S)
-                continue
-            for _, future in group:
-                if future is not None and not future.done():
-                    future.set_result(None)
+    def _forget(self, rows: dict[str, bytes]) -> None:
+        for id in rows:
+            self._recent.pop(id, None)
+            self._less_recent.pop(id, None)
+
+    def _write_next(self) -> None:
+        """Give the journal's thread all that has gathered; settlements of one turn of the loop share a group."""
+        self._group, self._lines = self._lines, []
+        self._disk.write([one.line for one in self._group])
+
+    def _group_done(self, error: OSError | None) -> None:
+        """The journal's thread has written the group, or failed to."""
+        group, self._group = self._group, []
+        if error is None:
+            for one in group:
+                if one.future is not None:
+                    self._count(one)
+                    if not one.future.done():
+                        one.future.set_result(None)
+        else:
+            told = StoreUnavailable(
+                f"The journal in {self._folder} cannot be written: {error.strerror}.", hint="Free some space."
+            )
+            for one in group:
+                if one.future is not None:
+                    self._forget(one.rows)
+                    if not one.future.done():
+                        one.future.set_exception(told)
+            self._lines = [one for one in group if one.future is None] + self._lines
+        for one in group if self._unfinished else ():
+            key = "" if one.tombstone is None else one.tombstone.reservation.id
+            if key in self._unfinished:
+                self._unfinished.discard(key)
+                self._finished(key)
+        self._writing = bool(self._lines)
+        if self._writing and error is None:
+            self._write_next()
+        elif self._writing:
+            self._loop.call_later(RETRY_S, self._write_next)
 
 
 def _taken(entry_id: str) -> Conflict:

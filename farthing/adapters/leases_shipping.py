@@ -194,7 +194,7 @@ class Shipping(Settling):
         return tuple(found)
 
     def open_reservations(self) -> tuple[Reservation, ...]:
-        found = [*self.desk.open.values(), *self._others()]
+        found = [*(flight.reservation for flight in self.desk.open.values()), *self._others()]
         return tuple(sorted(found, key=lambda reservation: reservation.id))
 
     def _others(self) -> list[Reservation]:

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
 
-from farthing.adapters.journal import EntryJournal
+from farthing.adapters.journal import EntryJournal, JournalThread, Post
 from farthing.adapters.leases import LEASE_S, LeaseLost, LeaseStore, Posted
-from farthing.adapters.leases_desk import Desk, Waiting
+from farthing.adapters.leases_desk import Desk, Flight, Tombstone, Waiting
 from farthing.adapters.memory import CounterKey
 from farthing.adapters.postgres_shelf import Shelf
 from farthing.adapters.sqlite_journal import HoldJournal
@@ -22,7 +22,12 @@ from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Reservation,
 from farthing.ports.books import Balance
 
 TICK_S: Final = 0.02
-"""How often a worker looks for recalls and tells what has changed."""
+"""How often a worker looks for recalls and tells what has changed, while somebody is short."""
+
+QUIET_TICK_S: Final = 0.06
+"""The same when nobody was short for ``QUIET_AFTER_S``; well within what a call waits for an answer to its recall."""
+
+QUIET_AFTER_S: Final = 10.0
 
 RECALL_WAIT_S: Final = 1.0
 """How long a call waits for other living workers to give back what they do not use, before it is refused."""
@@ -30,7 +35,7 @@ RECALL_WAIT_S: Final = 1.0
 STORE_WAIT_S: Final = 2.0
 """How long a call waits for a store that is away or being rebuilt."""
 
-NEWS_S: Final = 0.2
+NEWS_S: Final = 1.0
 """How long news that can only make room for others may wait, while nobody asks for it."""
 
 SHIP_LINGER_S: Final = 0.03
@@ -42,6 +47,28 @@ RECENT_MAX: Final = 16_384
 RETRY_S: Final = 0.25
 log: Final = logging.getLogger("farthing.books")
 Answer = TypeVar("Answer")
+
+
+class Written:
+    """A settlement on its way to the journal."""
+
+    __slots__ = ("flight", "future", "line", "posts", "rows", "tombstone")
+
+    def __init__(
+        self,
+        line: bytes,
+        rows: dict[str, bytes],
+        posts: tuple[Post, ...],
+        flight: Flight | None,
+        tombstone: Tombstone | None,
+        future: asyncio.Future[None] | None,
+    ) -> None:
+        self.line = line
+        self.rows = rows
+        self.posts = posts
+        self.flight = flight
+        self.tombstone = tombstone
+        self.future = future
 
 
 class LedgerReader(Protocol):
@@ -81,6 +108,7 @@ class State:
 
     _holds: HoldJournal
     _journal: EntryJournal
+    _disk: JournalThread
 
     def __init__(self, books: Owner) -> None:
         self.books = books
@@ -89,20 +117,25 @@ class State:
         self._shelf, self._leases = books._shelf, books._leases
         self._folder = books._folder
         self._loop = asyncio.get_running_loop()
-        self._disk = ThreadPoolExecutor(1, "farthing-journal")
         self._db = ThreadPoolExecutor(1, "farthing-ledger")
         self._lease_thread = ThreadPoolExecutor(1, "farthing-leases")
         self._locks = WorkerLocks(self._folder)
         self._lock = self._locks.take(self._name)
         self._tasks: list[asyncio.Task[None]] = []
-        self._lines: list[tuple[bytes, asyncio.Future[None] | None]] = []
-        self._written = asyncio.Event()
+        self._lines: list[Written] = []
+        self._group: list[Written] = []
+        """What the journal's thread is writing."""
+        self._writing = False
         self._to_ship = asyncio.Event()
         self._pump_kick = asyncio.Event()
         self._waiting: list[Waiting] = []
         self._lease_lock = asyncio.Lock()
-        self._settling: dict[str, asyncio.Future[None]] = {}
+        self._settling: dict[str, asyncio.Future[None] | None] = {}
+        self._unfinished: set[str] = set()
+        """Reservations whose callers left while the journal was written."""
         self._recent: dict[str, bytes] = {}
+        self._less_recent: dict[str, bytes] = {}
+        """Two generations: the older one is forgotten as a whole."""
         self._acts = 0
         self._now_ms = 0
         """The latest time that a caller has told."""
@@ -113,8 +146,14 @@ class State:
         self._unwritten: dict[str, tuple[Row, float]] = {}
         self._rows_written: set[str] = set()
         self._ended_rows: list[str] = []
+        self._over_ids: list[str] = []
+        """What the hold journal learns at the end of this turn of the loop."""
         self._renewed_s = 0.0
         self._news_due_s = 0.0
+        self._hurry_seq = 0
+        """A record whose booking may make room for others: the lease store is told as soon as it is shipped."""
+        self._short_s = 0.0
+        """When somebody was short the last time."""
         self._joined = False
         self._ledger_ok = True
         self._leases_ok = True

@@ -5,7 +5,7 @@ Nothing survives the process. Every method is atomic because none of them awaits
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar, get_args
+from typing import Final, Protocol, TypeVar, get_args
 
 import msgspec
 
@@ -40,13 +40,22 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     entry_ids: tuple[str, ...]
 
 
+class Expiring(Protocol):
+    """What expires."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def expires_at_ms(self) -> int: ...
+
+
 class Expiries:
     """Reservations by the time they expire; those that ended earlier are skipped, and swept when they pile up."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, str]] = []
 
-    def add(self, reservation: Reservation, still_open: Mapping[str, Reservation]) -> None:
+    def add(self, reservation: Expiring, still_open: Mapping[str, Expiring]) -> None:
         """Remember when an open reservation expires."""
         heapq.heappush(self._heap, (reservation.expires_at_ms, reservation.id))
         if len(self._heap) > 2 * len(still_open) + 1024:
@@ -57,7 +66,7 @@ class Expiries:
         """True when ``due`` may have something to tell."""
         return bool(self._heap) and self._heap[0][0] <= now_ms
 
-    def due(self, now_ms: int, still_open: Mapping[str, Reservation]) -> list[str]:
+    def due(self, now_ms: int, still_open: Mapping[str, Expiring]) -> list[str]:
         """Ids of open reservations whose time has passed; each is told once."""
         found = []
         while self._heap and self._heap[0][0] <= now_ms:

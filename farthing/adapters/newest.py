@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Callable
 
-from farthing.adapters.ledger_query import query_value
+from farthing.adapters.ledger_query import is_unbooked, query_value
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery
 from farthing.ports.books import Ledger
 
@@ -27,6 +27,18 @@ class ReadNewest:
         found = heapq.nlargest(limit + 1, wanted, key=lambda entry: (entry.received_at_ms, entry.id))
         page = tuple(found[:limit])
         return page, f"{page[-1].received_at_ms}.{page[-1].id}" if len(found) > limit else ""
+
+    def newest_unbooked(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[Exchange, ...], str]:
+        moment, _, name = before.partition(".")
+        edge = (int(moment), name) if moment.isdigit() else None
+        wanted = (
+            one
+            for one in self._opener().exchanges(since_ms=query.since_ms or 0)
+            if is_unbooked(one, query) and (edge is None or (one.received_at_ms, one.request_id) < edge)
+        )
+        found = heapq.nlargest(limit + 1, wanted, key=lambda one: (one.received_at_ms, one.request_id))
+        page = tuple(found[:limit])
+        return page, f"{page[-1].received_at_ms}.{page[-1].request_id}" if len(found) > limit else ""
 
     def exchange(self, request_id: str) -> Exchange | None:
         first = next(self._opener().entries(request_id=request_id), None)

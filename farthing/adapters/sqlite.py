@@ -14,8 +14,9 @@ from typing import Final, cast, get_args
 
 from farthing.adapters.memory import CounterKey, check_settlement, counter_key
 from farthing.adapters.sqlite_desk import Desk
-from farthing.adapters.sqlite_group import Group, Reserve, Settle, Task
+from farthing.adapters.sqlite_group import Account, Group, Reserve, Settle, Task
 from farthing.adapters.sqlite_journal import HoldJournal, read_journal
+from farthing.adapters.sqlite_keeping import others_of
 from farthing.adapters.sqlite_keys import SqliteKeys
 from farthing.adapters.sqlite_reader import SqliteLedger, open_read
 from farthing.adapters.sqlite_recovery import OnLost, Recovery
@@ -50,6 +51,16 @@ UNWRITTEN_MAX: Final = 10_000
 
 PRUNE_PAGE: Final = 1_000
 """Exchanges deleted per transaction, so that calls never wait long behind a retention run."""
+
+
+_SELECT_POSTED: Final = """
+    SELECT unit, sum(posted) FROM (
+        SELECT unit, posted FROM shares WHERE counter = :counter AND "window" = :window AND worker <> :worker
+        UNION ALL
+        SELECT json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM posts, json_each(body)
+        WHERE worker <> :worker AND json_extract(value, '$[0]') = :counter AND json_extract(value, '$[1]') = :window
+    ) GROUP BY unit
+"""
 
 
 class SqliteBooks:
@@ -141,7 +152,7 @@ class SqliteBooks:
         running = self._require()
         try:
             with running.writer.lock:
-                found = [*running.desk.open.values(), *running.others()]
+                found = [*(flight.reservation for flight in running.desk.open.values()), *running.others()]
         except sqlite3.Error as error:
             raise store_error(self.path, error) from error
         return tuple(sorted(found, key=lambda reservation: reservation.id))
@@ -196,7 +207,7 @@ class _Running:
             self.desk = Desk(worker, recovery)
             self._register(recovery)
             self._journal = HoldJournal(folder, worker)
-            self._reader = connect_read(path)
+            self.desk.room.reader = self._reader = connect_read(path)
         except (StoreUnavailable, sqlite3.Error, OSError) as error:
             self._connection.close()
             self._lock.release()
@@ -211,23 +222,26 @@ class _Running:
         for hold in (hold for reservation in self.others() for hold in reservation.holds):
             held[counter_key(hold)] = held.get(counter_key(hold), 0) + hold.amount
         for counter, window in sorted(set(counters)):
-            rows = self._reader.execute(
-                "SELECT unit, sum(posted) FROM shares"
-                ' WHERE counter = ? AND "window" = ? AND worker <> ? GROUP BY unit',
-                (counter, window, self._worker),
-            ).fetchall()
-            posted = dict(rows)
+            given = {"counter": counter, "window": window, "worker": self._worker}
+            posted = dict(self._reader.execute(_SELECT_POSTED, given).fetchall())
             for unit in sorted(get_args(LimitUnit)):
                 mine = self.desk.account((counter, window, unit))
                 balance = Balance(
                     counter=counter,
                     window=window,
                     unit=unit,
-                    posted=posted.get(unit, 0) + (mine.posted if mine else 0),
+                    posted=self._posted(mine, posted.get(unit, 0)),
                     held=(mine.held if mine else 0) + held.get((counter, window, unit), 0),
                 )
                 if balance.posted or balance.held:
                     yield balance
+
+    def _posted(self, mine: Account | None, others: int) -> int:
+        """Alone, memory knows it all, while some of it may be on its way to the common share."""
+        if mine is None:
+            return others
+        known = mine.others if self.desk.room.alone and not mine.exact else None
+        return mine.posted + (others if known is None else known)
 
     def others(self) -> list[Reservation]:
         """Open reservations of other workers: those in the file, and those that only their journals have yet."""
@@ -245,19 +259,11 @@ class _Running:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        group = Group(self._connection)
-        clean = False
+        clean = not self.desk.open
         try:
-            group.begin()
-            self.desk.close(group)
-            clean = not self.desk.open
-            for table in ("workers", "recalls") if clean else ("recalls",):
-                self._connection.execute(f"DELETE FROM {table} WHERE worker = ?", (self._worker,))
-            group.write(self._worker, set())
-            group.commit()
+            self.desk.close(lambda: Group(self._connection), clean=clean)
         except sqlite3.Error:
-            clean = False
-            group.roll_back()  # the next start recovers what could not be given back
+            clean = False  # the next start recovers what could not be given back
         finally:
             self._reader.close()
             self._connection.close()
@@ -273,10 +279,14 @@ class _Running:
         try:
             recovery.recover(self._worker, group)
             recovery.of_all_dead(group)
+            self.desk.room.alone = not others_of(self._connection, self._worker)
+            if self.desk.room.alone:
+                self._connection.execute("INSERT OR REPLACE INTO alone VALUES (1, ?)", (self._worker,))
             self._connection.execute(
                 "INSERT INTO workers VALUES (?, ?, ?)", (self._worker, os.getpid(), time.time_ns() // 1_000_000)
             )
             group.commit()
+            group.settled()
         except (sqlite3.Error, StoreUnavailable):
             group.roll_back()
             raise

@@ -7,16 +7,14 @@ slices they do not need, it recalls those before it refuses anything.
 
 import sqlite3
 import time
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from farthing.adapters.memory import CounterKey, Expiries, amount_deltas, counter_key
-from farthing.adapters.sqlite_group import Account, Group, Reserve, Settle
-from farthing.adapters.sqlite_recovery import FOLD, Recovery
+from farthing.adapters.sqlite_group import Account, Flight, Group, Reserve, Settle, Tombstone
+from farthing.adapters.sqlite_keeping import Keeper
+from farthing.adapters.sqlite_recovery import Recovery
 from farthing.adapters.sqlite_room import Room
 from farthing.adapters.sqlite_rows import (
     ENTRY_COLUMNS,
@@ -29,16 +27,15 @@ from farthing.adapters.sqlite_rows import (
     quoted,
     reservation_from_row,
 )
-from farthing.core.errors import Conflict
+from farthing.core.errors import Conflict, StoreUnavailable
 from farthing.core.types import Denied, Held, LedgerEntry, Reservation
 
 TOMBSTONES_MAX: Final = 8_192
 """Ended reservations remembered, so that a repeated act is recognised without asking the file."""
 
-ACCOUNTS_MAX: Final = 50_000
-"""Counters kept in memory; idle ones beyond that give their authority back."""
+PARTS: Final = 4_096
+"""Parts of rolling windows that are dropped at once, at most."""
 
-EVICT: Final = 4_096
 LASTING_S: Final = 0.2
 """A call in flight for longer gets a row in the ledger's file; most of an LLM's calls do."""
 
@@ -46,39 +43,37 @@ _SELECT_ENTRY: Final = f"SELECT {quoted(ENTRY_COLUMNS)} FROM entries WHERE id = 
 _SELECT_RESERVATION: Final = f"SELECT {quoted(RESERVATION_COLUMNS)} FROM reservations WHERE id = ?"
 
 
-class Tombstone(msgspec.Struct, frozen=True):
-    """A reservation that is held no more; ``entry_ids`` is None while it has expired but was never settled."""
-
-    reservation: Reservation
-    amounts: tuple[int, ...]
-    entry_ids: tuple[str, ...] | None
-
-
 class Desk:
     """All of this worker's open reservations and accounts. Owned by the writer thread."""
 
     def __init__(self, worker: str, recovery: Recovery) -> None:
         self.worker = worker
-        self.open: dict[str, Reservation] = {}
+        self.open: dict[str, Flight] = {}
         self._accounts: dict[CounterKey, Account] = {}
-        self._tombstones: OrderedDict[str, Tombstone] = OrderedDict()  # a dict finds its oldest ever more slowly
+        self._tombstones: dict[str, Tombstone] = {}
+        self._older: dict[str, Tombstone] = {}
+        """Two generations: the older one is forgotten as a whole."""
         self._expiries = Expiries()
-        self._unwritten: dict[str, tuple[Row, float]] = {}
-        """Holds that stand in the journal only, oldest first: (row for the file, monotonic time of the hold)."""
+        self._unwritten: dict[str, Flight] = {}
+        """Holds that stand in the journal only, oldest first."""
         self.room = Room(worker, self._accounts, recovery)
+        self.keeper = Keeper(worker, self._accounts, self.room)
 
     # Reserving
 
-    def reserve(self, act: Reserve, group: Group) -> Held | Denied | None:
+    def reserve(self, act: Reserve, group: Group) -> Held | Denied | StoreUnavailable | None:
         """Hold all or nothing; None: ask again later, other workers were asked to give authority back."""
         reservation = act.reservation
         self.expire(act.now_ms, group)
-        over = self.room.parts_over(act.now_ms, EVICT)
+        over = self.room.parts_over(act.now_ms, PARTS)
         if over:
-            self._remove(over, group)
+            self.keeper.remove(over, group)
         if self._known(reservation) is not None:
             return Held(id=reservation.id)
+        if reservation.holds and not self.room.may_decide(group):
+            return None if self.room.patient(act) else self.room.stuck()
         needed: dict[Account, int] = {}
+        accounts: list[Account] = []
         passed: list[Denied] = []
         for hold in reservation.holds:
             account = self._account(counter_key(hold))
@@ -91,55 +86,76 @@ class Desk:
                     return denied
                 passed.append(denied)
             needed[account] = needed.get(account, 0) + hold.amount
-        for account, amount in needed.items():
-            group.hold(account, amount)
+            accounts.append(account)
+        self._undoable(group)
+        flight = Flight(reservation, tuple(accounts), None, 0.0)
+        flight.hold()
+        group.opened.append(flight)
+        for account in needed:
+            group.touch(account)
             if account.limit is not None:
                 account.authority = max(account.authority, account.held)
-        self._open(reservation, group)
+        self.open[reservation.id] = flight
+        self._expiries.add(flight, self.open)
         group.reservation_rows[reservation.id] = act.row
         return Held(id=reservation.id, over=tuple(passed))
 
     def hold_at_once(self, reservation: Reservation, row: Row, now_ms: int) -> bool:
-        """Hold without a transaction where authority that is surely this worker's covers it; False: take the queue.
+        """Hold without a transaction where what is surely left for this worker covers it; False: take the queue.
 
         Called on the event loop under the writer's lock. The caller writes the hold journal before anything is sent.
         """
-        if reservation.id in self.open or reservation.id in self._tombstones or self._expiries.any_due(now_ms):
+        id = reservation.id
+        if id in self.open or self._expiries.any_due(now_ms) or self._tombstone(id) is not None:
             return False
-        needed: dict[Account, int] = {}
+        if reservation.expires_at_ms <= now_ms:
+            return False  # acts that came earlier and wait in the queue must not end it
+        room = self.room
+        find = self._accounts.get
+        accounts: list[Account] = []
         for hold in reservation.holds:
-            account = self._account((hold.counter, hold.window, hold.unit))
-            needed[account] = need = needed.get(account, 0) + hold.amount
-            sure = account.sure()
-            if hold.also or hold.limit != account.limit or need > sure or sure <= 0:
+            account = find((hold.counter, hold.window, hold.unit))
+            if account is None:
+                if not room.alone:
+                    return False
+                account = self._account((hold.counter, hold.window, hold.unit))
+            if hold.also or account in accounts:
                 return False
-            if not hold.hard and not account.fits(need):
-                return False
-        for account, amount in needed.items():
-            account.held += amount
-        self.open[reservation.id] = reservation
-        self._expiries.add(reservation, self.open)
-        self._unwritten[reservation.id] = (row, time.monotonic())
+            if room.alone:
+                others = account.others
+                if others is None:
+                    others = room.look(account)
+                if account.exact or others + account.posted + account.held + hold.amount > hold.limit:
+                    return False
+            else:
+                sure = account.sure()
+                if hold.limit != account.limit or hold.amount > sure or sure <= 0:
+                    return False
+                if not hold.hard and not account.fits(hold.amount):
+                    return False
+            accounts.append(account)
+        flight = Flight(reservation, tuple(accounts), row, time.monotonic())
+        flight.hold()
+        self.open[id] = self._unwritten[id] = flight
+        self._expiries.add(flight, self.open)
         return True
 
     def take_back(self, reservation: Reservation) -> None:
         """Undo ``hold_at_once``: its journal could not be written."""
-        del self.open[reservation.id]
         del self._unwritten[reservation.id]
-        for hold in reservation.holds:
-            self._account(counter_key(hold)).release(hold.amount)
+        self.open.pop(reservation.id).release()
 
-    def write_lasting(self, group: Group) -> None:
+    def write_lasting(self, group: Group, lasting_s: float = LASTING_S) -> None:
         """Give holds that have lasted a moment their row in the file: it outlives the machine, unlike the journal."""
-        due = time.monotonic() - LASTING_S
-        for reservation_id, waiting in list(self._unwritten.items()):
-            row, since = waiting
-            if since > due:
+        due = time.monotonic() - lasting_s
+        while self._unwritten:
+            flight = next(iter(self._unwritten.values()))
+            if flight.since > due or flight.row is None:
                 break
             group.begin()
-            del self._unwritten[reservation_id]
-            group.reservation_rows[reservation_id] = row
-            group.undo.append(partial(self._unwritten.__setitem__, reservation_id, waiting))
+            self._unwritten.pop(flight.id)
+            group.reservation_rows[flight.id] = flight.row
+            group.undo.append(partial(self._unwritten.__setitem__, flight.id, flight))
 
     # Settling
 
@@ -147,23 +163,26 @@ class Desk:
         """End the reservation, count its amounts, book its entries. Raises ``Conflict`` before anything changed."""
         settlement = act.settlement
         reservation = settlement.reservation
-        self.expire(act.now_ms, group)
+        if self._expiries.any_due(act.now_ms):
+            self.expire(act.now_ms, group)
         rows = self._unbooked(act, group) if group.careful else act.entry_rows
         if reservation is not None:
-            known = self.open.get(reservation.id)
-            if known is None:
+            flight = self.open.get(reservation.id)
+            if flight is None:
                 late = self._settle_late(act, reservation, group)
                 if late is None:
                     return
                 rows = late
-            elif known is not reservation and known != reservation:
+            elif flight.reservation is not reservation and flight.reservation != reservation:
                 raise _conflict(reservation)
             else:
-                accounts = self._close(reservation, group)
+                self._close(flight, group)
                 if not settlement.entries:
                     group.voided.append(reservation.id)
-                self._count(accounts, settlement.amounts or (0,) * len(accounts), group)
-            ids = tuple([entry.id for entry in settlement.entries])
+                if settlement.amounts:
+                    self._count(self._accounts_of(flight), settlement.amounts, group)
+            entries = settlement.entries
+            ids = (entries[0].id,) if len(entries) == 1 else tuple([entry.id for entry in entries])
             self._bury(Tombstone(reservation, settlement.amounts, ids), group)
         group.entry_rows += rows
         if act.exchange_row is not None:
@@ -176,7 +195,7 @@ class Desk:
         rows = self._unbooked(act, group)
         ids = tuple(entry.id for entry in settlement.entries)
         counted: Sequence[int] = ()
-        before = self._tombstones.get(reservation.id)
+        before = self._tombstone(reservation.id)
         if before is not None and before.entry_ids is not None:
             if (before.amounts, before.entry_ids) == (settlement.amounts, ids):
                 return None
@@ -216,13 +235,13 @@ class Desk:
         return rows
 
     def _count(self, accounts: Sequence[Account], amounts: Iterable[int], group: Group) -> None:
-        recalled = self.room.recalled
         for account, amount in zip(accounts, amounts, strict=True):
-            group.touch(account)
+            if account.group is not group:
+                group.touch(account)
             account.posted += amount
             if account.limit is not None:
                 held, left = account.held, account.authority - amount
-                tight = account.exact or (recalled and account.key in recalled)
+                tight = account.exact or account.key in self.room.recalled
                 account.authority = held if tight or left < held else left
 
     # Keeping
@@ -230,66 +249,20 @@ class Desk:
     def expire(self, now_ms: int, group: Group) -> None:
         """Hold no longer what is past its time; a call that still settles is booked all the same."""
         for reservation_id in self._expiries.due(now_ms, self.open):
-            reservation = self.open.get(reservation_id)
-            if reservation is not None:
-                self._close(reservation, group)
-                self._bury(Tombstone(reservation, (), None), group)
+            flight = self.open.get(reservation_id)
+            if flight is not None:
+                self._close(flight, group)
+                self._bury(Tombstone(flight.reservation, (), None), group)
+
+    def close(self, run: Callable[[], Group], *, clean: bool) -> None:
+        """Give everything back but what open reservations hold; those get their rows in the file."""
+        group = run()
+        self.write_lasting(group, lasting_s=0.0)
+        self.keeper.close(run, clean=clean, group=group)
 
     def account(self, key: CounterKey) -> Account | None:
         """This worker's account of a counter, if it has one in memory."""
         return self._accounts.get(key)
-
-    def fold_idle(self, group: Group) -> bool:
-        """Give the oldest idle accounts back when there are too many; True if so. Memory stays bounded this way."""
-        if len(self._accounts) <= ACCOUNTS_MAX:
-            return False
-        idle = []
-        for account in self._accounts.values():
-            if account.held == 0 and account.group is None:
-                idle.append(account)
-                if len(idle) == EVICT:
-                    break
-        self.fold(idle, group)
-        return True
-
-    def close(self, group: Group) -> None:
-        """Give everything back but what open reservations hold."""
-        self.room.recalled = set()
-        idle = []
-        for account in self._accounts.values():
-            if account.held == 0:
-                idle.append(account)
-            else:
-                group.touch(account)
-                account.authority = account.held if account.limit is not None else 0
-        self.fold(idle, group)
-
-    def fold(self, accounts: Sequence[Account], group: Group) -> None:
-        """Move what these accounts booked to the common share and drop their rows."""
-        group.begin()
-        written = [account for account in accounts if account.written is not None]
-        group.connection.executemany(FOLD, [(*account.key, account.posted) for account in written if account.posted])
-        self._remove(accounts, group)
-
-    def _remove(self, accounts: Sequence[Account], group: Group) -> None:
-        group.begin()
-        for account in accounts:
-            account.folding = True
-        group.undo.append(lambda: self._unfold(accounts))
-        written = [account for account in accounts if account.written is not None]
-        group.connection.executemany(
-            'DELETE FROM shares WHERE counter = ? AND "window" = ? AND unit = ? AND worker = ?',
-            [(*account.key, self.worker) for account in written],
-        )
-        group.after.append(lambda committed: self._forget(accounts) if committed else None)
-
-    def _unfold(self, accounts: Sequence[Account]) -> None:
-        for account in accounts:
-            account.folding = False
-
-    def _forget(self, accounts: Sequence[Account]) -> None:
-        for account in accounts:
-            self._accounts.pop(account.key, None)
 
     def _account(self, key: CounterKey) -> Account:
         account = self._accounts.get(key)
@@ -297,60 +270,74 @@ class Desk:
             account = self._accounts[key] = Account(key)
         return account
 
+    def _accounts_of(self, flight: Flight) -> Sequence[Account]:
+        """Its accounts; one that nothing was held on may have been forgotten."""
+        for account in flight.accounts:
+            if account.dropped:
+                return [self._account(account.key) for account in flight.accounts]
+        return flight.accounts
+
     def _known(self, reservation: Reservation) -> Reservation | None:
         """The same reservation as it was seen before. Raises ``Conflict`` when it had other content."""
-        known = self.open.get(reservation.id)
-        if known is None:
-            tombstone = self._tombstones.get(reservation.id)
-            known = None if tombstone is None else tombstone.reservation
+        flight = self.open.get(reservation.id)
+        tombstone = self._tombstone(reservation.id) if flight is None else None
+        known = flight.reservation if flight is not None else None if tombstone is None else tombstone.reservation
         if known is not None and known != reservation:
             raise _conflict(reservation)
         return known
 
-    def _open(self, reservation: Reservation, group: Group) -> None:
-        self.open[reservation.id] = reservation
-        self._expiries.add(reservation, self.open)
-        group.undo.append(lambda: self.open.pop(reservation.id, None))
+    def _tombstone(self, reservation_id: str) -> Tombstone | None:
+        return self._tombstones.get(reservation_id) or self._older.get(reservation_id)
 
-    def _close(self, reservation: Reservation, group: Group) -> list[Account]:
-        """Hold it no longer; a row that was never written need not be deleted. Its accounts, by hold."""
-        del self.open[reservation.id]
+    def _close(self, flight: Flight, group: Group) -> None:
+        """Hold it no longer; a row that was never written need not be deleted."""
+        id = flight.id
+        del self.open[id]
+        if not group.tracked:
+            self._undoable(group)
+        group.closed.append(flight)
         recalled = self.room.recalled
-        accounts = []
-        for hold in reservation.holds:
-            account = self._account((hold.counter, hold.window, hold.unit))
-            accounts.append(account)
-            group.touch(account)
+        for account, hold in zip(flight.accounts, flight.reservation.holds):  # noqa: B905  # made of each other
             account.held -= hold.amount
             if account.limit is not None and (account.exact or (recalled and account.key in recalled)):
+                group.touch(account)
                 account.authority = account.held
-        group.undo.append(lambda: self._reopen(reservation, accounts))
-        waiting = self._unwritten.pop(reservation.id, None)
-        if waiting is not None:
-            group.undo.append(lambda: self._unwritten.__setitem__(reservation.id, waiting))
-        elif group.reservation_rows.pop(reservation.id, None) is None:
-            group.ended.append(reservation.id)
-        group.over.append(reservation.id)
-        return accounts
-
-    def _reopen(self, reservation: Reservation, accounts: Sequence[Account]) -> None:
-        for account, hold in zip(accounts, reservation.holds, strict=True):
-            account.held += hold.amount
-        self.open[reservation.id] = reservation
-        self._expiries.add(reservation, self.open)
+        if flight.row is None or self._unwritten.pop(id, None) is None:
+            if group.reservation_rows.pop(id, None) is None:
+                group.ended.append(id)
+        else:
+            group.unwritten.append(flight)
+        group.over.append(id)
 
     def _bury(self, tombstone: Tombstone, group: Group) -> None:
         id = tombstone.reservation.id
-        before = self._tombstones.pop(id, None)
+        group.buried.append((id, self._tombstones.get(id) or self._older.get(id)))
+        if not group.tracked:
+            self._undoable(group)
+        if len(self._tombstones) >= TOMBSTONES_MAX // 2:
+            self._older, self._tombstones = self._tombstones, {}
         self._tombstones[id] = tombstone
-        group.undo.append(lambda: self._dig_up(id, before))
-        if len(self._tombstones) > TOMBSTONES_MAX:
-            self._tombstones.popitem(last=False)
 
-    def _dig_up(self, id: str, before: Tombstone | None) -> None:
-        self._tombstones.pop(id, None)
-        if before is not None:
-            self._tombstones[id] = before
+    def _undoable(self, group: Group) -> None:
+        """The group remembers what it opens, closes and buries; one entry in its list of undoing stands for all."""
+        if not group.tracked:
+            group.tracked = True
+            group.undo.append(partial(self._undo, group))
+
+    def _undo(self, group: Group) -> None:
+        for id, before in reversed(group.buried):
+            self._tombstones.pop(id, None)
+            if before is not None:
+                self._tombstones[id] = before
+        for flight in reversed(group.closed):
+            flight.hold()
+            self.open[flight.id] = flight
+            self._expiries.add(flight, self.open)
+        for flight in group.unwritten:
+            self._unwritten[flight.id] = flight
+        for flight in group.opened:
+            del self.open[flight.id]
+            flight.release()
 
 
 def _entry(connection: sqlite3.Connection, entry_id: str) -> LedgerEntry | None:

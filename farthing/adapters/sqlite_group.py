@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Final
 
+import msgspec
+
 from farthing.adapters.memory import CounterKey
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, EXCHANGE_COLUMNS, RESERVATION_COLUMNS, Row, record_to_row
 from farthing.core.types import Reservation
@@ -13,6 +15,8 @@ from farthing.ports.books import Settlement
 
 ROWS_MAX: Final = 32
 """Rows per INSERT: one statement per table keeps the writer from handing the GIL back and forth for every row."""
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Act:
@@ -53,7 +57,8 @@ class Settle(Act):
         now_ms: int,
         future: asyncio.Future[object] | None,
     ) -> None:
-        super().__init__(future)
+        self.future = future
+        self.answered = future is None
         self.settlement = settlement
         self.entry_rows = entry_rows
         self.exchange_row = exchange_row
@@ -73,17 +78,26 @@ class Task(Act):
 class Account:
     """This worker's share of one counter.
 
-    ``authority`` is what this worker may spend or has promised to ``held``; 0 while no hard limit is known.
+    Among others, ``authority`` is what this worker may spend or has promised to ``held``; 0 while no hard limit is
+    known. Alone, authority means nothing: what is left of a limit is known exactly.
     """
 
-    __slots__ = ("authority", "exact", "folding", "group", "held", "key", "limit", "posted", "written")
+    __slots__ = (
+        "authority", "dropped", "exact", "folding", "group", "held", "key", "limit", "logged", "others", "posted",
+        "written",
+    )  # fmt: skip
 
     def __init__(self, key: CounterKey) -> None:
         self.key = key
         self.posted = 0
+        """Booked here, and not in anybody else's row."""
+        self.logged = 0
+        """The part of ``posted`` that stands in ``posts`` and not in this worker's row of ``shares``."""
         self.held = 0
         self.authority = 0
         self.limit: int | None = None
+        self.others: int | None = None
+        """Alone: what all others have ever booked; None: not looked up yet."""
         self.written: tuple[int, int, bool] | None = None
         """(posted, authority, tight) as they stand in the file; None: no row."""
         self.group: Group | None = None
@@ -91,10 +105,8 @@ class Account:
         """A part of a limit over several windows: authority is never more than what is held."""
         self.folding = False
         """On its way to the common share: nothing more may be held on it."""
-
-    def release(self, amount: int) -> None:
-        """Hold less by ``amount``."""
-        self.held -= amount
+        self.dropped = False
+        """Forgotten; a call that held nothing on it may still know it."""
 
     def fits(self, need: int) -> bool:
         """What this worker knows of leaves room. Authority does not say so for soft limits: they are passed."""
@@ -102,9 +114,53 @@ class Account:
 
     def sure(self) -> int:
         """Authority that stands in the file and is not promised to any call yet: safe to promise at once."""
-        if self.written is None or self.folding:
+        written = self.written
+        if written is None or self.folding:
             return 0
-        return min(self.authority, self.written[1]) - self.held
+        return min(self.authority, written[0] + written[1] - self.posted) - self.held
+
+    def row(self, more: int, recalled: set[CounterKey]) -> tuple[int, int, bool]:
+        """This worker's row: what it booked and did not log, what it may have in use beyond that, and whether all of
+        that is in use. ``more`` is what the present group logs."""
+        tight = self.authority == self.held and (self.exact or self.key in recalled)
+        logged = self.logged + more
+        return self.posted - logged, self.authority + logged, tight
+
+
+class Flight:
+    """A reservation in flight, with its accounts by hold."""
+
+    __slots__ = ("accounts", "expires_at_ms", "id", "reservation", "row", "since")
+
+    def __init__(
+        self, reservation: Reservation, accounts: tuple[Account, ...], row: Row | None, since: float
+    ) -> None:
+        self.id = reservation.id
+        self.expires_at_ms = reservation.expires_at_ms
+        self.reservation = reservation
+        self.accounts = accounts
+        self.row = row
+        """What its row in the file will be; None: it has one (or gets it with the group that holds it)."""
+        self.since = since
+        """Monotonic time of the hold."""
+
+    def hold(self) -> None:
+        """Set its amounts aside."""
+        for account, hold in zip(self.accounts, self.reservation.holds, strict=True):
+            account.held += hold.amount
+
+    def release(self) -> None:
+        """Set them aside no more."""
+        for account, hold in zip(self.accounts, self.reservation.holds, strict=True):
+            account.held -= hold.amount
+
+
+class Tombstone(msgspec.Struct, frozen=True):
+    """A reservation that is held no more; ``entry_ids`` is None while it has expired but was never settled."""
+
+    reservation: Reservation
+    amounts: tuple[int, ...]
+    entry_ids: tuple[str, ...] | None
 
 
 class Group:
@@ -131,6 +187,15 @@ class Group:
         """Reservations that end with nothing booked; the journal learns it first, so that a crash books nothing."""
         self._states: list[tuple[Account, tuple[int, int, bool]]] = []
         self._before: list[tuple[Account, int, int, int | None]] = []
+        self.logged: list[tuple[Account, int]] = []
+        """What this group adds to ``posts``."""
+        self.opened: list[Flight] = []
+        self.closed: list[Flight] = []
+        self.unwritten: list[Flight] = []
+        """Those of ``closed`` that had no row in the file."""
+        self.buried: list[tuple[str, Tombstone | None]] = []
+        """Ended reservations, with how they had ended before."""
+        self.tracked = False
 
     def begin(self) -> None:
         """Start the transaction if it has not started: reads from here on see what other workers committed."""
@@ -145,26 +210,13 @@ class Group:
             self._before.append((account, account.posted, account.authority, account.limit))
             self.accounts.append(account)
 
-    def hold(self, account: Account, amount: int) -> None:
-        """Change what an account holds by ``amount``."""
-        self.touch(account)
-        account.held += amount
-        self.undo.append(lambda: account.release(amount))
-
-    def write(self, worker: str, recalled: set[CounterKey]) -> None:
+    def write(self, worker: str, recalled: set[CounterKey], *, alone: bool) -> None:
         """All rows, in as few statements as possible."""
-        shares = []
-        for account in self.accounts:
-            tight = account.authority == account.held and (account.exact or account.key in recalled)
-            self._states.append((account, (account.posted, account.authority, tight)))
-            if account.written != (account.posted, account.authority, tight) and _counts(account):
-                shares.append((*account.key, worker, account.posted, account.authority, +tight))
         execute = self.connection.execute
         for sql, rows in (
             (_INSERT_RESERVATIONS, [record_to_row(row) for row in self.reservation_rows.values()]),
             (_INSERT_ENTRIES, self.entry_rows),
             (_INSERT_EXCHANGES, self.exchange_rows),
-            (_REPLACE_SHARES, shares),
         ):
             for start in range(0, len(rows), ROWS_MAX):
                 part = rows[start : start + ROWS_MAX]
@@ -172,18 +224,50 @@ class Group:
         for start in range(0, len(self.ended), ROWS_MAX):
             ids = self.ended[start : start + ROWS_MAX]
             execute(_DELETE_RESERVATIONS[len(ids)], ids)
+        self._write_posts(worker)
+        self._write_shares(worker, recalled, alone)
+
+    def _write_posts(self, worker: str) -> None:
+        """What was booked on counters, in one row; a row of ``shares`` would be a page of its own for each."""
+        posts = []
+        for account, before, _, _ in self._before:
+            amount = account.posted - before
+            if amount and not account.exact:
+                posts.append((*account.key, amount))
+                self.logged.append((account, amount))
+        if posts:
+            self.connection.execute(_INSERT_POST, (worker, _encode(posts).decode()))
+
+    def _write_shares(self, worker: str, recalled: set[CounterKey], alone: bool) -> None:
+        """The rows that others must see changed: more authority, or exactly as much as is held."""
+        logged = dict(self.logged)
+        shares = []
+        for account in self.accounts:
+            if alone and not account.exact:
+                continue
+            state = account.row(logged.get(account, 0), recalled)
+            if not _told(account, state):
+                continue
+            self._states.append((account, state))
+            shares.append((*account.key, worker, state[0], state[1], +state[2]))
+        replace_shares(self.connection, shares)
 
     def commit(self) -> None:
-        """COMMIT, then remember what the file holds now."""
+        """COMMIT in the file; ``settled`` follows in memory."""
         if self.began:
             self.connection.execute("COMMIT")
+
+    def settled(self) -> None:
+        """Remember what the file holds now. Others who look at accounts must be kept away."""
         for account in self.accounts:
             account.group = None
+        for account, amount in self.logged:
+            account.logged += amount
         for account, state in self._states:
-            if account.written is not None or _counts(account):
-                account.written = state
+            account.written = state
         for call in self.after:
             call(True)
+        self.undo.clear()  # it refers to this group: a cycle that only the collector would find
 
     def roll_back(self) -> None:
         """Undo everything, in memory and in the file."""
@@ -199,26 +283,58 @@ class Group:
             account.group = None
         for revert in reversed(self.undo):
             revert()
+        self.undo.clear()
         for call in self.after:
             call(False)
 
 
-def _counts(account: Account) -> bool:
-    return account.written is not None or account.posted != 0 or account.authority != 0
+def _told(account: Account, state: tuple[int, int, bool]) -> bool:
+    """Others must be told: authority has grown, or is exactly what is held and that is less."""
+    written = account.written
+    if written is None:
+        return state[0] != 0 or state[1] != 0
+    if account.exact or state[2] != written[2]:
+        return state != written
+    more = state[0] + state[1] - written[0] - written[1]
+    return more > 0 or (more < 0 and state[2])
 
 
-def _inserts(head: str, columns: Iterable[str]) -> tuple[str, ...]:
+def replace_shares(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Write rows of ``shares``: (counter, window, unit, worker, posted, authority, tight)."""
+    _in_parts(connection, _REPLACE_SHARES, rows)
+
+
+def fold_shares(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Add to the common shares of counters: (counter, window, unit, amount)."""
+    _in_parts(connection, _FOLD_SHARES, rows)
+
+
+def _in_parts(connection: sqlite3.Connection, sql: Sequence[str], rows: Sequence[Row]) -> None:
+    for start in range(0, len(rows), ROWS_MAX):
+        part = rows[start : start + ROWS_MAX]
+        connection.execute(sql[len(part)], list(chain.from_iterable(part)))
+
+
+def _inserts(head: str, columns: Iterable[str], *, values: str = "", tail: str = "") -> tuple[str, ...]:
     """``head`` for 0 to ROWS_MAX rows, by number of rows."""
     names = [f'"{name}"' for name in columns]
-    marks = f"({', '.join('?' * len(names))})"
-    return tuple(f"{head} ({', '.join(names)}) VALUES {', '.join([marks] * rows)}" for rows in range(ROWS_MAX + 1))
+    marks = values or f"({', '.join('?' * len(names))})"
+    return tuple(
+        f"{head} ({', '.join(names)}) VALUES {', '.join([marks] * rows)}{tail}" for rows in range(ROWS_MAX + 1)
+    )
 
 
+_SHARE_COLUMNS: Final = ("counter", "window", "unit", "worker", "posted", "authority", "tight")
 _INSERT_RESERVATIONS: Final = _inserts("INSERT INTO reservations", RESERVATION_COLUMNS)
 _INSERT_ENTRIES: Final = _inserts("INSERT INTO entries", ENTRY_COLUMNS)
 _INSERT_EXCHANGES: Final = _inserts("INSERT OR IGNORE INTO exchanges", EXCHANGE_COLUMNS)
-_REPLACE_SHARES: Final = _inserts(
-    "INSERT OR REPLACE INTO shares", ("counter", "window", "unit", "worker", "posted", "authority", "tight")
+_INSERT_POST: Final = "INSERT INTO posts (worker, body) VALUES (?, ?)"
+_REPLACE_SHARES: Final = _inserts("INSERT OR REPLACE INTO shares", _SHARE_COLUMNS)
+_FOLD_SHARES: Final = _inserts(
+    "INSERT INTO shares",
+    _SHARE_COLUMNS,
+    values="(?, ?, ?, '', ?, 0, 1)",
+    tail=' ON CONFLICT (counter, "window", unit, worker) DO UPDATE SET posted = posted + excluded.posted',
 )
 _DELETE_RESERVATIONS: Final = tuple(
     f"DELETE FROM reservations WHERE id IN ({', '.join('?' * ids)})" for ids in range(ROWS_MAX + 1)

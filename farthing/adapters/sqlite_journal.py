@@ -44,15 +44,17 @@ class HoldJournal:
 
     def ended(self, reservation_ids: Iterable[str]) -> None:
         """Writes that these holds are over; ids that this journal does not know are passed over."""
-        known = [one for one in reservation_ids if one in self._of]
+        segment_of = self._of
+        known = [one for one in reservation_ids if one in segment_of]
         if not known:
             return
-        self._write(b"".join([b"-" + one.encode() + b"\n" for one in known]))
+        self._write(("-" + "\n-".join(known) + "\n").encode())
+        live = self._live
         for one in known:
-            segment = self._of.pop(one)
-            self._live[segment] -= 1
-            if not self._live[segment] and segment != self._segment:
-                del self._live[segment]
+            segment = segment_of.pop(one)
+            left = live[segment] = live[segment] - 1
+            if not left and segment != self._segment:
+                del live[segment]
                 _path(self._folder, self._worker, segment).unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from farthing.adapters.ledger_query import check_query
+from farthing.adapters.ledger_query import check_query, is_unbooked
 from farthing.adapters.sqlite_reader import condition
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
 from farthing.adapters.sqlite_schema import connect_read, store_error
@@ -13,6 +13,8 @@ from farthing.core.types import Exchange, LedgerEntry, LedgerQuery
 
 SCAN: Final = 20_000
 """Entries that one page looks at, at most."""
+SCAN_LOG: Final = 10_000
+"""Calls of the traffic log that one page looks at: their rows are longer."""
 
 
 class SqliteNewest:
@@ -42,6 +44,38 @@ class SqliteNewest:
         finally:
             connection.close()
         return tuple(entry_from_row(row[1:]) for row in rows), str(end) if more else ""
+
+    def newest_unbooked(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[Exchange, ...], str]:
+        check_query(query)
+        moment, _, number = before.partition(".")
+        if before and not (moment.isdigit() and number.isdigit() and len(before) < 38 and before.isascii()):
+            raise BadRequest("The cursor of this page is not one of ours.", hint="Start again from the first page.")
+        edge = (int(moment), int(number)) if before else (query.until_ms or 2**62, 0)
+        connection = connect_read(self.path)
+        found: list[Exchange] = []
+        looked, last = 0, edge
+        try:
+            # The index on time ends with the number; the outcome stands before the body, which is not read.
+            for seq, at_ms, outcome in connection.execute(
+                "SELECT seq, received_at_ms, outcome FROM exchanges WHERE received_at_ms >= ? AND"
+                " (received_at_ms, seq) < (?, ?) ORDER BY received_at_ms DESC, seq DESC LIMIT ?",
+                (query.since_ms or 0, *edge, SCAN_LOG),
+            ):
+                looked, last = looked + 1, (at_ms, seq)
+                if outcome == "answered":
+                    continue
+                row = connection.execute("SELECT body FROM exchanges WHERE seq = ?", (seq,)).fetchone()
+                one = exchange_from_body(row[0])
+                if is_unbooked(one, query):
+                    found.append(one)
+                if len(found) == limit:
+                    break
+        except sqlite3.Error as error:
+            raise store_error(self.path, error) from error
+        finally:
+            connection.close()
+        more = len(found) == limit or looked == SCAN_LOG
+        return tuple(found), f"{last[0]}.{last[1]}" if more else ""
 
     def exchange(self, request_id: str) -> Exchange | None:
         connection = connect_read(self.path)

@@ -5,8 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
+
 from farthing.adapters.memory import counter_key
-from farthing.adapters.sqlite_group import Group
+from farthing.adapters.sqlite_group import Group, fold_shares
 from farthing.adapters.sqlite_journal import read_journal, remove_journal
 from farthing.adapters.sqlite_rows import (
     ENTRY_COLUMNS,
@@ -22,11 +24,7 @@ from farthing.adapters.sqlite_workers import WorkerLock, WorkerLocks
 OnLost = Literal["ceiling", "release"]
 """What is booked for a call in flight whose worker died: the most it can have cost, or nothing."""
 
-FOLD: Final = (
-    "INSERT INTO shares VALUES (?, ?, ?, '', ?, 0, 1)"
-    ' ON CONFLICT (counter, "window", unit, worker) DO UPDATE SET posted = posted + excluded.posted'
-)
-"""Add to the common share of a counter: (counter, window, unit, amount)."""
+_POSTS: Final = msgspec.json.Decoder(list[tuple[str, str, str, int]])
 
 
 class Recovery:
@@ -69,6 +67,8 @@ class Recovery:
             (worker,),
         )
         connection.execute("DELETE FROM shares WHERE worker = ?", (worker,))
+        for (body,) in connection.execute("SELECT body FROM posts WHERE worker = ?", (worker,)).fetchall():
+            fold_shares(connection, _POSTS.decode(body))
         rows = connection.execute(
             f"SELECT {quoted(RESERVATION_COLUMNS)} FROM reservations WHERE worker = ?", (worker,)
         ).fetchall()
@@ -76,7 +76,7 @@ class Recovery:
         if self._on_lost == "ceiling":
             self._book(rows, group)
         group.after.append(lambda committed: remove_journal(self._folder, worker) if committed else None)
-        for table in ("reservations", "recalls", "workers"):
+        for table in ("reservations", "recalls", "workers", "posts", "alone"):
             connection.execute(f"DELETE FROM {table} WHERE worker = ?", (worker,))
 
     def _journaled(self, worker: str, known: set[str], group: Group) -> list[Row]:
@@ -98,7 +98,7 @@ class Recovery:
             [entry_to_row(lost_entry(row, now_ms=now_ms)) for row in rows],
         )
         holds = [hold for row in rows for hold in reservation_from_row(row).holds]
-        group.connection.executemany(FOLD, [(*counter_key(hold), hold.amount) for hold in holds])
+        fold_shares(group.connection, [(*counter_key(hold), hold.amount) for hold in holds])
 
 
 def _free(lock: WorkerLock, committed: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from farthing.adapters.memory import CounterKey, counted_keys
 from farthing.adapters.sqlite_group import Account, Group, Reserve
 from farthing.adapters.sqlite_recovery import Recovery
+from farthing.core.errors import StoreUnavailable
 from farthing.core.types import Hold
 
 PART_KEPT_MS: Final = 3_600_000
@@ -19,6 +20,10 @@ RECALL_WAIT_S: Final = 1.0
 
 _SELECT_OTHERS: Final = """
     SELECT worker, posted, authority, tight FROM shares
+    WHERE counter = ? AND "window" = ? AND unit = ? AND worker <> ?
+"""
+_SELECT_SUM: Final = """
+    SELECT coalesce(sum(posted + authority), 0) FROM shares
     WHERE counter = ? AND "window" = ? AND unit = ? AND worker <> ?
 """
 _SELECT_WINDOWS: Final = """
@@ -40,6 +45,54 @@ class Room:
         """Counters for which this worker has a row in ``recalls``."""
         self._parts: list[tuple[int, CounterKey]] = []
         """Parts of rolling windows, a heap by the time from which on nobody asks for them."""
+        self.alone = False
+        """This worker is the only one, and stands in the file as such."""
+        self.cleared = False
+        """No other worker stands there as the only one, and none will while this one is registered."""
+        self.reader: sqlite3.Connection | None = None
+        """Looks up counters on the event loop."""
+
+    # Company
+
+    def may_decide(self, group: Group) -> bool:
+        """False while another worker still decides alone; one that has died is recovered."""
+        if self.alone or self.cleared:
+            return True
+        group.begin()
+        row = group.connection.execute("SELECT worker FROM alone WHERE worker <> ?", (self._worker,)).fetchone()
+        if row is None or self._recovery.of_dead({row[0]}, group):
+            group.after.append(self._clear)
+            return True
+        return False
+
+    def _clear(self, committed: bool) -> None:
+        self.cleared = self.cleared or committed
+
+    def stuck(self) -> StoreUnavailable:
+        """What to answer when the worker that was alone does not react."""
+        return StoreUnavailable(
+            "Another worker on this ledger decides budgets alone and does not answer.",
+            hint="Is it stopped or swapped out? End it, and its budgets are taken over.",
+        )
+
+    def look(self, account: Account) -> int:
+        """Alone: what all others have booked on a counter; called on the event loop under the writer's lock."""
+        assert self.reader is not None
+        return self._looked(account, self.reader)
+
+    def look_in(self, account: Account, group: Group) -> int:
+        """The same, on the writer's thread."""
+        if account.others is None:
+            group.begin()
+            return self._looked(account, group.connection)
+        return account.others
+
+    def _looked(self, account: Account, connection: sqlite3.Connection) -> int:
+        (found,) = connection.execute(_SELECT_SUM, (*account.key, self._worker)).fetchone()
+        account.others = others = int(found)
+        return others
+
+    # Room
 
     def make(self, account: Account, hold: Hold, needed: dict[Account, int], group: Group) -> int | None:
         """Make room for a hold on top of what is held and ``needed``; None: done, else what is left of the limit."""
@@ -47,11 +100,14 @@ class Room:
             return self._acquire_rolling(account, hold, needed, group)
         before = needed.get(account, 0)
         need = before + hold.amount
+        if self.alone and not account.exact:
+            left = hold.limit - self.look_in(account, group) - account.posted - account.held
+            return None if need <= left else left - before
         free = account.authority - account.held
         if hold.limit == account.limit and need <= free and free > 0 and (hold.hard or account.fits(need)):
             return None
-        left = self._acquire(account, hold, need, group)
-        return None if left is None else left - before
+        lacks = self._acquire(account, hold, need, group)
+        return None if lacks is None else lacks - before
 
     def _acquire(self, account: Account, hold: Hold, need: int, group: Group) -> int | None:
         """Take authority for ``need``, and some more where there is plenty; None: done, else what is left."""
@@ -110,19 +166,25 @@ class Room:
 
     def recall(self, hold: Hold, act: Reserve, group: Group) -> bool:
         """True while another worker may still give authority back and this act may still wait for it."""
+        if self.alone:
+            return False
         loose = {row[0] for row in self._others(hold, group) if row[3] > 0 and not row[4]}
         if not loose:
             return False
-        now = time.monotonic()
-        if act.deadline == 0.0:
-            act.deadline = now + RECALL_WAIT_S
-        if now >= act.deadline:
+        if not self.patient(act):
             return False
         for key in sorted({(hold.counter, window, hold.unit) for window in loose} - self._asked):
             group.connection.execute("INSERT OR IGNORE INTO recalls VALUES (?, ?, ?, ?)", (*key, self._worker))
             self._asked.add(key)
             group.after.append(partial(self._ask_again, key))
         return True
+
+    def patient(self, act: Reserve) -> bool:
+        """The act may still wait for other workers."""
+        now = time.monotonic()
+        if act.deadline == 0.0:
+            act.deadline = now + RECALL_WAIT_S
+        return now < act.deadline
 
     def _ask_again(self, key: CounterKey, committed: bool) -> None:
         if not committed:

@@ -83,6 +83,8 @@ class Writer:
         self._waiting: list[Act] = []
         self._retry: list[Act] = []
         self._version = -1
+        self._crowded = False
+        """Other workers have come or gone while a group was gathering."""
         self._look_at = 0.0
         self._inode = path.stat().st_ino
         self._thread = threading.Thread(target=self._run, name=f"farthing-books-{name}", daemon=True)
@@ -108,8 +110,11 @@ class Writer:
         if not self.healthy or self._failure is not None or self._stopping:
             return False
         with self.lock:
-            if not self._desk.hold_at_once(reservation, row, now_ms):
-                return False
+            try:
+                if not self._desk.hold_at_once(reservation, row, now_ms):
+                    return False
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from error
             try:
                 self._journal.hold(reservation.id, row)
             except OSError as error:
@@ -196,19 +201,32 @@ class Writer:
     def _finish(self, group: Group) -> None:
         """Write and commit the group, answer its callers, start the next one."""
         if group.acts or group.began:
+            keeper = self._desk.keeper
             group.begin()
             self._journal_over(group.voided)
-            group.write(self._desk.worker, self._desk.room.recalled)
+            group.write(self._desk.worker, self._desk.room.recalled, alone=self._desk.room.alone)
+            moves = False
             with self.lock:
-                folds = self._desk.fold_idle(group)
-            # Folding moves amounts from memory to the file: who reads both must see them in one place.
-            with self.lock if folds else contextlib.nullcontext():
+                if keeper.due():
+                    keeper.fold(group)
+                    moves = keeper.fold_idle(group)
+            # What moves from memory to the file must be seen in one place by who reads both.
+            with self.lock if moves else contextlib.nullcontext():
                 group.commit()
+                if moves:
+                    self._settled(group)
+            if not moves:
+                with self.lock:
+                    self._settled(group)
             self._journal_over(group.over)
             self.healthy = True
         self._group = Group(self._connection)
         self._answer(group.answers)
         self.unwritten = 0
+
+    def _settled(self, group: Group) -> None:
+        group.settled()
+        self._desk.keeper.note(group)
 
     def _journal_over(self, reservation_ids: list[str]) -> None:
         """Failing to write that a hold is over costs nothing but a look at the ledger when this worker has died."""
@@ -243,6 +261,7 @@ class Writer:
         """Relaxed durability gathers longer, unless the group is open in the file, full, or late."""
         return (
             self._relaxed
+            and not self._crowded
             and not self._stopping
             and not group.began
             and len(group.acts) < GROUP_MAX
@@ -287,8 +306,10 @@ class Writer:
             with self.lock:
                 self._decide(act, group)
             self._journal_over(group.voided)
-            group.write(self._desk.worker, self._desk.room.recalled)
+            group.write(self._desk.worker, self._desk.room.recalled, alone=self._desk.room.alone)
             group.commit()
+            with self.lock:
+                self._settled(group)
             self._journal_over(group.over)
         except _CONTENT as error:
             with self.lock:
@@ -307,6 +328,11 @@ class Writer:
         self._check_file()
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         if version != self._version:
+            self._crowded = group.began or bool(group.accounts)
+            if self._crowded:  # first finish what was decided under the present company
+                return
+            with self.lock:
+                self._desk.keeper.look(lambda: Group(self._connection))
             if self._desk.room.answer_recalls(self._connection):
                 group.begin()
             self._version = version

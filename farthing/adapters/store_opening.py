@@ -5,13 +5,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
+from farthing.adapters.batch_sqlite import SqliteBatches
 from farthing.adapters.practice_log import SqlPractice
 from farthing.adapters.practice_sqlite import SqlitePractice
+from farthing.adapters.rollouts_sql import SqlRollouts
+from farthing.adapters.rollouts_sqlite import SqliteRollouts
+from farthing.adapters.rollup_running import Rolling, rolled_up, rolling
 from farthing.adapters.sqlite import SqliteBooks, SqliteKeys, SqliteLedger
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.config import Settings
 from farthing.core.errors import ConfigError
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
+from farthing.ports.batches import BatchShelf
 from farthing.ports.books import Balance, Books, Importer, Keys, Ledger
 
 LEDGER_FILE = "farthing.db"
@@ -83,6 +88,19 @@ def open_ledger(settings: Settings, env: Mapping[str, str]) -> ReadableLedger:
     return PostgresLedger(url, settings.store.namespace)
 
 
+def open_rolled_up(settings: Settings, env: Mapping[str, str]) -> ReadableLedger:
+    """The ledger for reports and pages: with its roll-ups, where it has any. The answers are the same."""
+    ledger = open_ledger(settings, env)
+    return rolled_up(ledger) if settings.analytics.rollups and isinstance(ledger, SqliteLedger) else ledger
+
+
+def open_rolling(settings: Settings, now_ms: Callable[[], int]) -> Rolling | None:
+    """What keeps the roll-ups up to date, not started yet; None where there are none."""
+    if settings.store.kind != "sqlite" or not settings.analytics.rollups:
+        return None
+    return rolling(SqliteLedger(Path(settings.home) / LEDGER_FILE), now_ms)
+
+
 def open_feed(settings: Settings, env: Mapping[str, str]) -> Ledger:
     """The ledger for those who follow it record by record and remember where they are."""
     if settings.store.kind == "sqlite":
@@ -111,6 +129,26 @@ def open_practice(settings: Settings, env: Mapping[str, str]) -> SqlPractice:
     from farthing.adapters.practice_postgres import PostgresPractice  # an extra: not needed with SQLite
 
     return PostgresPractice(url, settings.store.namespace)
+
+
+def open_rollouts(settings: Settings, env: Mapping[str, str]) -> SqlRollouts:
+    """Where the roll-outs of routes stand, beside the ledger."""
+    if settings.store.kind == "sqlite":
+        return SqliteRollouts(Path(settings.home) / LEDGER_FILE)
+    url = postgres_url(settings, env)
+    from farthing.adapters.rollouts_postgres import PostgresRollouts  # an extra: not needed with SQLite
+
+    return PostgresRollouts(url, settings.store.namespace)
+
+
+def open_batches(settings: Settings, env: Mapping[str, str]) -> BatchShelf:
+    """Batches while they run, and calls that wait for one."""
+    if settings.store.kind == "sqlite":
+        return SqliteBatches(Path(settings.home) / LEDGER_FILE)
+    url = postgres_url(settings, env)
+    from farthing.adapters.batch_postgres import PostgresBatches  # an extra: not needed with SQLite
+
+    return PostgresBatches(url, settings.store.namespace)
 
 
 def open_importer(settings: Settings, env: Mapping[str, str]) -> Importer:

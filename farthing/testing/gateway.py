@@ -23,7 +23,7 @@ from farthing.config import Settings
 from farthing.core.types import Exchange, LedgerEntry, Reservation
 from farthing.testing.fakes import VirtualClock
 
-STARTUP_SECONDS = 20.0
+STARTUP_SECONDS = 60.0
 SIM_KEY = "sk-sim"
 _Answer = TypeVar("_Answer")
 

@@ -71,6 +71,19 @@ def test_a_claim_that_has_lapsed_is_won_by_one(store):
     assert not logs[0].claim(alert(at_ms=T0 + 299), (), lapses_at_ms=T0 + 299)
 
 
+def test_a_turn_comes_to_one_worker_and_to_the_next_when_it_is_over(store):
+    logs = [store() for _ in range(4)]
+
+    def ask(at_ms):
+        return at_once(*[lambda log=log: log.turn("look", now_ms=at_ms, until_ms=at_ms + 100) for log in logs])
+
+    assert sorted(ask(T0)) == [False, False, False, True]
+    assert ask(T0 + 99) == [False] * 4
+    assert sorted(ask(T0 + 100)) == [False, False, False, True]
+    assert logs[0].turn("another", now_ms=T0, until_ms=T0 + 1)
+    assert logs[0].records() == ()
+
+
 def test_deliveries_are_leased_to_one_at_a_time(store):
     logs = [store() for _ in range(3)]
     for number in range(20):

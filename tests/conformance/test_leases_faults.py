@@ -223,6 +223,24 @@ async def test_a_journal_that_cannot_be_written_tells_the_caller_and_books_nothi
         assert (balance.posted, balance.held) == (25, 0)
 
 
+async def test_a_caller_that_leaves_while_the_journal_is_written_settles_once(tmp_path):
+    async with opened(tmp_path) as books:
+        reservation = a_reservation("r1", a_hold("team", 60))
+        await books.reserve(reservation, now_ms=AT_MS)
+        settlement = Settlement(reservation=reservation, amounts=(25,), entries=(an_entry("e1", 25),))
+        leaving = asyncio.ensure_future(books.settle(settlement, now_ms=AT_MS))
+        await asyncio.sleep(0)  # it is on its way to the journal
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        assert leaving.cancelled()
+        await books.settle(settlement, now_ms=AT_MS)  # waits for the first one, and finds it done
+        (balance,) = books.balances([("team", "all")])
+        assert (balance.posted, balance.held) == (25, 0)
+        assert books.totals(LedgerQuery())[0].amount == 25
+        (balance,) = books.balances([("team", "all")])
+        assert (balance.posted, balance.held) == (25, 0)
+
+
 def test_a_torn_line_is_passed_over_and_segments_go_when_shipped(tmp_path):
     journal = EntryJournal(tmp_path, "w", segment_bytes=200)
     lines = [line_of(Record(seq=number, ids=(f"e{number}",))) for number in range(1, 20)]

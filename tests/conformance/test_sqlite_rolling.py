@@ -32,7 +32,7 @@ async def call(books, number, at_ms):
 
 def rows(home):
     with sqlite3.connect(home / "books.db") as connection:
-        return connection.execute("SELECT count(*), coalesce(sum(posted), 0) FROM shares").fetchone()
+        return connection.execute("SELECT count(*), coalesce(sum(posted), 0) FROM counters_now").fetchone()
 
 
 async def test_parts_that_count_no_more_are_dropped_after_an_hour(tmp_path):

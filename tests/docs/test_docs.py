@@ -15,7 +15,7 @@ from farthing.config import grammar, parse
 from farthing.config.presets import PRESETS
 from farthing.core import errors
 from farthing.core.budget_check import is_budget_dimension
-from farthing.core.dimensions import ENTRY_DIMENSIONS, SCOPE_DIMENSIONS, TIME_DIMENSIONS
+from farthing.core.dimensions import ENTRY_DIMENSIONS, SCOPE_DIMENSIONS, SHORT_NAMES, TIME_DIMENSIONS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -124,7 +124,7 @@ def test_every_command_named_in_the_documentation_exists():
 
 def test_every_dimension_is_documented_and_no_other():
     documented = first_cells(section(page("reference/sql.md"), "Dimensions"))
-    assert documented == {*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS, *TIME_DIMENSIONS, "tag:<name>"}
+    assert documented == {*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS, *TIME_DIMENSIONS, *SHORT_NAMES, "tag:<name>"}
 
 
 @pytest.fixture

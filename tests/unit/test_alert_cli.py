@@ -13,7 +13,7 @@ from farthing.cli.context import App
 from farthing.config import notes, parse
 from farthing.core.alerts import Alert, Contributor
 from farthing.core.errors import ConfigError
-from farthing.engine.alerting import is_wanted, make_alerting, quiet_of
+from farthing.engine.alerting import is_wanted, make_alerting, quiet_of, watches_calls
 from farthing.testing.fakes import VirtualClock
 from farthing.testing.receiver import Receiver
 
@@ -156,7 +156,7 @@ def test_settings_reach_the_quiet_hours():
 
 
 @pytest.mark.parametrize(
-    ("toml", "wanted", "acts"),
+    ("toml", "watched", "acts"),
     [
         (BUDGET, False, False),
         (HOOK, False, False),
@@ -168,10 +168,11 @@ def test_settings_reach_the_quiet_hours():
         ('[[budgets]]\nname = "r"\nper = "request"\nusd = "1"\n' + HOOK, False, False),
     ],
 )
-def test_calls_pay_for_alerts_only_where_somebody_wants_them(toml, wanted, acts, log):
+def test_calls_pay_for_alerts_only_where_somebody_wants_them(toml, watched, acts, log):
     settings = read(toml)
-    assert is_wanted(settings.alerts, settings.policy) == wanted
-    if wanted:
+    assert watches_calls(settings.alerts, settings.policy) == watched
+    assert is_wanted(settings.alerts, settings.policy) == (watched or HOOK in toml)
+    if is_wanted(settings.alerts, settings.policy):
         sinks = open_sinks(
             settings.alerts.sinks, env={"HOOK_URL": "http://x", "HOOK_SECRET": "s"}, clock=VirtualClock()
         )
@@ -180,6 +181,19 @@ def test_calls_pay_for_alerts_only_where_somebody_wants_them(toml, wanted, acts,
             clock=VirtualClock(), workers=1,
         )  # fmt: skip
         assert (made.actions is not None) == acts
+        assert (made.watched is not None) == watched
+
+
+def test_incidents_are_looked_for_where_somebody_is_told(log):
+    for toml, looked in ((HOOK, True), ("[alerts]\nincidents = false\n" + HOOK, False), (BUDGET, False)):
+        settings = read(toml)
+        made = make_alerting(
+            settings.alerts, settings.policy, budgets=None, books=None, ledger=None, log=log,
+            sinks=open_sinks(settings.alerts.sinks, env={"HOOK_URL": "http://x", "HOOK_SECRET": "s"},
+                             clock=VirtualClock()),
+            clock=VirtualClock(), workers=1, incidents=lambda now_ms, told: (),
+        )  # fmt: skip
+        assert (made.patrol is not None) == looked
 
 
 def test_check_notes_that_nobody_would_be_told():

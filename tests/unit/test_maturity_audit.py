@@ -91,3 +91,26 @@ def test_the_log_only_grows(tmp_path, statement):
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         connection.execute(statement)
     connection.close()
+
+
+def test_owners_stand_with_their_budgets_and_keys_and_what_is_missing_is_said(tmp_path):
+    budgets = '[[budgets]]\nname = "s"\nper = "day"\nusd = "1"\nmatch = {team = "search"}\n'
+    home = Home(tmp_path, config=budgets + '[[budgets]]\nname = "all"\nper = "month"\nusd = "9"\n')
+    home.book(
+        [*entries(team="search"), an_entry("loose", 500, scope=Scope(feature="x"), received_at_ms=NOW_MS - 60_000)]
+    )
+    home.ok("key", "create", "prod", "--team", "search")
+    home.ok("key", "create", "loose")
+    owners = {row["owner"]: row for row in home.json("governance")["rows"]}
+    assert (owners["search"]["cost_nusd"], owners["search"]["budgets"], owners["search"]["keys"]) == (
+        2_000,
+        "s, all",
+        1,
+    )
+    assert (owners["(none)"]["cost_nusd"], owners["(none)"]["budgets"], owners["(none)"]["keys"]) == (500, "all", 1)
+    functions = {row["function"]: row for row in home.json("governance", "--nist")["rows"]}
+    assert list(functions) == ["Govern", "Map", "Measure", "Manage"]
+    assert "1 keys name no team" in functions["Govern"]["open"]
+    assert "more than a tenth of cost names no team" in functions["Map"]["open"]
+    assert "nobody is told" in functions["Manage"]["open"]
+    assert "2 live keys" in functions["Govern"]["evidence"]

@@ -12,7 +12,7 @@ from farthing.adapters.sqlite import SqliteBooks
 from farthing.adapters.tokenizers import BpeTokenizer
 from farthing.cli import main
 from farthing.cli.context import App
-from farthing.cli.optimize import price_of_app, tools_of
+from farthing.cli.optimize import price_of_app
 from farthing.config import parse
 from farthing.config.editing import add_section
 from farthing.core.errors import ConfigError
@@ -20,6 +20,7 @@ from farthing.core.prefix_cache import ANTHROPIC_5M
 from farthing.core.types import Scope
 from farthing.lab.doctor import Rates
 from farthing.lab.optimize import examine
+from farthing.lab.optimize_all import tools_of
 from farthing.lab.optimize_models import Deferrable, Models
 from farthing.lab.optimize_repeats import Repeats, Storms
 from farthing.lab.optimize_tokens import Answers, Histories, Instructions, Marks, UnusedTools

@@ -121,3 +121,27 @@ def test_two_levers_that_overlap_share_the_overlap():
 def test_false_discoveries_are_held_back():
     assert benjamini_hochberg([0.001, 0.04, 0.03, 0.9]) == [True, False, False, False]
     assert benjamini_hochberg([0.01, 0.02, 0.03, 0.04]) == [True] * 4
+
+
+AMOUNTS = st.floats(1e-6, 1e15)
+
+
+@settings(max_examples=200)
+@given(*[st.lists(st.builds(Conversation, AMOUNTS, AMOUNTS), min_size=2, max_size=12)] * 2, st.booleans())
+def test_whatever_conversations_cost_the_interval_is_finite_and_holds_the_estimate(control, treated, always):
+    found = measure(control, treated, always_valid=always)
+    assert all(map(math.isfinite, (found.low, found.high, found.estimate)))
+    assert found.low <= found.estimate <= found.high <= 1
+    assert 0 <= found.p_value <= 1
+    assert found.missing >= 38
+
+
+def test_the_p_value_is_that_of_the_interval_that_just_touches_nothing():
+    for seed in range(20):
+        a, b = (whole(arm) for arm in arms(seed, 60, 200))
+        p = measure(a, b).p_value
+        for shift, covers in ((0.9, False), (1.1, True)):
+            confidence = 1 - p * (2 - shift)
+            if 0.5 < confidence < 0.9999 and p < 0.4:
+                found = measure(a, b, confidence=confidence)
+                assert (found.low <= 0 <= found.high) == covers

@@ -1,0 +1,242 @@
+"""Keeping the rows of counters: up to date, in bounded number, and in the form that the company of workers needs.
+
+What is booked on counters is logged in ``posts`` with the entries, and brought into ``shares`` now and then, many at
+once. A worker that is the only one needs no rows of its own: it knows what is left of every limit, adds what it
+booked to the common share, and may forget any counter that is not in use. When another worker registers, it writes a
+row for what its calls in flight hold, and from then on takes authority like everybody else.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from farthing.adapters.memory import CounterKey
+from farthing.adapters.sqlite_group import Account, Group, fold_shares, replace_shares
+from farthing.adapters.sqlite_room import Room
+
+FOLD_ACCOUNTS: Final = 1_024
+"""Counters with logged postings after which they are brought into ``shares``."""
+
+FOLD_S: Final = 2.0
+"""They are also brought there after so long, with the next group."""
+
+ACCOUNTS_MAX: Final = 50_000
+"""Counters kept in memory; idle ones beyond that are given back."""
+
+ALONE_MAX: Final = 8_192
+"""Counters in memory up to which a worker whose company has left changes its rows; all calls wait for that."""
+
+EVICT: Final = 4_096
+
+_DELETE_SHARE: Final = 'DELETE FROM shares WHERE counter = ? AND "window" = ? AND unit = ? AND worker = ?'
+
+
+def others_of(connection: sqlite3.Connection, worker: str) -> bool:
+    """Whether any other worker is registered."""
+    return connection.execute("SELECT 1 FROM workers WHERE worker <> ? LIMIT 1", (worker,)).fetchone() is not None
+
+
+class Keeper:
+    """Owned by the writer thread, like the accounts. What it does to them in memory needs the writer's lock."""
+
+    def __init__(self, worker: str, accounts: dict[CounterKey, Account], room: Room) -> None:
+        self._worker = worker
+        self._accounts = accounts
+        self._room = room
+        self._dirty: dict[Account, None] = {}
+        """Accounts with something logged."""
+        self._dirty_since = 0.0
+
+    def note(self, group: Group) -> None:
+        """The group is on disk: remember what it logged."""
+        if group.logged:
+            if not self._dirty:
+                self._dirty_since = time.monotonic()
+            for account, _ in group.logged:
+                if account.logged:
+                    self._dirty[account] = None
+
+    def due(self) -> bool:
+        """Enough is logged, or for long enough."""
+        many = len(self._dirty)
+        return many >= FOLD_ACCOUNTS or (many > 0 and time.monotonic() - self._dirty_since >= FOLD_S)
+
+    def fold(self, group: Group) -> None:
+        """Bring what is logged into ``shares``, with this group."""
+        group.begin()
+        fresh = dict(group.logged)
+        accounts = sorted({**self._dirty, **fresh}, key=lambda account: account.key)
+        common, own = [], []
+        states: list[tuple[Account, int, tuple[int, int, bool] | None]] = []
+        for account in accounts:
+            amount = account.logged + fresh.get(account, 0)
+            if self._room.alone and not account.exact:
+                self._room.look_in(account, group)
+                if amount:
+                    common.append((*account.key, amount))
+                states.append((account, amount, None))
+            else:
+                state = (account.posted, account.authority, account.row(0, self._room.recalled)[2])
+                own.append((*account.key, self._worker, state[0], state[1], +state[2]))
+                states.append((account, 0, state))
+        fold_shares(group.connection, common)
+        replace_shares(group.connection, own)
+        group.connection.execute("DELETE FROM posts WHERE worker = ?", (self._worker,))
+        group.after.append(partial(self._folded, states))
+
+    def _folded(self, states: Sequence[tuple[Account, int, tuple[int, int, bool] | None]], committed: bool) -> None:
+        if not committed:
+            return
+        for account, amount, written in states:
+            account.logged = 0
+            if written is not None:
+                account.written = written
+            else:
+                account.posted -= amount
+                account.others = (account.others or 0) + amount
+        self._dirty.clear()
+
+    def fold_idle(self, group: Group) -> bool:
+        """Give the oldest idle accounts back when there are too many; True if the file changes with that."""
+        if len(self._accounts) <= ACCOUNTS_MAX:
+            return False
+        idle = []
+        for account in self._accounts.values():
+            if account.held == 0 and account.group is None and not account.logged and not account.folding:
+                idle.append(account)
+                if len(idle) == EVICT:
+                    break
+        if self._room.alone:
+            for account in idle:
+                if not account.posted and not account.exact:
+                    account.dropped = True
+                    del self._accounts[account.key]
+            return False
+        self._give_back(idle, group)
+        return True
+
+    def remove(self, accounts: Sequence[Account], group: Group) -> None:
+        """Drop the rows of counters that count no more."""
+        group.begin()
+        gone = [account for account in accounts if not account.logged]
+        for account in gone:
+            account.folding = True
+        for worker in (self._worker, ""):
+            group.connection.executemany(_DELETE_SHARE, [(*account.key, worker) for account in gone])
+        group.after.append(partial(self._forget, gone))
+
+    def _give_back(self, accounts: Sequence[Account], group: Group) -> None:
+        """Move what these accounts booked to the common share and drop their rows. Nothing of it is logged."""
+        group.begin()
+        for account in accounts:
+            account.folding = True
+        written = [account for account in accounts if account.written is not None]
+        fold_shares(group.connection, sorted((*one.key, one.posted) for one in accounts if one.posted))
+        group.connection.executemany(_DELETE_SHARE, sorted((*one.key, self._worker) for one in written))
+        group.after.append(partial(self._forget, accounts))
+
+    def _forget(self, accounts: Sequence[Account], committed: bool) -> None:
+        for account in accounts:
+            account.folding = False
+            if committed:
+                account.dropped = True
+                self._accounts.pop(account.key, None)
+
+    # Company
+
+    def look(self, run: Callable[[], Group]) -> None:
+        """See whether others have come or all have left, and change accordingly."""
+        company = others_of(run().connection, self._worker)
+        if company and self._room.alone:
+            self._part(run)
+        elif not company and not self._room.alone and len(self._accounts) <= ALONE_MAX:
+            self._stay(run)
+
+    def _part(self, run: Callable[[], Group]) -> None:
+        """Another worker has registered: say what calls in flight hold, and be one of many."""
+        self._clear(run)
+        group = run()
+        group.begin()
+        group.connection.execute("DELETE FROM alone WHERE worker = ?", (self._worker,))
+        kept: dict[CounterKey, Account] = {}
+        for account in self._accounts.values():
+            if account.exact or account.held:
+                kept[account.key] = account
+                if not account.exact:
+                    group.touch(account)
+                    account.authority, account.limit = account.held, None
+        group.after.append(partial(self._parted, kept))
+        self._finish(group, alone=False)
+
+    def _parted(self, kept: dict[CounterKey, Account], committed: bool) -> None:
+        if committed:
+            self._keep(kept)
+            self._room.alone, self._room.cleared = False, True
+
+    def _stay(self, run: Callable[[], Group]) -> None:
+        """All other workers have left: give up the rows, and decide alone."""
+        self._clear(run)
+        group = run()
+        group.begin()
+        if others_of(group.connection, self._worker):
+            group.roll_back()
+            return
+        ours = [account for account in self._accounts.values() if not account.exact]
+        fold_shares(group.connection, sorted((*one.key, one.posted) for one in ours if one.posted))
+        written = sorted((*one.key, self._worker) for one in ours if one.written is not None)
+        group.connection.executemany(_DELETE_SHARE, written)
+        group.connection.execute("INSERT OR REPLACE INTO alone VALUES (1, ?)", (self._worker,))
+        group.after.append(self._stayed)
+        self._finish(group, alone=True)
+
+    def _stayed(self, committed: bool) -> None:
+        if committed:
+            for account in self._accounts.values():
+                if not account.exact:
+                    account.posted, account.authority, account.limit, account.written = 0, 0, None, None
+            self._keep({one.key: one for one in self._accounts.values() if one.exact or one.held})
+            self._room.alone = True
+
+    def _keep(self, kept: dict[CounterKey, Account]) -> None:
+        for account in self._accounts.values():
+            account.dropped = True
+        for account in kept.values():
+            account.others, account.dropped = None, False
+        self._accounts.clear()
+        self._accounts.update(kept)
+
+    def close(self, run: Callable[[], Group], *, clean: bool, group: Group) -> None:
+        """Write the group, give everything back but what open reservations hold, and leave. ``run`` makes a group."""
+        self._finish(group, alone=self._room.alone)
+        if self._room.alone:
+            self._part(run)
+        self._clear(run)
+        self._room.recalled = set()
+        group = run()
+        group.begin()
+        for account in self._accounts.values():
+            if account.held:
+                group.touch(account)
+                account.authority = account.held
+        self._give_back([account for account in self._accounts.values() if not account.held], group)
+        for table in ("workers", "recalls") if clean else ("recalls",):
+            group.connection.execute(f"DELETE FROM {table} WHERE worker = ?", (self._worker,))
+        self._finish(group, alone=False)
+
+    def _clear(self, run: Callable[[], Group]) -> None:
+        """Nothing is logged any more."""
+        if self._dirty:
+            group = run()
+            self.fold(group)
+            self._finish(group, alone=self._room.alone)
+
+    def _finish(self, group: Group, *, alone: bool) -> None:
+        try:
+            group.write(self._worker, self._room.recalled, alone=alone)
+            group.commit()
+        except BaseException:
+            group.roll_back()
+            raise
+        group.settled()
