@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,10 @@ ENOUGH: Final = 2_000
 """New entries that are worth a batch at once; batches cost less an entry the larger they are."""
 LATEST_MS: Final = 30_000
 """Fewer new entries wait this long."""
+BUSY_PER_S: Final = 200.0
+"""New entries a second from which the processor is left to calls; what waits is summed in a quieter minute."""
+MOST: Final = 500_000
+"""Entries that wait at most however busy it is: reading so many besides the cells costs a report about 0.1 s."""
 RETRY_S: Final = 30.0
 NICE: Final = 10
 _LOG = logging.getLogger("farthing.rollups")
@@ -37,6 +42,7 @@ class Rolling:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._waiting = 0
+        self._looked_s = 0.0
 
     def start(self) -> None:
         """Begins at once."""
@@ -79,12 +85,27 @@ class Rolling:
 
     def _turn(self, rollups: Rollups) -> float:
         """One batch where it is due; the seconds until the next look."""
+        known, looked_s = self._waiting, self._looked_s
         self._waiting, filling, at_ms = rollups.waiting()
-        if not filling and not self._waiting:
+        self._looked_s = time.monotonic()
+        passed_s = self._looked_s - looked_s if looked_s else 0.0
+        age_ms = self._now_ms() - at_ms
+        new = self._waiting - known
+        if not filling and not is_due(self._waiting, new=new, passed_s=passed_s, age_ms=age_ms, enough=self._enough):
             return LOOK_S
-        if not filling and self._waiting < self._enough and self._now_ms() - at_ms < LATEST_MS:
-            return LOOK_S
-        return 0.0 if rollups.step(now_ms=self._now_ms()).left else LOOK_S
+        done = rollups.step(now_ms=self._now_ms())
+        self._waiting = max(0, self._waiting - done.entries)
+        return 0.0 if done.left else LOOK_S
+
+
+def is_due(waiting: int, *, new: int, passed_s: float, age_ms: int, enough: int = ENOUGH) -> bool:
+    """Whether the entries that wait are summed now.
+
+    ``new`` of them came in the last ``passed_s`` (0: not known); the last step was ``age_ms`` ago.
+    """
+    if not waiting or (passed_s and new > BUSY_PER_S * passed_s and waiting < MOST):
+        return False
+    return waiting >= enough or age_ms >= LATEST_MS
 
 
 def rolled_up(ledger: SqliteLedger) -> RollupLedger:

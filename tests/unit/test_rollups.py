@@ -20,7 +20,7 @@ from farthing.adapters.ledger_query import entry_totals
 from farthing.adapters.rollup_cuboids import BUILT_IN, Cuboid
 from farthing.adapters.rollup_job import Rollups
 from farthing.adapters.rollup_ledger import RollupLedger
-from farthing.adapters.rollup_running import Rolling
+from farthing.adapters.rollup_running import Rolling, is_due
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_reader import SqliteLedger
 from farthing.core.types import LedgerEntry, LedgerQuery, Scope
@@ -346,3 +346,21 @@ def test_a_wide_cuboid_counts_requests_for_all_and_for_none_of_its_differing_dim
     assert wide.answers(("team",))
     assert wide.answers(("provider", "model", "kind", "reason", "status"))
     assert not wide.answers(("model", "team"))
+
+
+@pytest.mark.parametrize(
+    ("waiting", "new", "passed_s", "age_ms", "due"),
+    [
+        (0, 0, 2.0, 10**6, False),
+        (1_999, 10, 2.0, 1_000, False),  # few and fresh
+        (1_999, 10, 2.0, 30_000, True),  # few, for long
+        (2_000, 10, 2.0, 0, True),  # enough
+        (2_000, 401, 2.0, 10**6, False),  # the processor is the calls'
+        (2_000, 400, 2.0, 0, True),
+        (499_999, 20_000, 2.0, 10**6, False),
+        (500_000, 20_000, 2.0, 0, True),  # however busy
+        (2_000, 2_000, 0.0, 0, True),  # the first look knows of no rate
+    ],
+)
+def test_when_entries_are_summed(waiting: int, new: int, passed_s: float, age_ms: int, due: bool) -> None:
+    assert is_due(waiting, new=new, passed_s=passed_s, age_ms=age_ms) is due
