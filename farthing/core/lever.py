@@ -31,7 +31,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     seen: frozenset[str] = frozenset()
     """Names of prefixes (see ``cache_breakpoints.points``) that were sent to this model while a cache would live."""
 
-
     summary_read_bp: int = 10_000
     """Price of a token that the model which summarises reads, in basis points of plain input of the model called."""
     summary_write_bp: int = 40_000

@@ -50,9 +50,7 @@ class Plan:
     """What edits the body once it is known whom it is for; None: nothing."""
 
 
-def make_plan(
-    services: Services, request: Request, *, said: str | None = None, vector: bytes | None = None
-) -> Plan:
+def make_plan(services: Services, request: Request, *, said: str | None = None, vector: bytes | None = None) -> Plan:
     """Targets and body for a request, routed where the policy says so. Raises :class:`UnknownModel`.
 
     ``said`` is what the route's classifier answered, ``vector`` what the embedder made, once they were asked.
