@@ -152,9 +152,8 @@ class Shelf:
             return None
         assert row is not None
         self._shipped = max(shipped, records[-1].seq)
-        return [
-            Posted(key=(c, w, u), amount=int(a), version=v, ends_at_ms=e) for c, w, u, a, v, e in _sums_of(row[0])
-        ]
+        said = _sums_of(str(row[0]))
+        return [Posted(key=(c, w, u), amount=int(a), version=v, ends_at_ms=e) for c, w, u, a, v, e in said]
 
     def _note_flights(self, connection: Connection, begun: Sequence[Row], ended: Sequence[str]) -> None:
         if begun:
