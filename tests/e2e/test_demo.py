@@ -63,7 +63,14 @@ def command(home: Path, *options: str) -> list[str]:
 @contextmanager
 def running(home: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """The command with its output piped; killed if the test fails before it ends."""
-    with subprocess.Popen(command(home, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+    with subprocess.Popen(
+        command(home, *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores Ctrl-C, and hands that down to its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as demo:
         try:
             yield demo
         finally:
