@@ -17,6 +17,7 @@ from farthing.config import Settings, dialect_of
 from farthing.core.budget import Budgets
 from farthing.engine.actions import Actions
 from farthing.engine.levers import Levers
+from farthing.engine.routing import Routing
 from farthing.engine.services import Services, Upstream
 from farthing.engine.trials import Logged, Trials
 from farthing.engine.watch import Watch
@@ -65,7 +66,7 @@ def replay_services(
     routing = routing_of(settings)
     return Services(
         policy=policy,
-        routing=LoggedRouting.of(routing, provider, policy.ref) if routing is not None else None,
+        routing=_logged_routing(routing, provider, policy.ref) if routing is not None else None,
         routes=routes_of(settings),
         upstreams=upstreams,
         prices=rated,
@@ -83,6 +84,10 @@ def replay_services(
         request_limits=budgets.single,
         trials=Trials(Logged()),
     )
+
+
+def _logged_routing(live: Routing, provider: Provider, policy_ref: str) -> LoggedRouting:
+    return LoggedRouting(live.routes, live.serving, live.trained, logged=provider, policy_ref=policy_ref)
 
 
 @contextmanager

@@ -94,7 +94,6 @@ class SearchedPartition:
 
     def __init__(self, name: str, search: QuestionSearch) -> None:
         self.name = name
-        self.synced_ms = 0
         self.last = 0
         self._search = search
         self._seen: OrderedDict[str, Remembered] = OrderedDict()
@@ -183,7 +182,8 @@ class Partitions:
             found.synced_ms = now_ms
             found.add(await self._store.since(found.last, (name,), now_ms=now_ms))
             if self._search is not None and len(found) > self._searched_above:
-                found = self._open[name] = SearchedPartition(name, self._search)
+                self._open.pop(name, None)
+                found = await self._opened(name, now_ms)  # which has the store prepare for searching it
         self._open.move_to_end(name)
         while len(self._open) > PARTITIONS_MAX:
             self._open.popitem(last=False)

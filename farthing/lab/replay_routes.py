@@ -7,6 +7,7 @@ the call where it was, and its cost counts as unknown.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -27,36 +28,28 @@ _BY_LOG: Final[tuple[Rung, ...]] = ("tag", "tools", "length")
 _UNREAD: Final = "route_unread"
 
 
+@dataclass(slots=True, kw_only=True)
 class LoggedRouting(Routing):
     """The policy's routes over logged calls. A roll-out counts as finished, and nothing is asked aside."""
 
-    __slots__ = ("_logged", "_policy_ref")
-
-    _logged: Provider
-    _policy_ref: str
-
-    @classmethod
-    def of(cls, live: Routing, provider: Provider, policy_ref: str) -> "LoggedRouting":
-        """``live``: the same routes as a gateway has them."""
-        made = cls(live.routes, live.serving, live.trained)
-        made._logged = provider
-        made._policy_ref = policy_ref
-        return made
+    logged: Provider
+    policy_ref: str
+    """Of the policy that is replayed."""
 
     def choose(
         self, services: "Services", request: Request, *, said: str | None = None, vector: bytes | None = None
     ) -> Routed | None:
-        source = self._logged.flights[request.id].logged.source
-        if source.policy_ref == self._policy_ref:
+        source = self.logged.flights[request.id].logged.source
+        if source.policy_ref == self.policy_ref:
             return self._again(services, request, source)
         if self.off or request.view.endpoint not in ROUTED_ENDPOINTS:
-            return super().choose(services, request, said=said, vector=vector)
+            return Routing.choose(self, services, request, said=said, vector=vector)
         route = match_route(self.routes, request.view.model, labels_of(request))
         if route is None:
             return None
         if route.cascade is not None or not (request.body != NO_TEXT and _text_suffices(route, self._embeds(route))):
             return self._from_log(services, request, route, source)
-        return super().choose(services, request)
+        return Routing.choose(self, services, request)
 
     def _again(self, services: "Services", request: Request, source: Exchange) -> Routed | None:
         """As it was decided; what a cascade asked besides is not asked again."""
@@ -67,7 +60,7 @@ class LoggedRouting(Routing):
         route = next((one for one in self.routes if one.name == seen.get("route")), None)
         if route is None:
             return None
-        self._logged.flights[source.request_id].unread = any(one.stage == "cascade" for one in source.decisions)
+        self.logged.flights[source.request_id].unread = any(one.stage == "cascade" for one in source.decisions)
         plain = decision.reason != "experiment_control" and self._served(services, request)
         return Routed(
             model=seen["model"],
@@ -80,7 +73,7 @@ class LoggedRouting(Routing):
     def _from_log(self, services: "Services", request: Request, route: Route, source: Exchange) -> Routed | None:
         choice = None if route.cascade is not None else self._choice(request, route, source)
         if choice is None:
-            self._logged.flights[request.id].unread = True
+            self.logged.flights[request.id].unread = True
             model = source.attempts[-1].model if source.attempts else route.strong
             evidence = (("route", route.name), ("model", model))
             decision = Decision(stage="route", action="choose", reason=_UNREAD, evidence=evidence)

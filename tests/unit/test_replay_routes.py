@@ -6,6 +6,7 @@ import pytest
 from farthing import bootstrap, config
 from farthing.adapters.tokenizers import BpeTokenizer
 from farthing.config import Settings
+from farthing.core.experiment import READING, Assigned
 from farthing.core.types import Exchange, Scope
 from farthing.lab.estimate import Estimator
 from farthing.lab.replay import replay
@@ -97,6 +98,21 @@ def test_a_log_without_routes_and_text_shows_where_calls_would_go(by: str) -> No
     moved = {key for key, model in models(routed).items() if model != "gpt-4o"}
     assert moved
     assert {key for key, one in outcomes.items() if one.fidelity == "estimated"} == moved
+
+
+def test_control_of_an_experiment_on_routes_is_not_routed() -> None:
+    plain = served("", auto=False)
+    off = Assigned(experiment="e", arm="control", unit="request", off=("routes",))
+    reading = {READING: msgspec.json.encode(off).decode()}
+    control = {one.request_id for number, one in enumerate(plain.exchanges()) if number % 2}
+    drawn = [
+        msgspec.structs.replace(one, readings=one.readings | reading) if one.request_id in control else one
+        for one in plain.exchanges()
+    ]
+    outcomes = replayed(drawn, ROUTE.format('["length"]'))
+    assert {outcomes[key].entries[-1].model_requested for key in control} == {"gpt-4o"}
+    assert all(outcomes[key].fidelity == "exact" for key in control)
+    assert any(one.fidelity == "estimated" for key, one in outcomes.items() if key not in control)
 
 
 def test_a_rung_that_reads_the_prompt_leaves_the_cost_unknown() -> None:
