@@ -5,19 +5,26 @@ One append-only file of small segments a worker, one record a line: a checksum, 
 """
 
 import asyncio
+import collections
 import os
 import queue
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 SEGMENT_BYTES: Final = 16 * 1024 * 1024
 CHUNK_BYTES: Final = 1024 * 1024
 """How much is read at once when records are shipped."""
+
+CHUNK_RECORDS: Final = 512
+"""About as many records, where they are at hand."""
+
+KEPT_BYTES: Final = 16 * 1024 * 1024
+"""Records beyond that, which pile up while the database is away, are read from the file when they are shipped."""
 
 _SUM_BYTES: Final = 9
 
@@ -50,14 +57,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The reservation that this settlement ends."""
 
 
-_encode = msgspec.json.Encoder().encode
+_encoder: Final = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder(Record).decode
 
 
 def line_of(record: Record) -> bytes:
     """The record as a line of the file."""
-    text = _encode(record)
-    return b"%08x %b\n" % (zlib.crc32(text), text)
+    line = bytearray(8192)  # encoded where it stays, without growing step by step
+    _encoder.encode_into(record, line, _SUM_BYTES)
+    line[:_SUM_BYTES] = b"%08x " % zlib.crc32(memoryview(line)[_SUM_BYTES:])
+    line += b"\n"
+    return bytes(line)
 
 
 def record_of(line: bytes) -> Record | None:
@@ -68,8 +78,19 @@ def record_of(line: bytes) -> Record | None:
     return _decode(text)
 
 
+class _Kept(NamedTuple):
+    """A group of records in memory, and where it stands in the files."""
+
+    begin: tuple[int, int]
+    end: tuple[int, int]
+    records: Sequence[Record]
+
+
 class EntryJournal:
-    """This worker's journal. ``write`` is called by one thread, ``read`` and ``shipped`` by another."""
+    """This worker's journal. ``write`` is called by one thread, ``read`` and ``shipped`` by another.
+
+    Records that were written lately are kept in memory until they are shipped, so that shipping need not read them.
+    """
 
     def __init__(self, folder: Path, worker: str, *, segment_bytes: int = SEGMENT_BYTES) -> None:
         """Begins a new journal. Raises ``OSError`` when the folder cannot be written."""
@@ -82,9 +103,16 @@ class EntryJournal:
         self._size = 0
         self._reading = (0, 0)
         self.bytes_written = 0
+        self._kept: collections.deque[_Kept] = collections.deque()
+        self._kept_bytes = 0
+        self._dropped_bytes = 0
+        """Of those kept; each number is counted by one thread only."""
 
-    def write(self, lines: Sequence[bytes]) -> None:
-        """Appends whole lines and waits for the disk. Raises ``OSError``: then nothing was appended."""
+    def write(self, lines: Sequence[bytes], records: Sequence[Record] = ()) -> None:
+        """Appends whole lines and waits for the disk. Raises ``OSError``: then nothing was appended.
+
+        ``records`` are what the lines say, where the caller wants them to be kept.
+        """
         if self._size >= self._segment_bytes:
             self._turn()
         data = b"".join(lines)
@@ -96,11 +124,18 @@ class EntryJournal:
         except OSError:
             os.ftruncate(self._file, self._size)
             raise
+        before = self._segment, self._size
         self._size += len(data)
         self.bytes_written += len(data)
+        if records and self._kept_bytes - self._dropped_bytes < KEPT_BYTES:
+            self._kept_bytes += len(data)
+            self._kept.append(_Kept(before, (self._segment, self._size), records))
 
     def read(self) -> tuple[list[Record], tuple[int, int]]:
         """Records after the last that were shipped, up to a chunk, and the place to call ``shipped`` with."""
+        recalled = self._recall()
+        if recalled is not None:
+            return recalled
         segment, offset = self._reading
         while True:
             limit = self._size if segment == self._segment else None
@@ -108,6 +143,27 @@ class EntryJournal:
             if found or segment >= self._segment:
                 return found, (segment, end)
             segment, offset = segment + 1, 0
+
+    def _recall(self) -> tuple[list[Record], tuple[int, int]] | None:
+        """The next records from memory; None: they are not there."""
+        kept, place = self._kept, self._reading
+        while kept and kept[0].end <= place:
+            gone = kept.popleft()
+            self._dropped_bytes += gone.end[1] - gone.begin[1]
+        found: list[Record] = []
+        for one in list(kept):
+            if one.begin != place and one.begin != (place[0] + 1, 0):
+                break
+            if one.begin != place and self._size_of(place[0]) != place[1]:
+                break
+            found += one.records
+            place = one.end
+            if len(found) >= CHUNK_RECORDS:
+                break
+        return (found, place) if found else None
+
+    def _size_of(self, segment: int) -> int:
+        return _path(self._folder, self._worker, segment).stat().st_size
 
     def shipped(self, place: tuple[int, int]) -> None:
         """The database has everything before ``place``: whole segments before it are removed."""
@@ -153,13 +209,13 @@ class JournalThread:
         self._journal = journal
         self._loop = loop
         self._done = done
-        self._groups: queue.SimpleQueue[Sequence[bytes] | None] = queue.SimpleQueue()
+        self._groups: queue.SimpleQueue[tuple[Sequence[bytes], Sequence[Record]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="farthing-journal", daemon=True)
         self._thread.start()
 
-    def write(self, lines: Sequence[bytes]) -> None:
-        """Write these lines next."""
-        self._groups.put(lines)
+    def write(self, lines: Sequence[bytes], records: Sequence[Record]) -> None:
+        """Write these lines next; ``records`` are what they say."""
+        self._groups.put((lines, records))
 
     def stop(self) -> None:
         """Write what was given, then end."""
@@ -167,10 +223,10 @@ class JournalThread:
         self._thread.join()
 
     def _run(self) -> None:
-        while (lines := self._groups.get()) is not None:
+        while (group := self._groups.get()) is not None:
             failure: OSError | None = None
             try:
-                self._journal.write(lines)
+                self._journal.write(*group)
             except OSError as error:
                 failure = error
             try:

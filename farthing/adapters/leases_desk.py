@@ -160,7 +160,7 @@ class Desk:
                 elsewhere += mine.used
         if hold.resets_at_ms is not None:
             # Windows that count against later ones too live on; how long is not known here.
-            account.ends_at_ms = hold.resets_at_ms + (100 * 86_400_000 if hold.also else 3_600_000)
+            account.ends_at_ms = _ends_at_ms(hold)
         return Want(
             key=key,
             also=counted_keys(hold)[1:],
@@ -377,14 +377,16 @@ def posts_of(settlement: Settlement, deltas: Sequence[int]) -> tuple[Post, ...]:
     if settlement.reservation is None:
         return ()
     return tuple(
-        Post(
-            hold.counter,
-            hold.window,
-            hold.unit,
-            delta,
-            hold.amount,
-            0 if hold.resets_at_ms is None else hold.resets_at_ms + (100 * 86_400_000 if hold.also else 3_600_000),
-        )
-        for hold, delta in zip(settlement.reservation.holds, deltas, strict=True)
-        if delta
+        [
+            Post(hold.counter, hold.window, hold.unit, delta, hold.amount, _ends_at_ms(hold))
+            for hold, delta in zip(settlement.reservation.holds, deltas, strict=True)
+            if delta
+        ]
     )
+
+
+def _ends_at_ms(hold: Hold) -> int:
+    """When its counter counts for nothing any more; 0: never."""
+    if hold.resets_at_ms is None:
+        return 0
+    return hold.resets_at_ms + (100 * 86_400_000 if hold.also else 3_600_000)

@@ -168,7 +168,7 @@ class Settling(Asking):
         self._seq += 1
         self._remember(rows)
         future = self._loop.create_future() if self.books._strict else None
-        one = Written(line, rows, posts, self.desk.open.get(ended), tombstone, future)
+        one = Written(line, record, rows, posts, self.desk.open.get(ended), tombstone, future)
         self._lines.append(one)
         if not self._writing:
             self._writing = True
@@ -213,7 +213,7 @@ class Settling(Asking):
     def _write_next(self) -> None:
         """Give the journal's thread all that has gathered; settlements of one turn of the loop share a group."""
         self._group, self._lines = self._lines, []
-        self._disk.write([one.line for one in self._group])
+        self._disk.write([one.line for one in self._group], [one.record for one in self._group])
 
     def _group_done(self, error: OSError | None) -> None:
         """The journal's thread has written the group, or failed to."""

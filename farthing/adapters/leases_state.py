@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
 
-from farthing.adapters.journal import EntryJournal, JournalThread, Post
+from farthing.adapters.journal import EntryJournal, JournalThread, Post, Record
 from farthing.adapters.leases import LEASE_S, LeaseLost, LeaseStore, Posted
 from farthing.adapters.leases_desk import Desk, Flight, Tombstone, Waiting
 from farthing.adapters.memory import CounterKey
@@ -52,11 +52,12 @@ Answer = TypeVar("Answer")
 class Written:
     """A settlement on its way to the journal."""
 
-    __slots__ = ("flight", "future", "line", "posts", "rows", "tombstone")
+    __slots__ = ("flight", "future", "line", "posts", "record", "rows", "tombstone")
 
     def __init__(
         self,
         line: bytes,
+        record: Record,
         rows: dict[str, bytes],
         posts: tuple[Post, ...],
         flight: Flight | None,
@@ -64,6 +65,7 @@ class Written:
         future: asyncio.Future[None] | None,
     ) -> None:
         self.line = line
+        self.record = record
         self.rows = rows
         self.posts = posts
         self.flight = flight

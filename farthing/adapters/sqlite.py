@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Final, cast, get_args
 
 from farthing.adapters.memory import CounterKey, check_settlement, counter_key
+from farthing.adapters.sqlite_alike import rows_alike
 from farthing.adapters.sqlite_desk import Desk
 from farthing.adapters.sqlite_group import Account, Group, Reserve, Settle, Task
+from farthing.adapters.sqlite_inserts import entry_to_sqlite, exchange_to_sqlite
 from farthing.adapters.sqlite_journal import HoldJournal, read_journal
-from farthing.adapters.sqlite_keeping import others_of
+from farthing.adapters.sqlite_keeping import note_company, others_of
 from farthing.adapters.sqlite_keys import SqliteKeys
+from farthing.adapters.sqlite_known import KnownCounters
 from farthing.adapters.sqlite_reader import SqliteLedger, open_read
 from farthing.adapters.sqlite_recovery import OnLost, Recovery
 from farthing.adapters.sqlite_rows import (
     RESERVATION_COLUMNS,
-    entry_to_sqlite,
-    exchange_to_sqlite,
     held_record,
     quoted,
     reservation_from_row,
@@ -104,9 +105,8 @@ class SqliteBooks:
         if running.writer.hold(reservation, row, now_ms):
             return Held(id=reservation.id)
         future = running.loop.create_future()
-        running.writer.submit(Reserve(reservation, row, now_ms, future))
         try:
-            return cast(Held | Denied, await future)
+            return await running.writer.ask(Reserve(reservation, row, now_ms, future), future)
         except asyncio.CancelledError:
             # The caller is gone and may never settle: whatever was or will be held is given back.
             with contextlib.suppress(StoreUnavailable):
@@ -116,8 +116,12 @@ class SqliteBooks:
     async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
         running = self._require()
         check_settlement(settlement)
-        entry_rows = [entry_to_sqlite(entry) for entry in settlement.entries]
-        exchange_row = None if settlement.exchange is None else exchange_to_sqlite(settlement.exchange)
+        rows = None if settlement.alike is None else rows_alike(settlement, settlement.alike)
+        if rows is None:
+            entry_rows = [entry_to_sqlite(entry) for entry in settlement.entries]
+            exchange_row = None if settlement.exchange is None else exchange_to_sqlite(settlement.exchange)
+        else:
+            entry_rows, exchange_row = [rows[0]], rows[1]
         waits = self._durability == "strict" or running.writer.unwritten >= self._unwritten_max
         future = running.loop.create_future() if waits else None
         running.writer.submit(Settle(settlement, entry_rows, exchange_row, now_ms, future))
@@ -205,6 +209,7 @@ class _Running:
             folder = path.parent / "workers"
             recovery = Recovery(locks, on_lost, folder)
             self.desk = Desk(worker, recovery)
+            self.desk.room.known = KnownCounters(lambda: connect_read(path))
             self._register(recovery)
             self._journal = HoldJournal(folder, worker)
             self.desk.room.reader = self._reader = connect_read(path)
@@ -279,14 +284,17 @@ class _Running:
         try:
             recovery.recover(self._worker, group)
             recovery.of_all_dead(group)
-            self.desk.room.alone = not others_of(self._connection, self._worker)
-            if self.desk.room.alone:
+            self.desk.keeper.company_version = note_company(self._connection)
+            alone = not others_of(self._connection, self._worker)
+            if alone:
                 self._connection.execute("INSERT OR REPLACE INTO alone VALUES (1, ?)", (self._worker,))
             self._connection.execute(
                 "INSERT INTO workers VALUES (?, ?, ?)", (self._worker, os.getpid(), time.time_ns() // 1_000_000)
             )
             group.commit()
             group.settled()
+            if alone:
+                self.desk.keeper.stay_alone()
         except (sqlite3.Error, StoreUnavailable):
             group.roll_back()
             raise
@@ -303,8 +311,13 @@ def _take(locks: WorkerLocks, worker: str) -> WorkerLock:
 
 
 def _prune_page(connection: sqlite3.Connection, before_ms: int) -> int:
-    return connection.execute(
-        "DELETE FROM exchanges WHERE seq IN (SELECT seq FROM exchanges"
-        " WHERE received_at_ms < ? AND request_id NOT LIKE 'imp-%' LIMIT ?)",
-        (before_ms, PRUNE_PAGE),
-    ).rowcount
+    """Exchanges may hold text: what is deleted of them is overwritten, whatever the library's habit."""
+    connection.execute("PRAGMA secure_delete = ON")
+    try:
+        return connection.execute(
+            "DELETE FROM exchanges WHERE seq IN (SELECT seq FROM exchanges"
+            " WHERE received_at_ms < ? AND request_id NOT LIKE 'imp-%' LIMIT ?)",
+            (before_ms, PRUNE_PAGE),
+        ).rowcount
+    finally:
+        connection.execute("PRAGMA secure_delete = FAST")

@@ -13,6 +13,7 @@ from typing import Final
 
 from farthing.adapters.memory import CounterKey, Expiries, amount_deltas, counter_key
 from farthing.adapters.sqlite_group import Account, Flight, Group, Reserve, Settle, Tombstone
+from farthing.adapters.sqlite_inserts import ShapedRow, entry_to_sqlite
 from farthing.adapters.sqlite_keeping import Keeper
 from farthing.adapters.sqlite_recovery import Recovery
 from farthing.adapters.sqlite_room import Room
@@ -22,13 +23,12 @@ from farthing.adapters.sqlite_rows import (
     WORKER_LOST,
     Row,
     entry_from_row,
-    entry_to_row,
     lost_reversal,
     quoted,
     reservation_from_row,
 )
 from farthing.core.errors import Conflict, StoreUnavailable
-from farthing.core.types import Denied, Held, LedgerEntry, Reservation
+from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
 
 TOMBSTONES_MAX: Final = 8_192
 """Ended reservations remembered, so that a repeated act is recognised without asking the file."""
@@ -119,26 +119,32 @@ class Desk:
                 if not room.alone:
                     return False
                 account = self._account((hold.counter, hold.window, hold.unit))
-            if hold.also or account in accounts:
+            if hold.also or account in accounts or not self._covers(account, hold):
                 return False
-            if room.alone:
-                others = account.others
-                if others is None:
-                    others = room.look(account)
-                if account.exact or others + account.posted + account.held + hold.amount > hold.limit:
-                    return False
-            else:
-                sure = account.sure()
-                if hold.limit != account.limit or hold.amount > sure or sure <= 0:
-                    return False
-                if not hold.hard and not account.fits(hold.amount):
-                    return False
             accounts.append(account)
         flight = Flight(reservation, tuple(accounts), row, time.monotonic())
         flight.hold()
         self.open[id] = self._unwritten[id] = flight
         self._expiries.add(flight, self.open)
         return True
+
+    def short_of(self, reservation: Reservation) -> list[CounterKey]:
+        """The counters of a reservation of which not surely enough is left for it."""
+        keys = [(counter_key(hold), hold) for hold in reservation.holds]
+        known = [(key, self._accounts.get(key), hold) for key, hold in keys]
+        return [key for key, one, hold in known if one is not None and (hold.also or not self._covers(one, hold))]
+
+    def _covers(self, account: Account, hold: Hold) -> bool:
+        """What is surely left of a counter for this worker is enough for the hold."""
+        if self.room.alone:
+            others = account.others
+            if others is None:
+                others = self.room.look(account)
+            return not account.exact and others + account.posted + account.held + hold.amount <= hold.limit
+        sure = account.sure()
+        if hold.limit != account.limit or hold.amount > sure or sure <= 0:
+            return False
+        return hold.hard or account.fits(hold.amount)
 
     def take_back(self, reservation: Reservation) -> None:
         """Undo ``hold_at_once``: its journal could not be written."""
@@ -184,11 +190,14 @@ class Desk:
             entries = settlement.entries
             ids = (entries[0].id,) if len(entries) == 1 else tuple([entry.id for entry in entries])
             self._bury(Tombstone(reservation, settlement.amounts, ids), group)
-        group.entry_rows += rows
+        if len(rows) == 1:
+            group.entry_rows.append(rows[0])
+        else:
+            group.several_rows += rows
         if act.exchange_row is not None:
             group.exchange_rows.append(act.exchange_row)
 
-    def _settle_late(self, act: Settle, reservation: Reservation, group: Group) -> Sequence[Row] | None:
+    def _settle_late(self, act: Settle, reservation: Reservation, group: Group) -> Sequence[ShapedRow] | None:
         """Settle what is not open here: voided, expired, of a dead worker, never reserved. None: was done before."""
         settlement = act.settlement
         self._known(reservation)
@@ -212,7 +221,7 @@ class Desk:
                 reversal = lost_reversal(lost, now_ms=act.now_ms)
                 if _entry(group.connection, reversal.id) is not None:
                     return None
-                rows = [*rows, entry_to_row(reversal)]
+                rows = [*rows, entry_to_sqlite(reversal)]
                 counted = tuple(hold.amount for hold in reservation.holds)
             elif ids and not rows:
                 return None
@@ -220,7 +229,7 @@ class Desk:
         self._count(accounts, amount_deltas(reservation, settlement.amounts, counted), group)
         return rows
 
-    def _unbooked(self, act: Settle, group: Group) -> Sequence[Row]:
+    def _unbooked(self, act: Settle, group: Group) -> Sequence[ShapedRow]:
         """The rows of entries that are not booked yet. Raises ``Conflict`` where other content has the id."""
         if not act.entry_rows:
             return ()

@@ -9,12 +9,10 @@ from typing import Final
 import msgspec
 
 from farthing.adapters.memory import CounterKey
-from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, EXCHANGE_COLUMNS, RESERVATION_COLUMNS, Row, record_to_row
+from farthing.adapters.sqlite_inserts import ROWS_MAX, ShapedRow, insert, insert_in_order
+from farthing.adapters.sqlite_rows import RESERVATION_COLUMNS, Row, record_to_row
 from farthing.core.types import Reservation
 from farthing.ports.books import Settlement
-
-ROWS_MAX: Final = 32
-"""Rows per INSERT: one statement per table keeps the writer from handing the GIL back and forth for every row."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -52,8 +50,8 @@ class Settle(Act):
     def __init__(
         self,
         settlement: Settlement,
-        entry_rows: Sequence[Row],
-        exchange_row: Row | None,
+        entry_rows: Sequence[ShapedRow],
+        exchange_row: ShapedRow | None,
         now_ms: int,
         future: asyncio.Future[object] | None,
     ) -> None:
@@ -175,8 +173,10 @@ class Group:
         self.answers: list[tuple[Act, object]] = []
         self.reservation_rows: dict[str, Row] = {}
         self.ended: list[str] = []
-        self.entry_rows: list[Row] = []
-        self.exchange_rows: list[Row] = []
+        self.entry_rows: list[ShapedRow] = []
+        self.several_rows: list[ShapedRow] = []
+        """Entries of acts that book more than one: their order is told."""
+        self.exchange_rows: list[ShapedRow] = []
         self.accounts: list[Account] = []
         self.undo: list[Callable[[], object]] = []
         self.after: list[Callable[[bool], object]] = []
@@ -213,14 +213,11 @@ class Group:
     def write(self, worker: str, recalled: set[CounterKey], *, alone: bool) -> None:
         """All rows, in as few statements as possible."""
         execute = self.connection.execute
-        for sql, rows in (
-            (_INSERT_RESERVATIONS, [record_to_row(row) for row in self.reservation_rows.values()]),
-            (_INSERT_ENTRIES, self.entry_rows),
-            (_INSERT_EXCHANGES, self.exchange_rows),
-        ):
-            for start in range(0, len(rows), ROWS_MAX):
-                part = rows[start : start + ROWS_MAX]
-                execute(sql[len(part)], list(chain.from_iterable(part)))
+        held = [record_to_row(row) for row in self.reservation_rows.values()]
+        _in_parts(self.connection, _INSERT_RESERVATIONS, held)
+        insert(execute, self.entry_rows)
+        insert_in_order(execute, self.several_rows)
+        insert(execute, self.exchange_rows)
         for start in range(0, len(self.ended), ROWS_MAX):
             ids = self.ended[start : start + ROWS_MAX]
             execute(_DELETE_RESERVATIONS[len(ids)], ids)
@@ -240,11 +237,12 @@ class Group:
 
     def _write_shares(self, worker: str, recalled: set[CounterKey], alone: bool) -> None:
         """The rows that others must see changed: more authority, or exactly as much as is held."""
+        accounts = [account for account in self.accounts if account.exact] if alone else self.accounts
+        if not accounts:
+            return
         logged = dict(self.logged)
         shares = []
-        for account in self.accounts:
-            if alone and not account.exact:
-                continue
+        for account in accounts:
             state = account.row(logged.get(account, 0), recalled)
             if not _told(account, state):
                 continue
@@ -326,8 +324,6 @@ def _inserts(head: str, columns: Iterable[str], *, values: str = "", tail: str =
 
 _SHARE_COLUMNS: Final = ("counter", "window", "unit", "worker", "posted", "authority", "tight")
 _INSERT_RESERVATIONS: Final = _inserts("INSERT INTO reservations", RESERVATION_COLUMNS)
-_INSERT_ENTRIES: Final = _inserts("INSERT INTO entries", ENTRY_COLUMNS)
-_INSERT_EXCHANGES: Final = _inserts("INSERT OR IGNORE INTO exchanges", EXCHANGE_COLUMNS)
 _INSERT_POST: Final = "INSERT INTO posts (worker, body) VALUES (?, ?)"
 _REPLACE_SHARES: Final = _inserts("INSERT OR REPLACE INTO shares", _SHARE_COLUMNS)
 _FOLD_SHARES: Final = _inserts(

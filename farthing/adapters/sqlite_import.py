@@ -51,6 +51,13 @@ class SqliteImporter:
             raise
         return new, seen - new
 
+    def clear(self) -> None:
+        """Deletes every entry: for copies of another ledger only, whose history is never overwritten."""
+        try:
+            self._connection.execute("DELETE FROM entries")
+        except sqlite3.Error as error:
+            raise store_error(self.path, error) from error
+
     def close(self) -> None:
         self._connection.close()
 

@@ -16,7 +16,7 @@ from farthing.adapters.memory import CounterKey
 from farthing.adapters.sqlite_group import Account, Group, fold_shares, replace_shares
 from farthing.adapters.sqlite_room import Room
 
-FOLD_ACCOUNTS: Final = 1_024
+FOLD_ACCOUNTS: Final = 4_096
 """Counters with logged postings after which they are brought into ``shares``."""
 
 FOLD_S: Final = 2.0
@@ -28,9 +28,23 @@ ACCOUNTS_MAX: Final = 50_000
 ALONE_MAX: Final = 8_192
 """Counters in memory up to which a worker whose company has left changes its rows; all calls wait for that."""
 
-EVICT: Final = 4_096
+EVICT: Final = 2 * FOLD_ACCOUNTS
 
 _DELETE_SHARE: Final = 'DELETE FROM shares WHERE counter = ? AND "window" = ? AND unit = ? AND worker = ?'
+_COMPANY: Final = "SELECT coalesce(max(version), 0) FROM changes WHERE name = 'company'"
+_REGISTER: Final = "INSERT INTO changes VALUES ('company', 1) ON CONFLICT (name) DO UPDATE SET version = version + 1"
+
+
+def note_company(connection: sqlite3.Connection) -> int:
+    """A worker registers; the new ``company_version``."""
+    connection.execute(_REGISTER)
+    return company_version(connection)
+
+
+def company_version(connection: sqlite3.Connection) -> int:
+    """Counts up when a worker registers."""
+    (version,) = connection.execute(_COMPANY).fetchone()
+    return int(version)
 
 
 def others_of(connection: sqlite3.Connection, worker: str) -> bool:
@@ -48,6 +62,8 @@ class Keeper:
         self._dirty: dict[Account, None] = {}
         """Accounts with something logged."""
         self._dirty_since = 0.0
+        self.company_version = 0
+        """``company_version`` when this worker last looked."""
 
     def note(self, group: Group) -> None:
         """The group is on disk: remember what it logged."""
@@ -81,6 +97,7 @@ class Keeper:
                 state = (account.posted, account.authority, account.row(0, self._room.recalled)[2])
                 own.append((*account.key, self._worker, state[0], state[1], +state[2]))
                 states.append((account, 0, state))
+        self._add_known(common)
         fold_shares(group.connection, common)
         replace_shares(group.connection, own)
         group.connection.execute("DELETE FROM posts WHERE worker = ?", (self._worker,))
@@ -144,15 +161,39 @@ class Keeper:
                 account.dropped = True
                 self._accounts.pop(account.key, None)
 
+    def _add_known(self, rows: Sequence[tuple[str, str, str, int]]) -> None:
+        """These counters are going to have rows."""
+        if self._room.known is not None:
+            self._room.known.add(row[:3] for row in rows)
+
     # Company
 
     def look(self, run: Callable[[], Group]) -> None:
         """See whether others have come or all have left, and change accordingly."""
-        company = others_of(run().connection, self._worker)
+        connection = run().connection
+        company = others_of(connection, self._worker)
+        version = company_version(connection)
         if company and self._room.alone:
             self._part(run)
+        elif self._room.alone and version != self.company_version:
+            self._doubt()
         elif not company and not self._room.alone and len(self._accounts) <= ALONE_MAX:
             self._stay(run)
+        self.company_version = version
+
+    def stay_alone(self) -> None:
+        """This worker is the only one, and the file says so."""
+        self._room.alone = True
+        if self._room.known is not None:
+            self._room.known.load()
+
+    def _doubt(self) -> None:
+        """Somebody has registered, and may have booked something before leaving again: look everything up anew."""
+        for account in self._accounts.values():
+            account.others = None
+        if self._room.known is not None:
+            self._room.known.forget()
+            self._room.known.load()
 
     def _part(self, run: Callable[[], Group]) -> None:
         """Another worker has registered: say what calls in flight hold, and be one of many."""
@@ -174,6 +215,8 @@ class Keeper:
         if committed:
             self._keep(kept)
             self._room.alone, self._room.cleared = False, True
+            if self._room.known is not None:
+                self._room.known.forget()
 
     def _stay(self, run: Callable[[], Group]) -> None:
         """All other workers have left: give up the rows, and decide alone."""
@@ -197,7 +240,7 @@ class Keeper:
                 if not account.exact:
                     account.posted, account.authority, account.limit, account.written = 0, 0, None, None
             self._keep({one.key: one for one in self._accounts.values() if one.exact or one.held})
-            self._room.alone = True
+            self.stay_alone()
 
     def _keep(self, kept: dict[CounterKey, Account]) -> None:
         for account in self._accounts.values():

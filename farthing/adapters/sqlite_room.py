@@ -8,6 +8,7 @@ from typing import Final
 
 from farthing.adapters.memory import CounterKey, counted_keys
 from farthing.adapters.sqlite_group import Account, Group, Reserve
+from farthing.adapters.sqlite_known import KnownCounters
 from farthing.adapters.sqlite_recovery import Recovery
 from farthing.core.errors import StoreUnavailable
 from farthing.core.types import Hold
@@ -51,6 +52,8 @@ class Room:
         """No other worker stands there as the only one, and none will while this one is registered."""
         self.reader: sqlite3.Connection | None = None
         """Looks up counters on the event loop."""
+        self.known: KnownCounters | None = None
+        """Alone: which counters need no look-up."""
 
     # Company
 
@@ -77,6 +80,9 @@ class Room:
 
     def look(self, account: Account) -> int:
         """Alone: what all others have booked on a counter; called on the event loop under the writer's lock."""
+        if self.known is not None and self.known.absent(account.key):
+            account.others = 0
+            return 0
         assert self.reader is not None
         return self._looked(account, self.reader)
 

@@ -67,28 +67,30 @@ def quoted(columns: Iterable[str]) -> str:
 
 def entry_to_row(entry: LedgerEntry) -> Row:
     """The entry in the order of ``ENTRY_COLUMNS``. Raises ``ValueError`` for amounts that int64 cannot hold."""
-    return _entry_cells(entry, entry.stream, entry.client_gone)
+    tags = entry.scope.tags
+    return entry_cells(
+        entry,
+        tags=_encode(dict(tags)).decode() if tags else None,
+        lines=_encode(entry.charge.lines).decode(),
+        usage=_encode(entry.usage).decode(),
+        decisions=_encode(entry.decisions).decode() if entry.decisions else "[]",
+    )
 
 
-def entry_to_sqlite(entry: LedgerEntry) -> Row:
-    """Like :func:`entry_to_row`, of the types that ``sqlite3`` binds without asking its adapters."""
-    return _entry_cells(entry, +entry.stream, +entry.client_gone)
-
-
-def _entry_cells(entry: LedgerEntry, stream: int, client_gone: int) -> Row:
-    scope, usage, charge = entry.scope, entry.usage, entry.charge
+def entry_cells(entry: LedgerEntry, *, tags: object, lines: object, usage: object, decisions: object) -> Row:
+    """The row of an entry, with what is JSON there as the caller has it."""
+    scope, used, charge = entry.scope, entry.usage, entry.charge
     return (
         entry.id, entry.request_id, entry.attempt, entry.kind, entry.corrects,
         entry.received_at_ms, entry.booked_at_ms,
         scope.org, scope.team, scope.project, scope.user, scope.feature, scope.customer, scope.session, scope.key,
-        _encode(dict(scope.tags)).decode() if scope.tags else None,
+        tags,
         entry.dialect, entry.endpoint, entry.provider, entry.price_as, entry.model_requested, entry.model,
-        usage.service_tier, usage.source, charge.state, charge.reason,
+        used.service_tier, used.source, charge.state, charge.reason,
         _int64(charge.total), _int64(charge.computed), _int64(entry.baseline), _int64(entry.ceiling),
-        entry.fidelity, charge.price_ref, entry.policy_ref, stream, entry.status, entry.error,
-        client_gone, entry.ttft_ms, entry.latency_ms, *token_sums(entry),
-        _encode(charge.lines).decode(), _encode(usage).decode(),
-        _encode(entry.decisions).decode() if entry.decisions else "[]",
+        entry.fidelity, charge.price_ref, entry.policy_ref, entry.stream, entry.status, entry.error,
+        entry.client_gone, entry.ttft_ms, entry.latency_ms, *token_sums(entry),
+        lines, usage, decisions,
     )  # fmt: skip
 
 
@@ -122,6 +124,11 @@ def entry_from_row(row: Sequence[object]) -> LedgerEntry:
 
 def exchange_to_row(exchange: Exchange) -> Row:
     """The exchange in the order of ``EXCHANGE_COLUMNS``."""
+    return (*exchange_cells(exchange), _encode(exchange))
+
+
+def exchange_cells(exchange: Exchange) -> Row:
+    """All of its row but the body."""
     return (
         exchange.request_id,
         exchange.received_at_ms,
@@ -130,21 +137,6 @@ def exchange_to_row(exchange: Exchange) -> Row:
         exchange.error,
         exchange.latency_ms,
         _int64(exchange.amount),
-        _encode(exchange),
-    )
-
-
-def exchange_to_sqlite(exchange: Exchange) -> Row:
-    """Like :func:`exchange_to_row`, of the types that ``sqlite3`` binds without asking its adapters."""
-    return (
-        exchange.request_id,
-        exchange.received_at_ms,
-        exchange.outcome,
-        exchange.status,
-        exchange.error,
-        exchange.latency_ms,
-        _int64(exchange.amount),
-        bytearray(_encode(exchange)),
     )
 
 
@@ -277,5 +269,10 @@ def _nothing_known(received_at_ms: int) -> Stub:
 
 def _int64(amount: int | None) -> int | None:
     if amount is not None and not INT64_MIN <= amount <= INT64_MAX:
-        raise ValueError(f"{amount} nano-USD is more than the ledger can hold (about 9.2 billion USD per amount)")
+        raise too_much(amount)
     return amount
+
+
+def too_much(amount: int) -> ValueError:
+    """The error for an amount that int64 cannot hold."""
+    return ValueError(f"{amount} nano-USD is more than the ledger can hold (about 9.2 billion USD per amount)")

@@ -66,6 +66,7 @@ def connect(
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -16384")
         connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute("PRAGMA secure_delete = FAST")  # Debian's library would write every page that falls free
         connection.execute("PRAGMA journal_size_limit = 67108864")
     except sqlite3.Error as error:
         if connection is not None:

@@ -14,15 +14,16 @@ import sqlite3
 import threading
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
+from farthing.adapters.memory import CounterKey, counter_key
 from farthing.adapters.sqlite_desk import Desk
 from farthing.adapters.sqlite_group import Act, Group, Reserve, Settle, Task
 from farthing.adapters.sqlite_journal import HoldJournal
 from farthing.adapters.sqlite_rows import Row
 from farthing.adapters.sqlite_schema import Durability, store_error
 from farthing.core.errors import FarthingError, StoreUnavailable
-from farthing.core.types import Reservation
+from farthing.core.types import Denied, Held, Reservation
 
 POLL_S: Final = 0.02
 """How often the writer looks for recalls by other workers, busy or idle."""
@@ -74,6 +75,8 @@ class Writer:
         self._relaxed = durability == "relaxed"
         self._loop = asyncio.get_running_loop()
         self._queue: collections.deque[Act] = collections.deque()
+        self._asked: collections.Counter[CounterKey] = collections.Counter()
+        """Counters of which reservations that wait for their answer are short, with how many of them."""
         self._kicked = False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = False
@@ -105,9 +108,29 @@ class Writer:
             self._kicked = True
             self._loop.call_soon(self._kick)
 
+    async def ask(self, act: Reserve, future: "asyncio.Future[object]") -> Held | Denied:
+        """Queue a reservation. Until it is answered, what it is short of is not given to one that comes later."""
+        with self.lock:
+            short = {*self._desk.short_of(act.reservation), *self._asked_of(act.reservation)}
+        self.submit(act)
+        self._asked.update(short)
+        try:
+            return cast(Held | Denied, await future)
+        finally:
+            for key in short:
+                self._asked[key] -= 1
+                if not self._asked[key]:
+                    del self._asked[key]
+
+    def _asked_of(self, reservation: Reservation) -> set[CounterKey]:
+        """Counters of which somebody who came earlier is short."""
+        return {counter_key(hold) for hold in reservation.holds} & self._asked.keys()
+
     def hold(self, reservation: Reservation, row: Row, now_ms: int) -> bool:
-        """Hold at once if that is surely right, with its evidence in the journal; False: submit it instead."""
+        """Hold at once if that is surely right, with its evidence in the journal; False: ask for it instead."""
         if not self.healthy or self._failure is not None or self._stopping:
+            return False
+        if self._asked and self._asked_of(reservation):
             return False
         with self.lock:
             try:
@@ -206,9 +229,11 @@ class Writer:
             self._journal_over(group.voided)
             group.write(self._desk.worker, self._desk.room.recalled, alone=self._desk.room.alone)
             moves = False
-            with self.lock:
-                if keeper.due():
+            if keeper.due():
+                # Alone, what a fold reads changes in this thread only: calls are held meanwhile.
+                with contextlib.nullcontext() if self._desk.room.alone else self.lock:
                     keeper.fold(group)
+                with self.lock:
                     moves = keeper.fold_idle(group)
             # What moves from memory to the file must be seen in one place by who reads both.
             with self.lock if moves else contextlib.nullcontext():
@@ -358,12 +383,13 @@ class Writer:
 
     def _answer(self, answers: list[tuple[Act, object]]) -> None:
         """Resolve futures on the loop, all of a group in one call."""
+        waiting = []
         for act, answer in answers:
-            if act.answered and isinstance(answer, Exception):
+            if not act.answered and act.future is not None:
+                act.answered = True
+                waiting.append((act.future, answer))
+            elif isinstance(answer, Exception):
                 _log.error("An act that was answered already cannot be booked: %s", answer)
-        waiting = [(act.future, answer) for act, answer in answers if act.future is not None and not act.answered]
-        for act, _ in answers:
-            act.answered = True
         if waiting:
             try:
                 self._loop.call_soon_threadsafe(_resolve, waiting)

@@ -1,7 +1,7 @@
 """The books: reservations and the ledger behind one port, so that releasing a hold and booking are one act."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -16,6 +16,22 @@ from farthing.core.types import (
     Totals,
 )
 
+AGE: Final = "age_ms"
+"""The evidence in which settlements that are alike differ."""
+
+
+class Alike:
+    """What settlements have in common that differ in nothing but ids, times and the ``AGE`` in their last decision.
+
+    Each has one entry and an exchange of the same request, whose id needs no escape in JSON.
+    """
+
+    __slots__ = ("made",)
+
+    def __init__(self) -> None:
+        self.made: object = None
+        """A store may leave here what it made of the first, for the others."""
+
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How a reservation ends: ``amounts[i]`` is what its i-th hold really cost, in that hold's unit.
@@ -28,6 +44,8 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     amounts: tuple[int, ...] = ()
     entries: tuple[LedgerEntry, ...] = ()
     exchange: Exchange | None = None
+    alike: Alike | None = None
+    """Shared by all settlements that repeat one another; the records say it all without it."""
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The hold journal: what a dead worker leaves is what it held, row for row, whoever wrote it."""
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.adapters.sqlite_journal import HoldJournal, read_journal
@@ -87,3 +87,44 @@ def test_a_record_and_its_row_mean_the_same(tmp_path_factory, reservation, stub)
     HoldJournal(folder, "new").hold(reservation.id, record)
     assert read_journal(folder, "old") == read_journal(folder, "new") == [row]
     assert record_to_row(row) == row
+
+
+@settings(max_examples=20)
+@given(lasts=st.lists(st.integers(0, 40), min_size=60, max_size=60), wide=st.integers(1, 60))
+def test_segments_are_used_again_and_nothing_in_flight_is_lost(tmp_path_factory, lasts, wide):
+    """Calls end in any order while the journal turns: after each turn it holds exactly what is in flight."""
+    folder = tmp_path_factory.mktemp("holds")
+    journal = HoldJournal(folder, "w")
+    hold = Hold(counter="c" * wide * 1000, window="w", unit="usd", limit=1, amount=1)
+    ends: dict[int, list[str]] = {}
+    flying: set[str] = set()
+    for number, last in enumerate(lasts):
+        one = Reservation(id=f"r{number}", request_id="q", holds=(hold,), ceiling=None, expires_at_ms=1)
+        journal.hold(one.id, held_record(one, worker="w", now_ms=7, stub=None))
+        flying.add(one.id)
+        ends.setdefault(number + last, []).append(one.id)
+        over = ends.pop(number, [])
+        journal.ended(over)
+        flying -= set(over)
+        if number % 7 == 0:
+            assert {row[0] for row in read_journal(folder, "w")} == flying
+    assert {row[0] for row in read_journal(folder, "w")} == flying
+    files = len(list(folder.glob("w.holds.*")))
+    assert files <= len(flying) + 2
+    journal.close()
+    assert not list(folder.glob("w.holds.*"))
+
+
+def test_a_journal_of_an_earlier_release_says_what_has_ended_in_lines_of_its_own(tmp_path):
+    rows = [
+        record_to_row(
+            held_record(
+                Reservation(id=id, request_id="q", holds=(), ceiling=None, expires_at_ms=1),
+                worker="old", now_ms=7, stub=None,
+            )
+        )
+        for id in ("a", "b")
+    ]  # fmt: skip
+    lines = b"".join(b"+%b\n" % msgspec.json.encode(row) for row in rows)
+    (tmp_path / "old.holds.00000000").write_bytes(lines + b"-a\n" + bytes(100))
+    assert read_journal(tmp_path, "old") == [rows[1]]
