@@ -2,7 +2,9 @@
 
 One gateway on core 0, the load and the fake provider on core 1. In one run: a hit, a miss that is stored, and a call
 that no cache route matches; keys, four budgets, strict durability and the traffic log are on in all of them. The
-figure is user and system time of the gateway's process tree by request served. ``--stat`` adds instructions by
+figure is user and system time of the gateway's process tree by request served. While it is measured, a fixed piece of
+Python runs beside it on the same core (``calibrate.py``): its CPU time says how quick the machine was then, and gives
+the second figure, what the request would have taken at the reference's speed. ``--stat`` adds instructions by
 ``perf stat`` where the kernel allows it.
 """
 
@@ -15,6 +17,7 @@ import subprocess
 import tempfile
 import time
 
+import calibrate
 import contenders as who
 import measure
 
@@ -68,7 +71,8 @@ def _case(case: str, folder: pathlib.Path, upstream: int, options: argparse.Name
         stat = _instructions(pid, port, load) if options.stat else ""
     failed = f"  {figures['failed']:.0f} FAILED" if figures["failed"] else ""
     return (
-        f"{case:>14}  {figures['cpu_us']:>7.1f} CPU-µs/request  {figures['per_second']:>7.0f}/s  "
+        f"{case:>14}  {figures['cpu_us']:>7.1f} CPU-µs/request  calibration {figures['piece_ms']:>5.2f} ms: "
+        f"{figures['at_reference_us']:>6.1f} at {calibrate.REFERENCE_MS} ms  {figures['per_second']:>6.0f}/s  "
         f"p50 {figures['p50_us'] / 1000:.2f} ms{stat}{failed}"
     )
 
@@ -86,11 +90,19 @@ def _wrk(port: int, load: measure.Load, seconds: int) -> dict[str, int]:
 
 def _sample(pid: int, port: int, load: measure.Load) -> dict[str, float]:
     time.sleep(measure.SETTLE_S)
+    beside = calibrate.Calibration(measure.GATEWAY_CORE, load.seconds - 0.5)
     before = measure.cpu_us(pid)
     counts = _wrk(port, load, load.seconds)
     used = measure.cpu_us(pid) - before
     served = max(1, counts["requests"])
-    return {**counts, "cpu_us": used / served, "per_second": served * 1e6 / counts["duration_us"]}
+    piece_ms = beside.ms()
+    return {
+        **counts,
+        "cpu_us": used / served,
+        "per_second": served * 1e6 / counts["duration_us"],
+        "piece_ms": piece_ms,
+        "at_reference_us": used / served * calibrate.REFERENCE_MS / piece_ms,
+    }
 
 
 def _instructions(pid: int, port: int, load: measure.Load) -> str:

@@ -121,6 +121,8 @@ def refusal(route: CacheRoute, view: PromptView, fields: Fields) -> str:
         return "temperature"
     if view.choices > route.choices_max:
         return "choices"
+    if not fields:  # its text is not known
+        return "external" if view.unbounded and not route.external else ""
     if not route.seeded and fields.get("seed") is not None:
         return "seed"
     if not route.external and (view.unbounded or _refers_outside(fields)):

@@ -7,7 +7,7 @@ concatenation of one request's parts can be mistaken for another's.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Final
@@ -89,12 +89,25 @@ def digest_of(parts: Iterable[bytes]) -> str:
 def partition_of(request: Request, route: CacheRoute, target: Target) -> str:
     """Hex digest of what lies outside the body: the tenant, the API, the upstream and headers it may act on."""
     scope = request.scope
-    parts = [request.dialect.encode(), request.view.endpoint.encode()]
-    parts += [target.provider.encode(), target.model.encode(), target.deployment.encode(), target.region.encode()]
-    for name in route.partition:
-        parts += (name.encode(), scope_value(scope, name).encode("utf-8", "surrogatepass"))
+    values = tuple([scope_value(scope, name) for name in route.partition])
+    headers = telling_headers(request)
+    place = (request.dialect, request.view.endpoint, target.provider, target.model, target.deployment, target.region)
+    return _partition(place, route.partition, values, tuple(sorted(headers)) if headers else ())
+
+
+@lru_cache(maxsize=4_096)
+def _partition(
+    place: tuple[str, ...],
+    names: tuple[str, ...],
+    values: tuple[str, ...],
+    headers: tuple[tuple[bytes, bytes], ...],
+) -> str:
+    """Kept for those that call again: a digest of a dozen parts takes longer than all the rest of a look-up."""
+    parts = [one.encode() for one in place]
+    for name, value in zip(names, values, strict=True):
+        parts += (name.encode(), value.encode("utf-8", "surrogatepass"))
     parts.append(b"headers")
-    for pair in sorted(telling_headers(request)):
+    for pair in headers:
         parts += pair
     return digest_of(parts)
 
@@ -113,6 +126,16 @@ def key_of(partition: str, fields: Fields) -> str:
 @lru_cache(maxsize=1_024)
 def _matters(name: bytes) -> bool:
     return name not in _NOISE and not name.startswith(_NOISE_PREFIXES)
+
+
+def deciding(headers: Sequence[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that anything about a call may depend on, but for its credential and its trace."""
+    return tuple([pair for pair in headers if _decides(pair[0])])
+
+
+@lru_cache(maxsize=1_024)
+def _decides(name: bytes) -> bool:
+    return _matters(name) or name.startswith(b"x-farthing-") or name in (b"cache-control", b"pragma")
 
 
 def _credentials(request: Request) -> list[tuple[bytes, bytes]]:

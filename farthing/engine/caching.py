@@ -8,15 +8,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
+import msgspec
+
 from farthing.core.caching import AS_USUAL, Controls, Routes, controls_of, refusal, words_of
-from farthing.core.caching_key import Uncacheable, fields_of, key_of, partition_of
+from farthing.core.caching_key import Uncacheable, deciding, fields_of, key_of, partition_of
 from farthing.core.errors import NotCached, StoreFailed
 from farthing.core.policy_cache import CacheRoute
-from farthing.core.types import Usage
-from farthing.engine.caching_books import avoided_cost, book_hit, hit_entry
+from farthing.core.types import LedgerEntry, Usage
+from farthing.engine.caching_books import asked_of, avoided_cost, book_hit, hit_entry
 from farthing.engine.caching_flights import Flights
-from farthing.engine.caching_memo import Known, Memo
-from farthing.engine.caching_replay import events_of, replay
+from farthing.engine.caching_memo import Known, Memo, Question
+from farthing.engine.caching_repeats import REPEATS_BYTES_MAX, TRACE_TAGS, Repeat, Repeats, is_open, is_routed
+from farthing.engine.caching_replay import events_of, fixed_of, replay
 from farthing.engine.caching_tee import Nowhere, Tee
 from farthing.engine.call import Call
 from farthing.engine.pipeline import ask_aside
@@ -40,18 +43,31 @@ class Caching:
     """The caches of one gateway. Counts what they do; never raises for a store of its own that fails."""
 
     def __init__(
-        self, routes: tuple[CacheRoute, ...], store: ExactCache, *, owner: str, shared: bool = False
+        self,
+        routes: tuple[CacheRoute, ...],
+        store: ExactCache,
+        *,
+        owner: str,
+        shared: bool = False,
+        repeats_bytes_max: int = REPEATS_BYTES_MAX,
     ) -> None:
-        """``owner`` names this process among those that share the store; ``shared``: there may be others."""
+        """``owner`` names this process among those that share the store; ``shared``: there may be others.
+
+        ``repeats_bytes_max`` bounds what is remembered of hits so that the next one costs less; 0: nothing.
+        """
         self.store = store
         self.recall: Recall | None = None
         """The semantic cache, where there is one; set before the first request."""
         self._routes = Routes(routes)
+        dimensions = [name for route in routes for name in (*route.partition, *(name for name, _ in route.match))]
+        self._by_trace = any(name in TRACE_TAGS for name in dimensions)
         self._owner = owner
         self._shared = shared
         self.flights = Flights()
         """Calls of this process that others wait for."""
         self._memo = Memo()
+        self.repeats = Repeats(store, self._count_again, bytes_max=repeats_bytes_max)
+        """The short way of questions that were answered from memory before."""
         self._counts: dict[tuple[str, ...], float] = {}
         self._saved: dict[tuple[str, ...], int] = {}
 
@@ -76,6 +92,8 @@ class Caching:
         """Answers from a cache, or does ``work`` and learns from it. Raises what ``work`` raises."""
         route = self._routes.find(call.request)
         if route is None:
+            if controls_of(call.request.headers).only_cached:
+                raise not_cached("no [[cache]] route is for it")
             await work(call, reply)
             return
         controls = controls_of(call.request.headers)
@@ -95,9 +113,7 @@ class Caching:
                 raise not_cached(found)
             await work(call, reply)
             return
-        if looks and await self._at_hand(call, reply, found, controls):
-            if question is not None:
-                self._memo.keep(question, Known(partition=found.partition, key=found.key, prints=call.prints))
+        if looks and await self._at_hand(call, reply, found, controls, question):
             return
         if route.single_flight and controls.writes:
             await self._fly(call, reply, found, controls, work)
@@ -137,12 +153,18 @@ class Caching:
             return False
         return await self._deliver(call, reply, answer, route, action="exact", layer="memory", known=known)
 
-    async def _at_hand(self, call: Call, reply: Reply, ask: Ask, controls: Controls) -> bool:
+    async def _at_hand(
+        self, call: Call, reply: Reply, ask: Ask, controls: Controls, question: Question | None
+    ) -> bool:
         now_ms = call.services.clock.now_ms()
         answer = self.store.peek(ask.key, now_ms=now_ms)
         if answer is None or not is_fresh(answer, ask.route, controls, now_ms):
             return False
-        return await self._deliver(call, reply, answer, ask.route, action="exact", layer="memory")
+        known = None
+        if question is not None:
+            known = Known(partition=ask.partition, key=ask.key, prints=call.prints)
+            self._memo.keep(question, known)
+        return await self._deliver(call, reply, answer, ask.route, action="exact", layer="memory", known=known)
 
     async def _from_store(
         self, call: Call, reply: Reply, ask: Ask, controls: Controls, *, land: Land | None = None
@@ -184,27 +206,60 @@ class Caching:
         saves = known.saves(call, answer) if known is not None else avoided_cost(call, answer)
         evidence = hit.evidence if hit is not None else ()
         entry = hit_entry(call, answer, saves, action=action, layer=layer, evidence=evidence)
-        await book_hit(call, entry, answer, known.prints if known is not None else None)
+        ending = await book_hit(call, entry, answer, known.prints if known is not None else None)
+        if known is not None:
+            self._remember(call, route, answer, entry, ending, events, known)
         self._count(route, f"hit:{layer}")
-        saved = (route.name, action)
-        self._saved[saved] = self._saved.get(saved, 0) + (entry.baseline or 0)
+        self._count_saved(route, action, entry.baseline or 0)
         word = b"semantic" if action == "semantic" else b"hit"
         await replay(call, reply, answer, events, word=word, at_ms=entry.booked_at_ms)
         return True
 
+    def _remember(
+        self,
+        call: Call,
+        route: CacheRoute,
+        answer: StoredAnswer,
+        entry: LedgerEntry,
+        ending: Ending,
+        events: tuple[bytes, bytes] | None,
+        known: Known,
+    ) -> None:
+        """Lets the next equal question take the short way, where nothing decided but what stands in it."""
+        request = call.request
+        if self._by_trace or not request.scope.key or len(entry.decisions) != 1 or not is_open(call.services):
+            return
+        if is_routed(call.services, request.view.model):
+            return
+        question = (
+            request.scope.key, request.dialect, request.view.endpoint, deciding(request.headers), request.body,
+        )  # fmt: skip
+        repeat = Repeat(
+            answer=answer,
+            asked=asked_of(call),
+            route=route,
+            entry=msgspec.structs.replace(entry, latency_ms=0),
+            exchange=call.exchange(msgspec.structs.replace(ending, latency_ms=0), known.prints),
+            fixed=fixed_of(answer, events, word=b"hit"),
+            traces=tuple([pair for pair in request.headers if pair[0] == b"traceparent"]),
+        )
+        self.repeats.keep(question, repeat)
+
     # -- one call for many
 
     async def _fly(self, call: Call, reply: Reply, ask: Ask, controls: Controls, work: Work) -> None:
-        flight = self.flights.find(ask.key)
-        if flight is not None and not ask.refreshes:
+        while not ask.refreshes and (flight := self.flights.find(ask.key)) is not None:
             answer = await flight.answer()
-            if not await self._follow(call, reply, ask, controls, answer, layer="flight"):
+            if await self._follow(call, reply, ask, controls, answer, layer="flight"):
+                return
+            if answer is not None or not flight.left:
                 await self._miss(call, reply, ask, controls, work)
-            return
+                return
         flight = self.flights.begin(ask.key)
         try:
             await self._lead(call, reply, ask, controls, work, land=flight.land)
         finally:
+            flight.left = reply.gone
             self.flights.end(ask.key, flight)
 
     async def _lead(self, call: Call, reply: Reply, ask: Ask, controls: Controls, work: Work, *, land: Land) -> None:
@@ -305,7 +360,8 @@ class Caching:
 
     async def _similar(self, call: Call, reply: Reply, ask: Ask, hit: RecallHit) -> bool:
         """Serves a similar question's answer; on shadowed hits the provider answers too, at the lever's cost."""
-        if not await self._deliver(call, reply, hit.answer, ask.route, action="semantic", layer="semantic", hit=hit):
+        said = msgspec.structs.replace(hit, evidence=(*hit.evidence, ("asked", ask.key)))
+        if not await self._deliver(call, reply, hit.answer, ask.route, action="semantic", layer="semantic", hit=said):
             return False
         if hit.shadow:
             self._count(ask.route, "shadow_call")
@@ -366,6 +422,14 @@ class Caching:
     def _failed(self, call: Call, route: CacheRoute, error: StoreFailed) -> None:
         call.services.telemetry.store_failed(f"cache:{error.code}")
         self._count(route, "store_failed")
+
+    def _count_saved(self, route: CacheRoute, action: str, nusd: int) -> None:
+        key = (route.name, action)
+        self._saved[key] = self._saved.get(key, 0) + nusd
+
+    def _count_again(self, route: CacheRoute, nusd: int) -> None:
+        self._count(route, "hit:memory")
+        self._count_saved(route, "exact", nusd)
 
     def _count(self, route: CacheRoute, what: str) -> None:
         key = (route.name, what)

@@ -1,15 +1,17 @@
 """What caches write into the ledger: hits that cost nothing, and what saving cost."""
 
+import asyncio
 from typing import Literal
 
 import msgspec
 
 from farthing.core.budget import Need, spent
-from farthing.core.errors import StoreFailed
+from farthing.core.errors import StoreFailed, TimedOut
 from farthing.core.money import Nusd
 from farthing.core.types import (
     Charge,
     Decision,
+    Exchange,
     LedgerEntry,
     Request,
     Reservation,
@@ -20,8 +22,9 @@ from farthing.core.units import is_cache_read, is_cache_write
 from farthing.engine.call import Call
 from farthing.engine.record import Ending, Prints, tokens_of
 from farthing.engine.services import Services
-from farthing.ports.books import Settlement
+from farthing.ports.books import AGE, Alike, Settlement
 from farthing.ports.cache import Evidence, StoredAnswer
+from farthing.ports.prices import Prices
 
 PROMPT_CACHE_MIN = 1_024
 """From so many input tokens a provider's own prompt cache may have made the avoided call cheaper."""
@@ -50,7 +53,7 @@ def hit_entry(
         now_ms = max(answer.created_at_ms, request.received_at_ms)
     avoided, fidelity = saves
     target = answer.target
-    facts = (("layer", layer), ("key", answer.key), ("age_ms", str(max(0, now_ms - answer.created_at_ms))),
+    facts = (("layer", layer), ("key", answer.key), (AGE, str(max(0, now_ms - answer.created_at_ms))),
              ("source", answer.entry_id), ("route", answer.route), *evidence)  # fmt: skip
     decision = Decision(stage="cache", action="hit", reason=f"{action}_hit", saved=Nusd(avoided or 0), evidence=facts)
     call.decisions.append(decision)
@@ -78,10 +81,18 @@ def hit_entry(
     )
 
 
+def asked_of(call: Call) -> Target:
+    """What the caller asked for: a hit is measured against its cost."""
+    return call.plan.asked or call.plan.targets[0]
+
+
 def avoided_cost(call: Call, answer: StoredAnswer) -> tuple[Nusd | None, Fidelity]:
     """What the call would have cost now by the price book, and how sure that is."""
-    prices, at_ms = call.services.prices, call.request.received_at_ms
-    asked = call.plan.asked or call.plan.targets[0]
+    return cost_of(call.services.prices, asked_of(call), answer, call.request.received_at_ms)
+
+
+def cost_of(prices: Prices, asked: Target, answer: StoredAnswer, at_ms: int) -> tuple[Nusd | None, Fidelity]:
+    """What asking ``asked`` for this answer would have cost at ``at_ms``, and how sure that is."""
     usage = answer.usage
     if asked.provider != answer.target.provider or asked.model != answer.target.model:
         usage = msgspec.structs.replace(usage, model="", stated_pusd=None)
@@ -101,7 +112,7 @@ def _may_have_been_cached(usage: Usage) -> bool:
     return tokens_of(usage)[0] >= PROMPT_CACHE_MIN
 
 
-async def book_hit(call: Call, entry: LedgerEntry, answer: StoredAnswer, prints: Prints | None) -> None:
+async def book_hit(call: Call, entry: LedgerEntry, answer: StoredAnswer, prints: Prints | None) -> Ending:
     """Books a hit and ends the request. Raises ``StoreFailed`` where the policy refuses to serve unbooked."""
     ending = Ending(
         outcome="answered",
@@ -110,6 +121,30 @@ async def book_hit(call: Call, entry: LedgerEntry, answer: StoredAnswer, prints:
         answer=answer.body if call.keeps_text else None,
     )
     await call.book_whole(entry, ending, prints)
+    return ending
+
+
+async def book_again(services: Services, entry: LedgerEntry, exchange: Exchange, alike: Alike | None) -> None:
+    """Books a hit whose records are made already; raises what ``book_hit`` raises, and ``TimedOut``."""
+    task = asyncio.current_task()
+    if task is not None:
+        services.background.watch(task, services.policy.limits.timeout_ms)
+    settlement = Settlement(reservation=None, entries=(entry,), exchange=exchange, alike=alike)
+    services.telemetry.exchange(exchange, settlement.entries)
+    try:
+        await services.books.settle(settlement, now_ms=services.hold_ms())
+    except StoreFailed as error:
+        services.telemetry.store_failed(error.code)
+        services.background.book_later(settlement)
+        if services.policy.on_store_failure == "refuse":
+            raise
+    except asyncio.CancelledError:
+        if task is not None and services.background.expired(task):
+            raise TimedOut(f"The request took longer than {services.policy.limits.timeout_ms} ms.") from None
+        raise
+    finally:
+        if task is not None:
+            services.background.forget(task)
 
 
 async def book_lever(

@@ -9,10 +9,12 @@ class Flight:
     """One call that others may wait for."""
 
     def __init__(self) -> None:
+        self.left = False
+        """The leader's caller hung up: where no answer came of it, another one leads, and the rest wait on."""
         self._landed: asyncio.Future[StoredAnswer | None] = asyncio.get_running_loop().create_future()
 
     async def answer(self) -> StoredAnswer | None:
-        """The leader's answer; None when it failed or may not be shared: go on yourself."""
+        """The leader's answer; None when it failed or may not be shared: go on yourself, unless it ``left``."""
         return await asyncio.shield(self._landed)
 
     def land(self, answer: StoredAnswer | None) -> None:

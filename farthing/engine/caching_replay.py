@@ -6,7 +6,7 @@ from farthing.core.money import format_usd
 from farthing.engine.caching_memo import BODY_MAX, Known
 from farthing.engine.call import Call
 from farthing.ports.cache import StoredAnswer
-from farthing.ports.reply import Headers, Reply
+from farthing.ports.reply import Fixed, Headers, Reply
 from farthing.wire.replay import streamed
 
 _JSON: Final = (b"content-type", b"application/json")
@@ -37,27 +37,36 @@ async def replay(
     at_ms: int,
 ) -> None:
     """Gives the answer to the caller; ``word`` says which cache it is from, ``at_ms`` what its age is counted to."""
-    headers = _headers(call, answer, word, at_ms)
-    if events is None:
-        headers.append(_JSON)
-        await reply.whole(answer.status, headers, answer.body)
+    await give(reply, changing(call.request.id, answer, at_ms), fixed_of(answer, events, word=word))
+
+
+async def give(reply: Reply, headers: Headers, fixed: Fixed) -> None:
+    """Sends an answer: ``headers`` and what stands fast."""
+    headers = headers + fixed.headers
+    if fixed.events is None:
+        await reply.whole(fixed.status, headers, fixed.body)
         return
-    headers.append(_EVENTS)
-    await reply.start(answer.status, headers)
+    await reply.start(fixed.status, headers)
     if not reply.gone:
-        await reply.write(events[0])
-    await reply.end(events[1])
+        await reply.write(fixed.events[0])
+    await reply.end(fixed.events[1])
 
 
-def _headers(call: Call, answer: StoredAnswer, word: bytes, at_ms: int) -> Headers:
+def changing(request_id: str, answer: StoredAnswer, at_ms: int) -> Headers:
+    """The headers that differ from hit to hit."""
     age_s = max(0, at_ms - answer.created_at_ms) // 1000
+    return [(b"x-farthing-request-id", request_id.encode()), (b"x-farthing-cache-age", b"%d" % age_s)]
+
+
+def fixed_of(answer: StoredAnswer, events: tuple[bytes, bytes] | None, *, word: bytes) -> Fixed:
+    """What stands fast of every hit on one answer; ``word`` says which cache it is from."""
     route = f"{answer.target.provider}/{answer.target.model}"
-    return [
-        (b"x-farthing-request-id", call.request.id.encode()),
+    headers: Headers = [
         (b"x-farthing-cache", word),
-        (b"x-farthing-cache-age", str(age_s).encode()),
         (b"x-farthing-cache-key", answer.key.encode()),
         (b"x-farthing-route", route.encode("latin-1", "replace")),
         _REASON,
         _COST,
+        _JSON if events is None else _EVENTS,
     ]
+    return Fixed(status=answer.status, headers=headers, body=answer.body, events=events)

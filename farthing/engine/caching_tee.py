@@ -19,14 +19,13 @@ class Tee:
         self._parts: list[bytes] | None = [] if bytes_max else None
         self._streams = False
         self._complete = False
-        self._missed = False
 
     def body(self, view: PromptView, usage: bytes) -> bytes | None:
         """The whole JSON answer; None when it is too large, was cut, or was no success.
 
         ``usage`` is the provider's usage object, for streams whose caller did not want it. Raises ``Unreplayable``.
         """
-        if self._parts is None or not self._complete or (self._streams and self._missed):
+        if self._parts is None or not self._complete:
             return None
         data = b"".join(self._parts)
         if not self._streams:
@@ -38,10 +37,7 @@ class Tee:
 
     @property
     def gone(self) -> bool:
-        if self._reply.gone:
-            self._missed = True  # whoever learns this may stop writing
-            return True
-        return False
+        return self._reply.gone
 
     async def whole(self, status: int, headers: Headers, body: bytes) -> None:
         self._keep(body)

@@ -242,6 +242,15 @@ def test_an_answer_older_than_the_caller_takes_is_not_served(shared: GatewayServ
     assert young.headers["x-farthing-cache"] == "miss"
 
 
+def test_only_if_cached_never_calls_where_no_route_caches_either(
+    stand: Callable[..., Any], http: httpx.Client
+) -> None:
+    sim, gateway = stand('[[cache]]\nname = "faq"\nmatch = { feature = "faq" }\n')
+    answer = http.post(gateway.url + CHAT, json=HELLO, headers={"cache-control": "only-if-cached"})
+    assert (answer.status_code, answer.headers["x-farthing-error"]) == (504, "not_cached")
+    assert calls(sim) == 0
+
+
 def test_only_if_cached_never_calls(stand: Callable[..., Any], http: httpx.Client) -> None:
     sim, gateway = stand(CACHE)
     only = {"cache-control": "only-if-cached"}
@@ -337,6 +346,28 @@ def test_followers_of_a_failed_leader_go_on_themselves(stand: Callable[..., Any]
     statuses = asyncio.run(storm())
     assert statuses[1:] == [200] * 5
     assert 1 <= calls(sim) <= 5
+
+
+@pytest.mark.parametrize(("policy", "asked", "missed"), [("drain", 1, 0), ("cancel", 2, 1)])
+def test_a_leader_that_hangs_up_leaves_the_flight_to_one_other(
+    stand: Callable[..., Any], policy: str, asked: int, missed: int
+) -> None:
+    """Under "drain" its answer is read to the end for those who wait; under "cancel" one of them asks again."""
+    sim, gateway = stand(f'on_disconnect = "{policy}"\n{CACHE}', sim=SimSettings(speed=0.5, tokens_per_event=2))
+    body = json.dumps(HELLO | {"stream": True, "max_tokens": 300}).encode()
+
+    async def storm() -> list[bytes]:
+        leader = asyncio.create_task(_leave_early(gateway.port, body))
+        while not gateway.open_reservations():
+            await asyncio.sleep(0.005)
+        followers = [asyncio.create_task(plain_post(gateway.port, body)) for _ in range(10)]
+        await leader
+        return await asyncio.gather(*followers)
+
+    answers = asyncio.run(storm())
+    assert sum(b"x-farthing-cache: miss" in answer for answer in answers) == missed
+    assert sum(b"x-farthing-cache: hit" in answer for answer in answers) == 10 - missed
+    assert calls(sim) == asked
 
 
 # -- restarts
