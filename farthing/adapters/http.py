@@ -4,7 +4,8 @@
 CPU time is spent on (``docs/decisions/0002-http-stack.md``). Upstreams that need HTTP/2 or a proxy get
 ``LibraryTransport``.
 
-Bodies are passed on as they come: no encoding is asked for, none is undone, no redirect is followed.
+Bodies are passed on as they come: no encoding is asked for, none is undone here (``engine.unpacking`` does that for
+servers that compress unasked), no redirect is followed.
 
 Nothing is ever sent twice. A server may close a connection that has been idle while a request is on its way to it;
 and a provider, or a proxy on the way, may die when it has just begun to work. From here the two look the same, so a
@@ -18,7 +19,6 @@ import ssl
 from farthing.adapters.http_connection import Connection, Ticker
 from farthing.adapters.http_library import LibraryTransport
 from farthing.adapters.http_pool import Pool
-from farthing.adapters.http_reply import Reply
 from farthing.adapters.http_request import HeadWriter, Origin
 from farthing.adapters.http_tls import client_tls
 from farthing.core.errors import Overloaded
@@ -73,7 +73,8 @@ class HttpTransport:
         ):
             connection.drop()
             connection = pool.take() or await pool.acquire(timeouts.connect_ms)
-        reply = await _exchange(connection, request, head, timeouts)
+        reply = connection.exchange(request.method, head, request.body, timeouts)
+        await reply.head()
         if reply.error is not None and not reply.status:
             raise reply.error
         return reply
@@ -125,16 +126,6 @@ class HttpTransport:
         pool = Pool(origin, self, loop, limit=self._max_connections, max_idle=self._max_idle)
         self._pools[origin] = pool
         return pool
-
-
-async def _exchange(connection: Connection, request: HttpRequest, head: bytes, timeouts: Timeouts) -> Reply:
-    reply = connection.exchange(request.method, head, request.body, timeouts)
-    try:
-        await reply.head()
-    except asyncio.CancelledError:
-        reply.close()
-        raise
-    return reply
 
 
 def open_transport(*, http: str = "1.1", proxy: str = "", ca_file: str = "") -> Transport:

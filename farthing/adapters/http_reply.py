@@ -66,9 +66,19 @@ class Reply:
     # -- for the consumer
 
     async def head(self) -> None:
-        """Waits until the head is complete or the exchange has failed (then ``error`` is set and ``status`` 0)."""
-        while not self.status and self.error is None:
-            await self._wait()
+        """Waits until the head is complete or the exchange has failed (then ``error`` is set and ``status`` 0).
+
+        Whoever leaves earlier leaves the connection unusable: it is closed.
+        """
+        try:
+            while not self.status and self.error is None:
+                self._waiter = self._loop.create_future()
+                await self._waiter
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        finally:
+            self._waiter = None
 
     async def read(self) -> bytes:
         self.collecting = True

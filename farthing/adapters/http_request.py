@@ -15,6 +15,8 @@ _FRAMING = frozenset((b"host", b"content-length", b"connection", b"transfer-enco
 _BODILESS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 _CACHE_LIMIT = 4096
 
+Headers = tuple[tuple[bytes, bytes], ...]
+
 
 class Origin(NamedTuple):
     """Whom to connect to; connections are shared per origin."""
@@ -34,6 +36,8 @@ class HeadWriter:
     def __init__(self) -> None:
         self._starts: dict[tuple[str, str], tuple[Origin, bytes]] = {}
         self._names: set[bytes] = set()
+        self._heads: dict[int, tuple[bytes, Headers, bytes]] = {}
+        """By the identity of the headers: (start, headers, the head that they made, without the body's length)."""
 
     def start(self, method: str, url: str) -> tuple[Origin, bytes]:
         """The origin, and the request line with ``host``. Raises ``BadRequest`` for an unusable URL or method."""
@@ -46,19 +50,29 @@ class HeadWriter:
 
     def head(self, start: bytes, request: HttpRequest) -> bytes:
         """The complete head, up to and including the empty line. Raises ``BadRequest`` for an unsafe header."""
+        headers = request.headers
+        found = self._heads.get(id(headers))
+        if found is not None and found[1] is headers and found[0] is start:
+            head = found[2]
+        else:
+            head = self._written(start, request)
+            if len(self._heads) >= _CACHE_LIMIT:
+                self._heads.clear()
+            self._heads[id(headers)] = (start, headers, head)  # which keeps the headers: nothing else gets their id
+        if request.body or request.method not in _BODILESS:
+            return b"%bcontent-length: %d\r\n\r\n" % (head, len(request.body))
+        return head + b"\r\n"
+
+    def _written(self, start: bytes, request: HttpRequest) -> bytes:
         names = self._names
         pieces = [start]
         for name, value in request.headers:
             if name not in names:
                 self._admit(name)
             pieces += (name, b": ", value, b"\r\n")
-        body = request.body
-        if body or request.method not in _BODILESS:
-            pieces += (b"content-length: ", str(len(body)).encode(), b"\r\n")
-        pieces.append(b"\r\n")
         head = b"".join(pieces)
         # Every line end was written here: one more CR or LF than that came out of a header.
-        lines = start.count(b"\n") + len(request.headers) + (len(pieces) - 2 - 4 * len(request.headers)) // 3 + 1
+        lines = start.count(b"\n") + len(request.headers)
         if head.count(b"\r") != lines or head.count(b"\n") != lines or b"\0" in head:
             raise _unsafe(request)
         return head

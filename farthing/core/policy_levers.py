@@ -10,6 +10,7 @@ from farthing.core.levers import (
     history_summary,
     max_tool_calls,
     prune_tools,
+    service_tier,
     trim_history,
 )
 from farthing.core.levers.cache_breakpoints import CacheBreakpoints
@@ -20,6 +21,7 @@ from farthing.core.levers.extractive_pruning import ExtractivePruning
 from farthing.core.levers.history_summary import HistorySummary
 from farthing.core.levers.max_tool_calls import MaxToolCalls
 from farthing.core.levers.prune_tools import PruneTools
+from farthing.core.levers.service_tier import ServiceTier
 from farthing.core.levers.trim_history import TrimHistory
 
 AnyLever = (
@@ -31,6 +33,7 @@ AnyLever = (
     | CompactJson
     | MaxToolCalls
     | CapOutput
+    | ServiceTier
     | CacheBreakpoints
 )
 
@@ -56,6 +59,8 @@ def apply(lever: AnyLever, body: bytes, facts: Facts) -> bytes:
             return max_tool_calls.apply(lever, body, facts)
         case CapOutput():
             return cap_output.apply(lever, body, facts)
+        case ServiceTier():
+            return service_tier.apply(lever, body, facts)
 
 
 def kind_of(lever: AnyLever) -> str:

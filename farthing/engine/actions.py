@@ -31,6 +31,18 @@ class Turnstile:
             return 0
         return passed[len(passed) - per_minute] + _MINUTE_MS - now_ms if per_minute else _MINUTE_MS
 
+    def take_back(self) -> None:
+        """The last call that was let through did not go after all."""
+        self._passed.pop()
+
+    def passed(self) -> tuple[int, ...]:
+        """When calls went, as far as it is remembered."""
+        return tuple(self._passed)
+
+    def restore(self, passed: Iterable[int]) -> None:
+        """As it was when those had gone."""
+        self._passed = deque(passed)
+
 
 class Actions:
     """The thresholds of all budgets and what this worker remembers for them."""
@@ -49,7 +61,7 @@ class Actions:
         """Something may happen to a call before it is held."""
         self._thresholds = thresholds
         self._workers = max(1, workers)
-        self._turnstiles: dict[str, Turnstile] = {}
+        self.turnstiles: dict[str, Turnstile] = {}
 
     def verdict(self, holds: Iterable[Hold]) -> Verdict:
         """What the thresholds say about a call that counts on these."""
@@ -63,10 +75,10 @@ class Actions:
 
     def wait_ms(self, counter: str, per_minute: int, now_ms: int) -> int:
         """How long a call on a slowed counter must wait; 0: it may go, and counts."""
-        turnstile = self._turnstiles.get(counter)
+        turnstile = self.turnstiles.get(counter)
         if turnstile is None:
-            if len(self._turnstiles) >= TURNSTILES_MAX:
-                self._turnstiles.clear()
-            turnstile = self._turnstiles[counter] = Turnstile()
+            if len(self.turnstiles) >= TURNSTILES_MAX:
+                self.turnstiles.clear()
+            turnstile = self.turnstiles[counter] = Turnstile()
         share = max(1, per_minute // self._workers) if per_minute else 0
         return turnstile.wait_ms(now_ms, share)

@@ -50,8 +50,10 @@ class Attempt:
 
 def stub_of(services: Services, request: Request, attempt: Attempt, decisions: tuple[Decision, ...]) -> LedgerEntry:
     """What would be booked if this process died with the attempt in flight: its ceiling, marked as such."""
-    target = attempt.target
-    return LedgerEntry(
+    target, view = attempt.target, request.view
+    amount = attempt.ceiling.amount
+    # In two steps: Python calls a function slowly that gets more than fifteen arguments by name.
+    entry = LedgerEntry(
         id=attempt.id,
         request_id=request.id,
         attempt=attempt.number,
@@ -59,19 +61,22 @@ def stub_of(services: Services, request: Request, attempt: Attempt, decisions: t
         booked_at_ms=attempt.started_ms,
         scope=request.scope,
         dialect=request.dialect,
-        endpoint=request.view.endpoint,
+        endpoint=view.endpoint,
         provider=target.provider,
         price_as=target.price_as,
-        model_requested=request.view.model,
+        model_requested=view.model,
         model=target.model,
         usage=Usage(source="estimated", parts=(UsagePart(lines=ceiling_lines(attempt.ceiling)),)),
         charge=ceiling_charge(services, attempt),
-        baseline=attempt.ceiling.amount,
+        stream=view.stream,
+    )
+    return msgspec.structs.replace(
+        entry,
+        baseline=amount,
         fidelity="unknown",
-        ceiling=attempt.ceiling.amount,
+        ceiling=amount,
         policy_ref=services.policy_ref,
         decisions=decisions,
-        stream=request.view.stream,
         status=0,
         error="worker_lost",
     )
@@ -131,8 +136,10 @@ def baseline_of(
         total = prices.charge(plain, asked, at_ms=at_ms).total
         if total is not None:  # a model without a price for cached input reads it at the plain one
             return total
-    if attempt.target is asked and not attempt.ask.marked:
+    if attempt.target is asked and not attempt.ask.marked and not attempt.ask.tiered:
         return charge.total
+    if attempt.ask.tiered:
+        usage = msgspec.structs.replace(usage, service_tier="")
     plain = unoptimised(usage, marked=attempt.ask.marked, elsewhere=attempt.target is not asked)
     return prices.charge(plain, asked, at_ms=at_ms).total
 

@@ -33,6 +33,7 @@ from farthing.core.types import (
     UsagePart,
 )
 from farthing.engine.act import SQUEEZES_MAX, cap_note, squeezed
+from farthing.engine.answering import asked
 from farthing.engine.attempt import Attempt as Attempt
 from farthing.engine.attempt import baseline_of, ceiling_charge, counted, entry_of, stub_of
 from farthing.engine.ceiling import (
@@ -48,7 +49,7 @@ from farthing.engine.ceiling import (
 from farthing.engine.messages import budget_exceeded, error_class, would_refuse
 from farthing.engine.plan import Plan
 from farthing.engine.reading import likely_prompt
-from farthing.engine.record import Ending, Prints, Recorder, tokens_of, with_stated_difference
+from farthing.engine.record import Ending, Prints, Recorder, tokens_of, with_stated_difference, without_raw
 from farthing.engine.retrying import pause_before
 from farthing.engine.route_prefix import note_turn
 from farthing.engine.services import Services
@@ -133,7 +134,7 @@ class Call:
         for turn in range(1, retries.attempts_max + 1):
             attempt = await self._open(target)
             try:
-                return attempt, await self._send(attempt)
+                return attempt, await asked(self.services, attempt)
             except ProviderFailed as error:
                 await self._close_failed(attempt, error)
                 pause_ms = pause_before(
@@ -156,11 +157,14 @@ class Call:
         if ask.translation is not None or ask.notes:
             ask.note(self.decisions)
         bounds = bounds_of(services, ask.request, target, upstream, ask.plan)
-        if request.view.endpoint in FREE_ENDPOINTS:
+        free = request.view.endpoint in FREE_ENDPOINTS
+        if free:
             ceiling = Ceiling(amount=Nusd(0), input_tokens=0, output_tokens=0, holds=())
+        elif not services.request_limits:
+            ceiling = ceiling_of(services, request, target, bounds)
         else:
             counting = (services, request, target, bounds)
-            if services.request_limits and len(ask.request.body) >= LONG_BODY:
+            if len(ask.request.body) >= LONG_BODY:
                 ceiling, bounds = await asyncio.to_thread(within_request_limits, *counting, sent=ask.request)
             else:
                 ceiling, bounds = within_request_limits(*counting, sent=ask.request)
@@ -179,23 +183,22 @@ class Call:
         )
         self.current = attempt
         self._sent_body = body
-        if request.view.endpoint in FREE_ENDPOINTS:
-            return attempt
-        await self._reserve(attempt, now_ms)
+        denied = None if free else await self._hold(attempt, now_ms)
+        if denied is not None:
+            await self._hold_less(attempt, denied, now_ms)
         return attempt
 
-    async def _reserve(self, attempt: Attempt, now_ms: int) -> None:
-        denied = await self._hold(attempt, now_ms)
-        if denied is None:
-            return
+    async def _hold_less(self, attempt: Attempt, denied: Denied, now_ms: int) -> None:
+        """Holds what may fit where the first ceiling did not. Raises :class:`BudgetExceeded`."""
         clock = self.services.clock
         tight = await tight_bounds_aside(self.services, attempt.ask.request, attempt.target, attempt.bounds)
         if tight is not attempt.bounds:
             attempt.bounds = tight
             attempt.ceiling = ceiling_of(self.services, self.request, attempt.target, tight)
-            denied = await self._hold(attempt, clock.now_ms())
-            if denied is None:
+            again = await self._hold(attempt, clock.now_ms())
+            if again is None:
                 return
+            denied = again
         for _ in range(SQUEEZES_MAX):
             if not self._squeeze(attempt, denied):
                 break
@@ -245,21 +248,6 @@ class Call:
             self.services.watch.held(reservation.holds)
         return None
 
-    async def _send(self, attempt: Attempt) -> HttpReply:
-        codec = attempt.upstream.codec
-        wire = codec.encode(attempt.ask.request, attempt.target, attempt.body)
-        attempt.sent = True
-        reply = await attempt.upstream.transport.send(wire, timeouts=self.services.timeouts)
-        if reply.status < 300:  # a redirect is no answer, and nobody bills one
-            return reply
-        try:
-            body = await reply.read()
-        finally:
-            reply.close()
-        failure = codec.failure(reply.status, reply.headers, body)
-        translation = attempt.ask.translation
-        raise failure if translation is None else translation.failure(failure)
-
     async def _close_failed(self, attempt: Attempt, error: ProviderFailed) -> None:
         """Ends a failed try: free when the provider refused it, booked when it may have been billed."""
         self.services.telemetry.attempt_failed(attempt.target.provider, error.code)
@@ -290,7 +278,7 @@ class Call:
         if self.services.routing is not None and self.plan.talk and not self.lever:
             self._unread = note_turn(self, self.services.routing.prefixes, attempt, usage)
         entry = self._entry(attempt, usage, charge, status=ending.status, error=error, gone=gone)
-        self._fact(attempt, status=ending.status, error=error, entry_id=entry.id)
+        self._fact(attempt, status=ending.status, error=error, entry_id=entry.id, usage=usage)
         await self.settle(attempt, (entry,), ending=ending)
         if self.services.usage_listener is not None:
             self._tell(attempt, usage)
@@ -477,6 +465,7 @@ class Call:
         error: str,
         entry_id: str = "",
         retry_after_ms: int | None = None,
+        usage: Usage | None = None,
     ) -> None:
         if entry_id and self.services.routing is not None and self.services.routing.times:
             self.services.routing.pools.heard(attempt.target.model, attempt.started_ms, self.end(attempt))
@@ -492,6 +481,8 @@ class Call:
                 ttft_ms=attempt.ttft_ms,
                 entry_id=entry_id,
                 retry_after_ms=retry_after_ms,
+                lever=self.lever,
+                usage=without_raw(usage) if self.lever and usage is not None else None,
             )
         )
 

@@ -5,6 +5,7 @@ that is not good enough is booked to the lever (it has a cost and no baseline), 
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import msgspec
@@ -13,11 +14,12 @@ from farthing.core.cascade import Step, judge_mark, next_step, self_confident
 from farthing.core.cascade_checks import Answer
 from farthing.core.errors import FarthingError
 from farthing.core.policy_routes import CascadeRules
-from farthing.core.types import Request, UsagePart
+from farthing.core.types import NO_TEXT, Request, Usage
 from farthing.engine.call import Attempt, Call
-from farthing.engine.deliver import answer_headers
+from farthing.engine.deliver import answer_headers, filled_in
 from farthing.engine.pipeline import ask_provider
 from farthing.engine.plan import Plan, plan_for
+from farthing.engine.reading import aside, noted
 from farthing.engine.record import Ending
 from farthing.ports.provider import HttpReply
 from farthing.ports.reply import Headers, Reply
@@ -35,7 +37,7 @@ _JUDGE = (
 _SELF_CHECK = "Rate the confidence of this answer: 'high' or 'low'. Respond with one word.\n"
 
 
-class _Got(msgspec.Struct, kw_only=True):
+class Got(msgspec.Struct, kw_only=True):
     """A cheap answer, read whole and not booked yet."""
 
     call: Call
@@ -45,10 +47,16 @@ class _Got(msgspec.Struct, kw_only=True):
     """As the provider sent it."""
     body: bytes
     """In the caller's dialect."""
+    usage: Usage
+    """What it consumed, as far as it says."""
     answer: Answer | None
 
 
-async def cascade(call: Call, reply: Reply, rules: CascadeRules, strong: str) -> None:
+Verify = Callable[[Call, Got, CascadeRules], Awaitable[Step]]
+"""The verdict on a cheap answer; asks for it whom the rules name."""
+
+
+async def cascade(call: Call, reply: Reply, rules: CascadeRules, strong: str, verify: Verify | None = None) -> None:
     """Serves a request by the cascade of its route; the plan's first target is the cheap one."""
     call.decisions.extend(call.plan.decisions)
     cheap = call.plan
@@ -57,7 +65,7 @@ async def cascade(call: Call, reply: Reply, rules: CascadeRules, strong: str) ->
     if got is not None:
         call.kept_back = 1
         try:
-            step = await _verified(call, got, rules)
+            step = await (verify or _verified)(call, got, rules)
         except asyncio.CancelledError:
             await asyncio.shield(_book(got, "cancelled"))
             raise
@@ -80,7 +88,7 @@ def _unsaid(plan: Plan) -> Plan:
     return replace(plan, decisions=())
 
 
-async def _verified(call: Call, got: _Got, rules: CascadeRules) -> Step:
+async def _verified(call: Call, got: Got, rules: CascadeRules) -> Step:
     """The cascade's verdict; asks peers and judges as the steps say."""
     if got.answer is None:
         return Step("escalate", "unreadable")
@@ -94,11 +102,7 @@ async def _verified(call: Call, got: _Got, rules: CascadeRules) -> Step:
     while True:
         step = next_step(rules, got.answer, peer=peer, mark=mark, confident=confident, schema=schema, tools=tools)
         if step.kind == "peer":
-            plan = plan_for(call.services, request, rules.peer, asked=call.plan.asked, reason="cascade_peer")
-            other = await _ask(call, plan, rules, rules.peer)
-            if other is not None:
-                await _book(other, "")
-            peer = other.answer if other is not None and other.answer is not None else Answer(model=rules.peer)
+            peer = await peer_answer(call, rules)
         elif step.kind == "judge":
             said = await short_answer(call, rules.judge, judge_prompt(rules, call, got.answer), rules)
             mark = judge_mark(said)
@@ -109,6 +113,16 @@ async def _verified(call: Call, got: _Got, rules: CascadeRules) -> Step:
             confident = self_confident(said)
         else:
             return step
+
+
+async def peer_answer(call: Call, rules: CascadeRules) -> Answer:
+    """The second cheap model's answer, an empty one where there was none; booked to the lever."""
+    plan = plan_for(call.services, call.request, rules.peer, asked=call.plan.asked, reason="cascade_peer")
+    other = await _ask(call, plan, rules, rules.peer)
+    if other is None:
+        return Answer(model=rules.peer)
+    await _book(other, "")
+    return other.answer if other.answer is not None else Answer(model=rules.peer)
 
 
 def judge_prompt(rules: CascadeRules, call: Call, answer: Answer) -> str:
@@ -134,13 +148,18 @@ async def answer_aside(call: Call, model: str, rules: CascadeRules, *, lever: st
 async def short_answer(call: Call, model: str, prompt: str, rules: CascadeRules, *, lever: str = LEVER) -> str:
     """One short question to a model on the lever's account; empty when it did not answer."""
     endpoint = call.request.view.endpoint
+    number = len(call.facts) + call.kept_back + 1
     body = asked.question(endpoint, model, prompt, tokens=_SHORT_TOKENS)
+    readings = aside(call.request, number)
+    size = int(readings.setdefault("bytes", len(body)))
     view = msgspec.structs.replace(
-        call.request.view, model=model, stream=False, tools=0, output_tokens_max=_SHORT_TOKENS, body_bytes=len(body)
+        call.request.view, model=model, stream=False, tools=0, output_tokens_max=_SHORT_TOKENS, body_bytes=size
     )
-    request = msgspec.structs.replace(call.request, body=body, view=view)
+    text = NO_TEXT if call.request.body is NO_TEXT else body
+    request = msgspec.structs.replace(call.request, body=text, view=view, readings=readings)
     plan = plan_for(call.services, request, model, asked=None, reason="cascade_check")
     got = await _ask(call, plan, rules, model, request=request, lever=lever)
+    noted(call.request, number, readings)
     if got is None:
         return ""
     await _book(got, "")
@@ -149,7 +168,7 @@ async def short_answer(call: Call, model: str, prompt: str, rules: CascadeRules,
 
 async def _ask(
     call: Call, plan: Plan, rules: CascadeRules, model: str, *, request: Request | None = None, lever: str = LEVER
-) -> _Got | None:
+) -> Got | None:
     """One whole answer on the lever's account, not booked yet; None when there was none in time."""
     inner = call.for_lever(lever, "ask")
     inner.facts, inner.entries = call.facts, call.entries  # one operation: numbered and added up together
@@ -157,17 +176,21 @@ async def _ask(
     inner.kept_back = call.kept_back
     if request is None:
         view = call.request.view
-        body = asked.alone(view.endpoint, plan.body, logprobs="logprob" in rules.verify)
+        sent = asked.alone(view.endpoint, plan.body, logprobs="logprob" in rules.verify)
+        text = NO_TEXT if call.request.body is NO_TEXT else sent
         request = msgspec.structs.replace(
-            call.request, body=body, view=msgspec.structs.replace(view, stream=False, include_usage=False)
+            call.request, body=text, view=msgspec.structs.replace(view, stream=False, include_usage=False)
         )
+    else:
+        sent = request.body
     inner.request = request
-    inner.plan = replace(plan, body=request.body, targets=plan.targets[:1], strong="", cascade=None)
+    inner.plan = replace(plan, body=sent, targets=plan.targets[:1], strong="", cascade=None)
     try:
         async with asyncio.timeout(rules.wait_ms_max / 1000):
             attempt, http = await inner.obtain()
             try:
                 raw = await http.read()
+                inner.end(attempt)  # what is asked about it takes none of its time
             finally:
                 http.close()
     except (FarthingError, TimeoutError) as error:
@@ -180,7 +203,8 @@ async def _ask(
         raise
     body = raw if attempt.ask.translation is None else attempt.ask.translation.answer(raw)
     answer = asked.answered(request.view.endpoint, model, body)
-    return _Got(call=inner, attempt=attempt, http=http, raw=raw, body=body, answer=answer)
+    usage = attempt.upstream.codec.reader(attempt.ask.request).from_body(raw)
+    return Got(call=inner, attempt=attempt, http=http, raw=raw, body=body, usage=usage, answer=answer)
 
 
 async def _lost(inner: Call, why: str) -> None:
@@ -194,14 +218,12 @@ async def _lost(inner: Call, why: str) -> None:
         await inner.settle(attempt, ())
 
 
-async def _book(got: _Got, error: str) -> None:
+async def _book(got: Got, error: str) -> None:
     """Books one call of the cascade."""
-    inner, attempt = got.call, got.attempt
-    usage = attempt.upstream.codec.reader(attempt.ask.request).from_body(got.raw)
-    if usage.source == "missing":
+    inner, attempt, usage = got.call, got.attempt, got.usage
+    if usage.source != "reported":
         said = got.answer.text.encode() if got.answer is not None else b""
-        lines = inner.likely_lines(attempt, said)
-        usage = msgspec.structs.replace(usage, source="estimated", parts=(UsagePart(lines=lines),))
+        usage = filled_in(inner, attempt, usage, said)
     ending = Ending(
         outcome="answered",
         status=got.http.status,
@@ -212,7 +234,7 @@ async def _book(got: _Got, error: str) -> None:
     await inner.book(attempt, usage, ending, error=error)
 
 
-async def _accept(call: Call, got: _Got, reply: Reply, rules: CascadeRules) -> None:
+async def _accept(call: Call, got: Got, reply: Reply, rules: CascadeRules) -> None:
     """Books the cheap answer as the request's own and gives it to the caller in the form that was asked for."""
     inner, attempt = got.call, got.attempt
     inner.lever = ""

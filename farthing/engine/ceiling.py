@@ -1,7 +1,6 @@
 """The most an attempt can cost, and the holds that follow from it."""
 
 import asyncio
-from dataclasses import dataclass
 
 import msgspec
 
@@ -18,8 +17,7 @@ LONG_BODY = 50_000
 """Bytes from which counting takes milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ceiling:
+class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
     """What is held for one attempt. ``amount`` is None when the price is unknown and policy lets it pass."""
 
     amount: Nusd | None
@@ -147,5 +145,7 @@ def unpriced_amount(services: Services, *, input_tokens: int, output_tokens: int
 
 def ceiling_lines(ceiling: Ceiling) -> tuple[tuple[str, int], ...]:
     """The ceiling's tokens as usage lines, for an attempt whose real usage nobody knows."""
-    lines = (("input", ceiling.input_tokens), ("output", ceiling.output_tokens))
-    return tuple(line for line in lines if line[1])
+    taken, given = ("input", ceiling.input_tokens), ("output", ceiling.output_tokens)
+    if taken[1] and given[1]:
+        return (taken, given)
+    return tuple([line for line in (taken, given) if line[1]])

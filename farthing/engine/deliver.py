@@ -22,7 +22,7 @@ from farthing.wire.tap import CONVERSE_TERMINALS, MESSAGES_TERMINALS, OPENAI_TER
 from farthing.wire.usage import SseMeter
 
 _DROPPED = frozenset(
-    {b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"content-encoding", b"set-cookie",
+    {b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"set-cookie",
      b"alt-svc", b"trailer", b"upgrade", b"proxy-authenticate"}
 )  # fmt: skip
 TERMINALS = {
@@ -34,6 +34,8 @@ TERMINALS = {
     "converse": CONVERSE_TERMINALS,
 }
 """The last events of a stream, by endpoint."""
+_NO_CONTENT = 204
+_EVENTS = (b"text/event-stream", FRAMES)
 _KEPT_BYTES_MAX = 32 * 1024 * 1024
 _TAIL_WAIT_S = 1.0
 
@@ -41,7 +43,7 @@ _TAIL_WAIT_S = 1.0
 async def deliver(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -> None:
     """Gives the answer to the caller and books it. The books have it before the caller has its last byte."""
     try:
-        if _streams(http):
+        if _streams(http, call.request.view.stream):
             await _Stream(call, attempt, http, reply).run()
         else:
             await _deliver_whole(call, attempt, http, reply)
@@ -49,11 +51,12 @@ async def deliver(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -
         http.close()
 
 
-def _streams(http: HttpReply) -> bool:
+def _streams(http: HttpReply, asked: bool) -> bool:
+    """Whether events come; a server that does not say what it sends is taken to send what was asked for."""
     for name, value in http.headers:
         if name == b"content-type":
-            return value.startswith((b"text/event-stream", FRAMES))
-    return False
+            return value.lower().startswith(_EVENTS) and http.status != _NO_CONTENT
+    return asked and http.status != _NO_CONTENT
 
 
 def _upstream_id(http: HttpReply) -> str:
@@ -69,26 +72,35 @@ def answer_headers(call: Call, attempt: Attempt, http: HttpReply, *, cost: bool)
         headers = [pair for pair in http.headers if pair[0] not in _DROPPED and not pair[0].startswith(b"x-farthing")]
     else:
         headers = translation.headers(http, streams=not cost)
-    request = call.request
-    headers.append((b"x-farthing-request-id", request.id.encode()))
-    headers.append((b"x-farthing-cache", b"bypass"))
     target = attempt.target
-    reason = b"fallback" if target is not call.plan.targets[0] else call.plan.reason.encode()
-    headers.append((b"x-farthing-route", f"{target.provider}/{target.model}".encode("latin-1", "replace")))
-    headers.append((b"x-farthing-route-reason", reason))
+    reason = "fallback" if target is not call.plan.targets[0] else call.plan.reason
+    headers += (
+        (b"x-farthing-request-id", call.request.id.encode()),
+        (b"x-farthing-cache", b"bypass"),
+        (b"x-farthing-route", f"{target.provider}/{target.model}".encode("latin-1", "replace")),
+        (b"x-farthing-route-reason", reason.encode()),
+    )
     if cost:
-        totals = [entry.charge.total for entry in call.entries]
-        known = [total for total in totals if total is not None]
-        text = format_usd(sum(known)) if len(known) == len(totals) else "unpriced"
-        headers.append((b"x-farthing-cost-usd", text.encode()))
+        headers.append((b"x-farthing-cost-usd", _cost(call).encode()))
     elif attempt.ceiling.amount is not None:
         headers.append((b"x-farthing-cost-ceiling-usd", format_usd(attempt.ceiling.amount).encode()))
     return headers
 
 
+def _cost(call: Call) -> str:
+    """The request's cost so far, in dollars."""
+    cost = 0
+    for entry in call.entries:
+        if entry.charge.total is None:
+            return "unpriced"
+        cost += entry.charge.total
+    return format_usd(cost)
+
+
 async def _deliver_whole(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -> None:
     try:
-        body = await _read(call, http, reply)
+        drains = call.services.policy.on_disconnect == "drain"
+        body = await (http.read() if drains else _read_while_there(http, reply))
     except ProviderFailed as error:
         await _book_lost(call, attempt, error.code, gone=reply.gone, status=http.status)
         raise
@@ -108,8 +120,8 @@ async def _deliver_whole(call: Call, attempt: Attempt, http: HttpReply, reply: R
         await call.answered_free(attempt, ending)
     else:
         usage = attempt.upstream.codec.reader(attempt.ask.request).from_body(body)
-        if usage.source == "missing":
-            usage = _estimated(call, attempt, usage, body)
+        if usage.source != "reported":
+            usage = filled_in(call, attempt, usage, answer_text(body))
         if not usage.upstream_id:
             usage = msgspec.structs.replace(usage, upstream_id=_upstream_id(http))
         await call.book(attempt, usage, ending, gone=reply.gone)
@@ -118,10 +130,8 @@ async def _deliver_whole(call: Call, attempt: Attempt, http: HttpReply, reply: R
     await reply.whole(http.status, answer_headers(call, attempt, http, cost=True), body)
 
 
-async def _read(call: Call, http: HttpReply, reply: Reply) -> bytes | None:
-    """The whole body, or None when the caller hung up and policy says not to wait for it."""
-    if call.services.policy.on_disconnect == "drain":
-        return await http.read()
+async def _read_while_there(http: HttpReply, reply: Reply) -> bytes | None:
+    """The whole body, or None when the caller hung up before it was there."""
     reading = asyncio.ensure_future(http.read())
     watching = asyncio.ensure_future(reply.wait_gone())
     try:
@@ -141,12 +151,18 @@ async def _book_lost(call: Call, attempt: Attempt, error: str, *, gone: bool, st
     await call.book_unknown(attempt, error, gone=gone, status=status)
 
 
-def _estimated(call: Call, attempt: Attempt, usage: Usage, answer: bytes) -> Usage:
-    """A complete answer that named no usage: counted by Farthing and marked so."""
-    lines = call.likely_lines(attempt, answer_text(answer))
-    return msgspec.structs.replace(
-        usage, source="estimated", parts=(UsagePart(lines=lines, tier_basis=dict(lines).get("input", 0)),)
-    )
+def filled_in(call: Call, attempt: Attempt, usage: Usage, answer: bytes) -> Usage:
+    """A complete answer that did not say all of its usage: the rest counted by Farthing and marked so."""
+    if usage.source == "estimated":  # it is counted already, as in a log that is replayed
+        return usage
+    taken, given = tokens_of(usage)
+    counted = call.likely_lines(attempt, answer)
+    part = usage.parts[0] if usage.parts else UsagePart(lines=())
+    more = tuple(line for line in counted if not (given if is_output(line[0]) else taken))
+    lines = (*part.lines, *more)
+    basis = sum(quantity for unit, quantity in lines if is_input(unit))
+    part = msgspec.structs.replace(part, lines=lines, tier_basis=basis)
+    return msgspec.structs.replace(usage, source="estimated", parts=(part, *usage.parts[1:]))
 
 
 class _Stream:
@@ -196,7 +212,7 @@ class _Stream:
         if self._back is not None:
             last = self._back.feed(last) + self._back.finish()
         await reply.end(last)
-        if self._tap.ended:
+        if self._tap.ended and not getattr(self._http, "complete", False):
             await self._drain(chunks)
 
     async def _pass(self, chunks: AsyncIterator[bytes]) -> bool:
@@ -216,7 +232,7 @@ class _Stream:
             return True
         async for chunk in chunks:
             passed = self._take(chunk)
-            if passed and not reply.gone:
+            if passed:  # also when the caller has gone: whoever keeps the answer for others wants all of it
                 await reply.write(passed)
             if tap.ended:
                 return True

@@ -18,6 +18,7 @@ from farthing.core.lever import BYTES_PER_TOKEN, Facts
 from farthing.core.levers.cache_breakpoints import TTL_MS, CacheBreakpoints, Point, points
 from farthing.core.levers.cap_output import CapOutput
 from farthing.core.levers.history_summary import HistorySummary, Wanted, wanted
+from farthing.core.levers.service_tier import ServiceTier
 from farthing.core.policy_levers import AnyLever, apply, kind_of
 from farthing.core.types import NO_TEXT, Decision, Endpoint, Request, Target, Usage, UsagePart
 from farthing.core.units import INPUT, INPUT_CACHE_READ, INPUT_CACHE_WRITE, INPUT_CACHE_WRITE_1H, OUTPUT
@@ -50,6 +51,7 @@ class _Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cap: int | None = None
     marks: int = 0
     long: bool = False
+    tier: str = ""
     notes: tuple[Decision, ...] = ()
 
 
@@ -61,6 +63,8 @@ class Eased:
     body: bytes
     output_cap: int | None
     notes: tuple[Decision, ...] = ()
+    tier: str = ""
+    """The service tier that the policy asks for; empty: it does not say."""
     marked: bool = False
     """The policy's own breakpoints are in it: without them nothing would have been cached."""
 
@@ -132,6 +136,9 @@ class Levers:
         for lever in self._speech:
             if not _is_for(lever, request, target):
                 continue
+            if isinstance(lever, ServiceTier):
+                self._ask_for_tier(lever, eased, target)
+                continue
             facts = self._facts_of(target, form, "5m", request.received_at_ms)
             if isinstance(lever, HistorySummary):
                 facts = self._with_summaries(facts, target, lever)
@@ -148,10 +155,24 @@ class Levers:
             eased.notes = (*eased.notes, _note(lever, evidence))
         if eased.notes:
             view = msgspec.structs.replace(request.view, output_tokens_max=eased.output_cap)
-            view = msgspec.structs.replace(view, body_bytes=min(view.body_bytes, len(eased.body)))
+            view = msgspec.structs.replace(
+                view, body_bytes=min(view.body_bytes, len(eased.body)), service_tier=eased.tier or view.service_tier
+            )
             eased.request = msgspec.structs.replace(request, body=eased.body, view=view)
             self._keep_reading(eased, target)
         return eased
+
+    def _ask_for_tier(self, lever: ServiceTier, eased: Eased, target: Target) -> None:
+        """Another tier where the provider has a lower price for it."""
+        request = eased.request
+        plain = self._price(target, INPUT, request.received_at_ms)
+        cheap = self._price(target, INPUT, request.received_at_ms, tier=lever.tier)
+        if plain is None or cheap is None or cheap >= plain:
+            return
+        edited = apply(lever, eased.body, Facts(form=request.view.endpoint))
+        if edited is not eased.body:
+            eased.body, eased.tier = edited, lever.tier
+            eased.notes = (*eased.notes, _note(lever, (("tier", lever.tier),)))
 
     def mark(self, body: bytes, request: Request, target: Target, form: Endpoint, *, before: Eased) -> Eased:
         """What leaves, with breakpoints; ``request`` is as the upstream reads it."""
@@ -203,8 +224,8 @@ class Levers:
             self._facts[(target, form, ttl)] = found
         return found
 
-    def _price(self, target: Target, unit: str, at_ms: int) -> int | None:
-        usage = Usage(source="reported", parts=(UsagePart(lines=((unit, _MILLION),)),))
+    def _price(self, target: Target, unit: str, at_ms: int, tier: str = "") -> int | None:
+        usage = Usage(source="reported", service_tier=tier, parts=(UsagePart(lines=((unit, _MILLION),)),))
         return self._prices.charge(usage, target, at_ms=at_ms).total
 
     def _was_sent(self, target: Target, point: Point, lever: CacheBreakpoints, at_ms: int) -> bool:
@@ -231,6 +252,7 @@ class Levers:
             cap=eased.output_cap,
             marks=view.cache_marks if eased.marked else 0,
             long=eased.marked and view.cache_ttl_long,
+            tier=eased.tier,
             notes=eased.notes,
         )
         eased.request.readings[self._name(target)] = msgspec.json.encode(reading).decode()
@@ -238,16 +260,34 @@ class Levers:
     def _as_noted(self, eased: Eased, target: Target) -> Eased:
         said = eased.request.readings.get(self._name(target))
         if said is None:
-            return eased
+            return self._unread(eased, target)
         reading = msgspec.json.decode(str(said), type=_Reading)
         view = eased.request.view
-        view = msgspec.structs.replace(view, output_tokens_max=reading.cap, body_bytes=reading.size)
+        view = msgspec.structs.replace(
+            view,
+            output_tokens_max=reading.cap,
+            body_bytes=reading.size,
+            service_tier=reading.tier or view.service_tier,
+        )
+        eased.tier = reading.tier
         eased.output_cap = reading.cap
         eased.request = msgspec.structs.replace(eased.request, view=view)
         if reading.marks:
             eased.request = _marked(eased.request, reading.marks, long=reading.long)
             eased.marked = True
         eased.notes = reading.notes
+        return eased
+
+    def _unread(self, eased: Eased, target: Target) -> Eased:
+        """What needs no text to be done: another tier."""
+        request = eased.request
+        if request.view.service_tier in ("", "auto"):
+            for lever in self._speech:
+                if isinstance(lever, ServiceTier) and _is_for(lever, request, target):
+                    self._ask_for_tier(lever, eased, target)
+        if eased.tier:
+            view = msgspec.structs.replace(request.view, service_tier=eased.tier)
+            eased.request = msgspec.structs.replace(request, view=view)
         return eased
 
 

@@ -3,12 +3,10 @@
 import msgspec
 
 from farthing.core.types import NO_TEXT, Bounds, Request, Target
-from farthing.engine.plan import strings_of
+from farthing.engine.prompt_strings import billed_strings
 from farthing.ports.tokens import Tokenizer
 from farthing.wire.turns import turns_of
 
-_STRING_OVERHEAD = 8
-"""Tokens that formatting may add around one string of a prompt."""
 _BYTES_PER_TOKEN = 4
 
 
@@ -21,11 +19,14 @@ def counted_bound(tokens: Tokenizer, request: Request, target: Target, bounds: B
     if request.body is NO_TEXT:
         return bounds.input_tokens
     try:
-        strings = strings_of(request.body)
+        billed = billed_strings(request.body)
     except (msgspec.DecodeError, RecursionError):  # such as a number no float holds: the provider may take it
         return bounds.input_tokens
+    if billed is None:
+        return bounds.input_tokens
+    strings, more = billed
     counted = tokens.count("\n".join(strings).encode("utf-8", "replace"), model=target.model)
-    size = counted.bound + _STRING_OVERHEAD * len(strings) + request.view.images * _image_tokens(target.model)
+    size = counted.bound + more + request.view.images * _image_tokens(target.model)
     request.readings[name] = size
     return size
 
@@ -57,3 +58,14 @@ def turns(request: Request) -> tuple[int, int]:
 def _image_tokens(model: str) -> int:
     """An upper bound per image: small OpenAI models bill images at many times the tokens of large ones."""
     return 40_000 if "mini" in model or "nano" in model else 6_000
+
+
+def aside(request: Request, number: int) -> dict[str, int | str]:
+    """What was read of the short question that a lever asks with the request's try of this number."""
+    begins = f"{number}/"
+    return {name[len(begins) :]: value for name, value in request.readings.items() if name.startswith(begins)}
+
+
+def noted(request: Request, number: int, readings: dict[str, int | str]) -> None:
+    """Keeps the readings of such a question with those of the request."""
+    request.readings.update({f"{number}/{name}": value for name, value in readings.items()})

@@ -17,7 +17,7 @@ from farthing.core.types import (
     Usage,
 )
 from farthing.core.units import INPUT_UNITS, OUTPUT_UNITS
-from farthing.wire import prefix
+from farthing.wire.prefix import BLOCK_BYTES, Prefixes
 
 
 def tokens_of(usage: Usage) -> tuple[int, int]:
@@ -47,7 +47,7 @@ def with_stated_difference(usage: Usage, charge: Charge) -> Usage:
     return msgspec.structs.replace(usage, anomalies=(*usage.anomalies, slug))
 
 
-def _without_raw(usage: Usage) -> Usage:
+def without_raw(usage: Usage) -> Usage:
     """The entry keeps the provider's own words; the traffic log need not repeat them."""
     return msgspec.structs.replace(usage, raw=b"")
 
@@ -73,7 +73,7 @@ class Recorder:
     def __init__(self, *, text: str, redact: tuple[str, ...], salt: bytes, policy_ref: str) -> None:
         self._text = text
         self._redactor = Redactor(redact)
-        self._salt = salt
+        self._prefixes = Prefixes(salt)
         self._policy_ref = policy_ref
 
     @property
@@ -83,7 +83,9 @@ class Recorder:
 
     def prints(self, body: bytes) -> Prints:
         """(digest, sections, blocks) of a body as it came."""
-        return (prefix.digest(body, self._salt), *prefix.sections(body, self._salt))
+        prefixes = self._prefixes
+        sections, blocks = prefixes.sections(body)
+        return prefixes.digest(body), sections, blocks
 
     def exchange(
         self,
@@ -100,9 +102,13 @@ class Recorder:
         """The exchange of one request, refused ones included. ``prints`` are those of its body, where known."""
         received, sections, blocks = prints or self.prints(request.body)
         untouched = sent_body is None or sent_body is request.body
-        totals = [entry.charge.total for entry in entries]
-        priced = [total for total in totals if total is not None]
-        return Exchange(
+        amount: int | None = 0
+        for entry in entries:
+            total = entry.charge.total
+            amount = None if amount is None or total is None else amount + total
+        keeps = self._text != "none"
+        # In two steps: Python calls a function slowly that gets more than fifteen arguments by name.
+        exchange = Exchange(
             request_id=request.id,
             received_at_ms=request.received_at_ms,
             scope=request.scope,
@@ -112,20 +118,23 @@ class Recorder:
             status=ending.status,
             error=ending.error,
             received_digest=received,
-            sent_digest=received if untouched else prefix.digest(sent_body or b"", self._salt),
+            sent_digest=received if untouched else self._prefixes.digest(sent_body or b""),
             blocks=blocks,
-            block_bytes=prefix.BLOCK_BYTES,
+            block_bytes=BLOCK_BYTES,
             sections=sections,
             attempts=attempts,
-            usage=_without_raw(entries[-1].usage) if entries else None,
-            amount=Nusd(sum(priced)) if len(priced) == len(totals) else None,
+            readings=request.readings,
+        )
+        return msgspec.structs.replace(
+            exchange,
+            usage=without_raw(entries[-1].usage) if entries else None,
+            amount=None if amount is None else Nusd(amount),
             decisions=decisions,
             policy_ref=self._policy_ref,
             latency_ms=ending.latency_ms,
             ttft_ms=ending.ttft_ms,
-            prompt=self._kept(request.body),
-            answer=self._kept(ending.answer),
-            readings=request.readings,
+            prompt=self._kept(request.body) if keeps else None,
+            answer=self._kept(ending.answer) if keeps else None,
             acts=acts,
         )
 

@@ -139,6 +139,8 @@ class Prepared:
     """What levers changed."""
     marked: bool = False
     """The breakpoints in it are a lever's."""
+    tiered: bool = False
+    """The service tier that it asks for is a lever's."""
 
     def note(self, decisions: list[Decision]) -> None:
         """Says once of each target what its request was turned into; the ledger keeps it."""
@@ -156,7 +158,7 @@ def prepared(plan: Plan, request: Request, target: Target, upstream: Upstream) -
     plan = replace(plan, body=eased.body, output_cap=eased.output_cap)
     ask, body = _prepared(plan, eased.request, target, upstream)
     made = levers.mark(body, ask.request, target, ask.request.view.endpoint, before=eased)
-    ask.request, ask.notes, ask.marked = made.request, made.notes, made.marked
+    ask.request, ask.notes, ask.marked, ask.tiered = made.request, made.notes, made.marked, bool(eased.tier)
     return ask, made.body
 
 

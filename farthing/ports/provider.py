@@ -48,6 +48,9 @@ Sink = Callable[[bytes], bool]
 class PushingReply(HttpReply, Protocol):
     """An answer that can also give its body away without waking a task for every piece of it."""
 
+    complete: bool
+    """All of the body has arrived."""
+
     async def pass_on(self, sink: Sink) -> bool:
         """Calls ``sink`` with each piece as it arrives; False at the body's end, True when the sink has stopped it.
 

@@ -28,6 +28,29 @@ class Reply(Protocol):
         ...
 
 
+class Fixed:
+    """What is the same each time an answer is given: all of it but some headers in front."""
+
+    __slots__ = ("body", "events", "headers", "status", "wire")
+
+    def __init__(self, *, status: int, headers: Headers, body: bytes, events: tuple[bytes, bytes] | None) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.events = events
+        """The answer as a stream, its last event apart; None: it is given whole."""
+        self.wire: bytes | None = None
+        """Whoever sends it may leave here what it made of it, for the next time."""
+
+
+class RepeatReply(Reply, Protocol):
+    """A reply that may know how to give at once what was given before."""
+
+    def again(self, headers: Headers, fixed: Fixed) -> bool:
+        """Sends the whole answer, ``headers`` first; False: nothing was sent, it must be given like any other."""
+        ...
+
+
 class PromptReply(Reply, Protocol):
     """A reply that can often take bytes without waiting."""
 

@@ -2,24 +2,25 @@
 
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
 from starlette.types import ASGIApp
 
 from farthing.core.errors import BadRequest, Deferred, FarthingError, TooLong
-from farthing.core.types import Dialect, Endpoint, PromptView, Request
+from farthing.core.types import Dialect, Endpoint, KeyRecord, PromptView, Request
 from farthing.engine.batch_queue import BatchQueue
 from farthing.engine.pipeline import handle
 from farthing.engine.record import Recorder
 from farthing.engine.services import Services
 from farthing.ports.clock import Ids
-from farthing.server.auth import Doorman, check_model, scope_of, secret_of
+from farthing.server.auth import Doorman, Scopes, check_model
 from farthing.server.batch_answers import BatchRoom
 from farthing.server.batches_deferred import accept
 from farthing.server.dialects import error_answer
-from farthing.server.direct import DRAIN_FACTOR, Caller, Route
+from farthing.server.direct import DRAIN_FACTOR, Body, Caller, Route
+from farthing.server.head import Head
+from farthing.server.repeating import repeating
 from farthing.server.reply import AsgiReply, Message, Receive, Send
 from farthing.wire import anthropic, openai
 
@@ -47,6 +48,8 @@ class App:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.body_bytes_max = gateway.services.policy.limits.body_bytes_max
+        self._scopes = Scopes()
+        self._repeating = repeating(gateway.services)
         self.routes: dict[bytes, Route] = {path.encode(): ("openai", openai.PATHS[path]) for path in openai.PATHS}
         self.routes |= {path.encode(): ("anthropic", anthropic.PATHS[path]) for path in anthropic.PATHS}
 
@@ -59,15 +62,12 @@ class App:
         if scope["type"] == "http" and scope["method"] == "POST":
             route = self.routes.get(scope["path"].encode("utf-8", "replace"))
             if route is not None:
-                headers = scope["headers"]
                 body = partial(read_body, receive, self.body_bytes_max)
-                await self.serve(route, headers, body, AsgiReply(scope, receive, send))
+                await self.serve(route, Head(scope["headers"]), body, AsgiReply(scope, receive, send))
                 return
         await self.gateway.admin(scope, receive, send)
 
-    async def serve(
-        self, route: Route, headers: list[tuple[bytes, bytes]], body: Callable[[], Awaitable[bytes]], reply: Caller
-    ) -> None:
+    async def serve(self, route: Route, head: Head, body: Body, reply: Caller) -> None:
         """Serves one metered call. ``body`` is asked for once the key is known; OverflowError: it is too large."""
         gateway = self.gateway
         dialect = route[0]
@@ -75,7 +75,18 @@ class App:
         request_id = gateway.ids.new(now_ms)
         queue = gateway.batches.queue if gateway.batches is not None else None
         try:
-            request = await self._request(request_id, now_ms, route, headers, body)
+            record = gateway.doorman.key(head.secret)
+            head.check_encoding()
+            try:
+                given = body()
+                data = given if isinstance(given, bytes) else await given
+            except OverflowError:
+                raise self._too_long() from None
+            if self._repeating is not None and await self._repeating.serve(
+                record, route, head, data, request_id=request_id, at_ms=now_ms, reply=reply
+            ):
+                return
+            request = self._request(request_id, now_ms, route, record, head, data)
             if queue is None:
                 await handle(gateway.services, gateway.recorder, request, reply)
             else:
@@ -102,34 +113,28 @@ class App:
                 raise
         await accept(queue, gateway.doorman, request, reply)
 
-    async def _request(
-        self,
-        request_id: str,
-        now_ms: int,
-        route: Route,
-        headers: list[tuple[bytes, bytes]],
-        body: Callable[[], Awaitable[bytes]],
+    def _request(
+        self, request_id: str, now_ms: int, route: Route, record: KeyRecord, head: Head, body: bytes
     ) -> Request:
         dialect, endpoint = route
-        record = self.gateway.doorman.key(secret_of(headers))
-        check_encoding(headers)
-        try:
-            data = await body()
-        except OverflowError:
-            raise TooLong(
-                f"The request body is larger than {self.body_bytes_max:,} bytes.",
-                hint="Send less, or raise [limits] body_bytes_max in farthing.toml.",
-            ) from None
-        view = read_view(endpoint, data)
-        check_model(record, view.model)
+        view = read_view(endpoint, body)
+        if record.models:
+            check_model(record, view.model)
         return Request(
             id=request_id,
             received_at_ms=now_ms,
             dialect=dialect,
-            body=data,
-            headers=tuple(headers),
+            body=body,
+            headers=head.pairs,
             view=view,
-            scope=scope_of(record, headers, view),
+            scope=self._scopes.of(record, head, view),
+            readings={},
+        )
+
+    def _too_long(self) -> TooLong:
+        return TooLong(
+            f"The request body is larger than {self.body_bytes_max:,} bytes.",
+            hint="Send less, or raise [limits] body_bytes_max in farthing.toml.",
         )
 
     async def _fail(self, reply: Caller, error: FarthingError, dialect: Dialect, request_id: str) -> None:
@@ -148,16 +153,6 @@ def read_view(endpoint: Endpoint, body: bytes) -> PromptView:
     if not view.model or len(view.model) > 256 or not view.model.isprintable():
         raise BadRequest("'model' must be a printable name of 1 to 256 characters.", param="model")
     return view
-
-
-def check_encoding(headers: list[tuple[bytes, bytes]]) -> None:
-    """Raises :class:`BadRequest` for a compressed body, which nobody could meter."""
-    for name, value in headers:
-        if name == b"content-encoding" and value.lower() != b"identity":
-            raise BadRequest(
-                f"The request body is compressed ({value[:20].decode('ascii', 'replace')}).",
-                hint="Send it without Content-Encoding.",
-            )
 
 
 async def read_body(receive: Receive, most: int) -> bytes:

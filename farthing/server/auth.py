@@ -10,12 +10,15 @@ from farthing.core.errors import BadRequest, Forbidden, Unauthorized
 from farthing.core.types import KeyRecord, PromptView, Scope
 from farthing.ports.books import Keys
 from farthing.ports.clock import Clock
+from farthing.server.head import Head
+from farthing.server.head import secret_of as secret_of
 
 _PREFIX = b"x-farthing-"
 _DIMENSIONS = ("org", "team", "project", "user", "feature", "customer", "session")
 _VALUE_MAX = 128
 _TAGS_MAX = 16
 _REFRESH_MS = 1_000
+SCOPES_MAX = 8_192
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _OPEN = KeyRecord(
     id="",
@@ -36,6 +39,8 @@ class Doorman:
         self._keys = keys
         self._clock = clock
         self._by_hash: dict[str, KeyRecord] = {}
+        self._by_secret: dict[bytes, KeyRecord] = {}
+        """Secrets that were hashed since the table was read, so that each is hashed once in that time."""
         self._read_at_ms = -_REFRESH_MS
         self._refresh(clock.now_ms())
 
@@ -56,8 +61,7 @@ class Doorman:
                 "No API key was given.",
                 hint="Send a Farthing key as 'Authorization: Bearer fk-…' or 'x-api-key: fk-…'.",
             )
-        digest = hashlib.sha256(secret).hexdigest()
-        record = self._by_hash.get(digest) or self._keys.find(digest)
+        record = self._by_secret.get(secret) or self._look_up(secret)
         if record is None:
             raise Unauthorized(
                 f"The API key ending in '…{_tail(secret)}' is not known here.",
@@ -69,23 +73,27 @@ class Doorman:
             raise Unauthorized(f"The API key '{record.name}' ({record.id}) has expired.", hint="Use another key.")
         return record
 
+    def _look_up(self, secret: bytes) -> KeyRecord | None:
+        digest = hashlib.sha256(secret).hexdigest()
+        record = self._by_hash.get(digest)
+        if record is None:
+            return self._keys.find(digest)
+        self._by_secret[secret] = record
+        return record
+
     def _refresh(self, now_ms: int) -> None:
-        self._by_hash = {record.hash: record for record in self._keys.all()}
+        """Reads the table again. A key that has not changed stays the same object, for what is remembered of it."""
+        known = self._by_hash
+        self._by_secret = {}
+        self._by_hash = {}
+        for record in self._keys.all():
+            before = known.get(record.hash)
+            self._by_hash[record.hash] = before if before == record and before is not None else record
         self._read_at_ms = now_ms
 
 
 def _tail(secret: bytes) -> str:
     return secret[-4:].decode("ascii", "replace") if len(secret) > 12 else ""
-
-
-def secret_of(headers: list[tuple[bytes, bytes]]) -> bytes | None:
-    """The credential a caller sent, whichever header its client uses."""
-    for name, value in headers:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-        if name in (b"x-api-key", b"api-key"):
-            return value.strip()
-    return None
 
 
 def check_model(record: KeyRecord, model: str) -> None:
@@ -96,6 +104,28 @@ def check_model(record: KeyRecord, model: str) -> None:
             hint=f"It may use: {', '.join(record.models)}.",
             param="model",
         )
+
+
+class Scopes:
+    """The scopes of late, by what decides them: callers say the same of themselves call after call."""
+
+    def __init__(self, most: int = SCOPES_MAX) -> None:
+        self._most = most
+        self._memo: dict[tuple[str, str, tuple[tuple[bytes, bytes], ...]], tuple[KeyRecord, Scope]] = {}
+
+    def of(self, record: KeyRecord, head: Head, view: PromptView) -> Scope:
+        """``scope_of`` the same. Raises what it raises."""
+        if view.metadata:
+            return scope_of(record, head.listed, view)
+        place = (record.id, view.user, head.says)
+        found = self._memo.get(place)
+        if found is not None and found[0] is record:
+            return found[1]
+        scope = scope_of(record, head.listed, view)
+        if len(self._memo) >= self._most:
+            self._memo.clear()
+        self._memo[place] = (record, scope)
+        return scope
 
 
 def scope_of(record: KeyRecord, headers: list[tuple[bytes, bytes]], view: PromptView) -> Scope:

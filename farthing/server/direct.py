@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from farthing.core.types import Dialect, Endpoint
-from farthing.ports.reply import Headers, Reply
+from farthing.ports.reply import Fixed, Headers, Reply
+from farthing.server.head import Head
 
 if TYPE_CHECKING:
     from farthing.server.protocol import GatewayProtocol
 
 Route = tuple[Dialect, Endpoint]
+Body = Callable[[], bytes | Awaitable[bytes]]
+"""Gives a request's whole body, which may be here already. Raises ``OverflowError`` when it is too large."""
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """Bytes that would end a header early; a provider's header that carries one is left out."""
+_CONTROLS: Final = bytes([*range(9), *range(10, 32), 127])
+"""The same bytes."""
 DRAIN_FACTOR: Final = 4
 """How much of a body that is too large is read and thrown away, so that its sender gets to see the answer."""
 
@@ -31,6 +36,8 @@ class Caller(Reply, Protocol):
 
     def abort(self) -> None: ...
 
+    def again(self, headers: Headers, fixed: Fixed) -> bool: ...
+
 
 class DirectApp(Protocol):
     """What serves direct calls."""
@@ -38,29 +45,46 @@ class DirectApp(Protocol):
     body_bytes_max: int
     routes: dict[bytes, Route]
 
-    async def serve(
-        self, route: Route, headers: list[tuple[bytes, bytes]], body: Callable[[], Awaitable[bytes]], reply: Caller
-    ) -> None: ...
+    async def serve(self, route: Route, head: Head, body: Body, reply: Caller) -> None: ...
 
 
-def head_of(status: int, headers: Headers, *, keep_alive: bool) -> tuple[list[bytes], bool]:
-    """(the status line and headers as pieces, whether the connection stays open)."""
+def head_of(status: int, headers: Headers, *, keep_alive: bool) -> tuple[bytes, bool]:
+    """(the status line and headers, whether the connection stays open)."""
     parts = [STATUS_LINE[status]]
+    lines = 1
     for name, value in headers:
         if name == b"connection":
             keep_alive = False
-        elif not (_FORBIDDEN.search(name) or _FORBIDDEN.search(value)):
+        else:
             parts += (name, b": ", value, b"\r\n")
+            lines += 1
     if not keep_alive:
         parts.append(b"connection: close\r\n")
-    return parts, keep_alive
+        lines += 1
+    head = b"".join(parts)
+    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * lines:  # more than the ends of the lines
+        return head_of(status, [pair for pair in headers if not _unsafe(pair)], keep_alive=keep_alive)
+    return head, keep_alive
+
+
+def _unsafe(pair: tuple[bytes, bytes]) -> bool:
+    return _FORBIDDEN.search(pair[0]) is not None or _FORBIDDEN.search(pair[1]) is not None
+
+
+def wire_of(fixed: Fixed) -> bytes:
+    """The end of an answer from the fixed headers on, for a connection that stays open."""
+    head = head_of(fixed.status, fixed.headers, keep_alive=True)[0].removeprefix(STATUS_LINE[fixed.status])
+    if fixed.events is None:
+        return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(fixed.body), fixed.body)
+    chunks = [b"%x\r\n%b\r\n" % (len(data), data) for data in fixed.events if data]
+    return b"".join([head, b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"])
 
 
 class DirectExchange:
     """One request and its answer. To uvicorn it is the connection's present cycle, to the engine a ``Reply``."""
 
     def __init__(
-        self, protocol: "GatewayProtocol", app: DirectApp, route: Route, headers: Headers, *, keep_alive: bool
+        self, protocol: "GatewayProtocol", app: DirectApp, route: Route, head: Head, *, keep_alive: bool
     ) -> None:
         self.response_started = False
         self.response_complete = False
@@ -68,11 +92,13 @@ class DirectExchange:
         self.keep_alive = keep_alive
         self.message_event = self
         self.started = False
+        self.task: asyncio.Task[None] | None = None
+        """What serves it."""
         self._protocol = protocol
         self._transport = protocol.transport
         self._app = app
         self._route = route
-        self._headers = headers
+        self._head = head
         self._parts: list[bytes] = []
         self._size = 0
         self._watcher: asyncio.Future[None] | None = None
@@ -95,12 +121,14 @@ class DirectExchange:
     async def run(self) -> None:
         """Serves the call; the connection is dropped if that ends without an answer."""
         try:
-            await self._app.serve(self._route, self._headers, self._body, self)
+            await self._app.serve(self._route, self._head, self._body, self)
         finally:
             if not self.response_complete:
                 self.abort()
+            if self.task is not None:
+                self._protocol.tasks.discard(self.task)
 
-    async def _body(self) -> bytes:
+    def _body(self) -> bytes:
         if self._size > self._app.body_bytes_max:
             raise OverflowError
         parts, self._parts = self._parts, []
@@ -118,18 +146,31 @@ class DirectExchange:
         self.started = self.response_started = True
         if self.gone:
             return
-        parts, self.keep_alive = head_of(status, headers, keep_alive=self.keep_alive)
-        parts += (b"content-length: ", str(len(body)).encode(), b"\r\n\r\n", body)
-        self._transport.write(b"".join(parts))
+        head, self.keep_alive = head_of(status, headers, keep_alive=self.keep_alive)
+        self._transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
         self._finish()
+
+    def again(self, headers: Headers, fixed: Fixed) -> bool:
+        """Gives at once what was given before; False on a connection that ends with this answer, or that lags."""
+        if not self.keep_alive or self._protocol.flow.write_paused:
+            return False
+        self.started = self.response_started = True
+        if self.gone:
+            return True
+        if fixed.wire is None:
+            fixed.wire = wire_of(fixed)
+        (name, value), (other, amount) = headers
+        line = b"%b%b: %b\r\n%b: %b\r\n" % (STATUS_LINE[fixed.status], name, value, other, amount)
+        self._transport.write(line + fixed.wire)
+        self._finish()
+        return True
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = self.response_started = True
         if self.gone:
             return
-        parts, self.keep_alive = head_of(status, headers, keep_alive=self.keep_alive)
-        parts.append(b"transfer-encoding: chunked\r\n\r\n")
-        self._transport.write(b"".join(parts))
+        head, self.keep_alive = head_of(status, headers, keep_alive=self.keep_alive)
+        self._transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
 
     def write_now(self, data: bytes) -> bool:
         if self.disconnected:

@@ -6,7 +6,7 @@ bounded: what comes after the bound counts under ``other``.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -19,6 +19,11 @@ SERIES_MAX: Final = 5_000
 _SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _PROVIDER: Final = "gen_ai_provider_name"
 _TOKEN_FAMILIES: Final = ("input", "output", "cache_read", "cache_write", "reasoning")
+_Place = tuple[str, str, str, str, int]
+"""Endpoint, provider, model, outcome and status of calls."""
+_OTHER_STATUS: Final = -1
+_OTHER_CALLS: Final[_Place] = ("other", "other", "other", "other", _OTHER_STATUS)
+_OTHER_USAGE: Final = ("other", "other", "other", "other")
 _Labels = tuple[str, ...]
 Counted = tuple[str, str, tuple[str, ...], Mapping[tuple[str, ...], float]]
 """(name, what it counts, names of its labels, value by labels)."""
@@ -36,6 +41,8 @@ _FAMILIES_OF: Final = {unit: _families(unit) for unit in TOKEN_UNITS}
 
 
 class _Histogram:
+    """How long something took."""
+
     __slots__ = ("buckets", "total")
 
     def __init__(self) -> None:
@@ -45,6 +52,21 @@ class _Histogram:
     def add(self, seconds: float) -> None:
         self.buckets[bisect_left(_SECONDS, seconds)] += 1
         self.total += seconds
+
+    def merge(self, other: "_Histogram") -> None:
+        self.buckets = [mine + more for mine, more in zip(self.buckets, other.buckets, strict=True)]
+        self.total += other.total
+
+
+class _Calls:
+    """Requests of one kind that ended alike."""
+
+    __slots__ = ("count", "first", "took")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.took: _Histogram | None = None
+        self.first: _Histogram | None = None
 
 
 class Metrics:
@@ -61,16 +83,15 @@ class Metrics:
         """
         self._gauges = gauges or dict
         self._counters = counters or tuple
-        self._requests: dict[_Labels, int] = {}
-        self._tokens: dict[_Labels, int] = {}
+        self._requests: dict[_Place, _Calls] = {}
+        self._tokens: dict[_Labels, dict[str, int]] = {}
+        """By provider, asked-for model, model and source: units."""
         self._nusd: dict[_Labels, int] = {}
         self._unpriced: dict[_Labels, int] = {}
         self._anomalies: dict[_Labels, int] = {}
         self._refusals: dict[_Labels, int] = {}
         self._failures: dict[_Labels, int] = {}
         self._store: dict[_Labels, int] = {}
-        self._durations: dict[_Labels, _Histogram] = {}
-        self._first_tokens: dict[_Labels, _Histogram] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -78,14 +99,23 @@ class Metrics:
         view = exchange.view
         last = exchange.attempts[-1] if exchange.attempts else None
         provider = last.provider if last else ""
-        labels = (view.endpoint, provider, view.model, exchange.outcome, str(exchange.status))
-        _add(self._requests, labels, 1)
+        place: _Place = (view.endpoint, provider, view.model, exchange.outcome, exchange.status)
+        calls = self._requests.get(place)
+        if calls is None:
+            if len(self._requests) >= SERIES_MAX:
+                place = _OTHER_CALLS
+            calls = self._requests.setdefault(place, _Calls())
+        calls.count += 1
         if exchange.outcome == "refused":
             _add(self._refusals, (exchange.error.partition(":")[0], exchange.error.partition(":")[2]), 1)
         if last is not None:
-            _observe(self._durations, (view.endpoint, provider, view.model), exchange.latency_ms / 1000)
+            if calls.took is None:
+                calls.took = _Histogram()
+            calls.took.add(exchange.latency_ms / 1000)
             if exchange.ttft_ms is not None and view.stream:
-                _observe(self._first_tokens, (view.endpoint, provider, view.model), exchange.ttft_ms / 1000)
+                if calls.first is None:
+                    calls.first = _Histogram()
+                calls.first.add(exchange.ttft_ms / 1000)
         for entry in entries:
             self._entry(entry)
 
@@ -99,18 +129,21 @@ class Metrics:
         _add(self._store, (code,), 1)
 
     def _entry(self, entry: LedgerEntry) -> None:
-        who = (entry.provider, entry.model_requested, entry.model, entry.usage.source)
-        for part in entry.usage.parts:
+        usage = entry.usage
+        who = (entry.provider, entry.model_requested, entry.model, usage.source)
+        units = self._tokens.get(who)
+        if units is None:
+            units = self._tokens.setdefault(who if len(self._tokens) < SERIES_MAX else _OTHER_USAGE, {})
+        for part in usage.parts:
             for unit, quantity in part.lines:
-                for family in _FAMILIES_OF.get(unit, ()):
-                    _add(self._tokens, (family, *who), quantity)
-        for anomaly in entry.usage.anomalies:
+                units[unit] = units.get(unit, 0) + quantity
+        for anomaly in usage.anomalies:
             _add(self._anomalies, (entry.provider, entry.model, anomaly.partition(":")[0]), 1)
         team = entry.scope.team
         if entry.charge.total is None:
             _add(self._unpriced, (entry.provider, entry.model, entry.charge.reason), 1)
         else:
-            _add(self._nusd, (entry.provider, entry.model, team, entry.usage.source), entry.charge.total)
+            _add(self._nusd, (entry.provider, entry.model, team, usage.source), entry.charge.total)
 
     def render(self) -> bytes:
         """The scrape."""
@@ -122,7 +155,10 @@ class Metrics:
     def collect(self) -> Iterable[Metric]:
         """Called by the registry at scrape time."""
         labels = ("endpoint", _PROVIDER, "gen_ai_request_model", "outcome", "http_response_status_code")
-        yield _counter("farthing_requests", "Requests by outcome", labels, self._requests)
+        requests: dict[_Labels, float] = {
+            (*place[:4], _status(place[4])): calls.count for place, calls in self._requests.items()
+        }
+        yield _counter("farthing_requests", "Requests by outcome", labels, requests)
         yield from self._token_counters()
         names = (_PROVIDER, "gen_ai_response_model", "team", "usage_source")
         cost = CounterMetricFamily("farthing_cost_usd", "Booked cost in USD", labels=names)
@@ -137,8 +173,12 @@ class Metrics:
         yield _counter("farthing_upstream_failures", "Failed attempts", (_PROVIDER, "code"), self._failures)
         yield _counter("farthing_store_failures", "Failed writes to the ledger", ("code",), self._store)
         operations = ("gen_ai_operation_name", _PROVIDER, "gen_ai_request_model")
-        yield _histogram("gen_ai_client_operation_duration_seconds", "Request duration", operations, self._durations)
-        yield _histogram("gen_ai_server_time_to_first_token_seconds", "First token", operations, self._first_tokens)
+        yield _histogram(
+            "gen_ai_client_operation_duration_seconds", "Request duration", operations, self._merged("took")
+        )
+        yield _histogram(
+            "gen_ai_server_time_to_first_token_seconds", "First token", operations, self._merged("first")
+        )
         for name, text, keys, series in self._counters():
             yield _counter(name, text, keys, series)
         for name, value in self._gauges().items():
@@ -154,10 +194,24 @@ class Metrics:
             metric = CounterMetricFamily(
                 f"gen_ai_client_inference_usage_{names[family]}", f"Billable {names[family]}", labels=labels
             )
-            for key, value in self._tokens.items():
-                if key[0] == family:
-                    metric.add_metric(key[1:], value)
+            for who, units in self._tokens.items():
+                counted = [quantity for unit, quantity in units.items() if family in _FAMILIES_OF.get(unit, ())]
+                if counted:
+                    metric.add_metric(who, sum(counted))
             yield metric
+
+    def _merged(self, name: Literal["took", "first"]) -> dict[_Labels, _Histogram]:
+        """How long calls took, whatever came of them."""
+        found: dict[_Labels, _Histogram] = {}
+        for place, calls in self._requests.items():
+            one: _Histogram | None = getattr(calls, name)
+            if one is not None:
+                found.setdefault(place[:3], _Histogram()).merge(one)
+        return found
+
+
+def _status(status: int) -> str:
+    return "other" if status == _OTHER_STATUS else str(status)
 
 
 def _add(series: dict[_Labels, int], labels: _Labels, value: int) -> None:
@@ -168,15 +222,6 @@ def _add(series: dict[_Labels, int], labels: _Labels, value: int) -> None:
     else:
         other = tuple("other" for _ in labels)
         series[other] = series.get(other, 0) + value
-
-
-def _observe(series: dict[_Labels, _Histogram], labels: _Labels, seconds: float) -> None:
-    found = series.get(labels)
-    if found is None:
-        if len(series) >= SERIES_MAX:
-            labels = tuple("other" for _ in labels)
-        found = series.setdefault(labels, _Histogram())
-    found.add(seconds)
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], series: Mapping[_Labels, float]) -> Metric:

@@ -1,15 +1,22 @@
-"""The HTTP protocol of the gateway: uvicorn's, with a bound on request heads and a way to drop a broken answer."""
+"""The HTTP protocol of the gateway: uvicorn's, with a bound on request heads and a way to drop a broken answer.
 
+What uvicorn does for every request and a metered call does not need is put off until somebody needs it: the ASGI
+scope, and a timer for each pause between two requests.
+"""
+
+import asyncio
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from farthing.server.direct import DirectApp, DirectExchange
+from farthing.server.head import Head
 
 HEAD_BYTES_MAX = 64 * 1024
 HEADERS_MAX = 128
 PIPELINE_MAX = 16
 """Requests that may wait behind one another on a connection before it is read no further."""
+_BUSY = -1.0
 
 
 class HeadTooLarge(ValueError):
@@ -25,26 +32,52 @@ class GatewayProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _direct: DirectExchange | None = None
+    _head: Head | None = None
+    """The last metered call's: the next one most likely has the same."""
+    _length: tuple[bytes, bytes] | None = None
+    _idle_since = _BUSY
+    """Loop time in seconds since when nothing was under way."""
+    _idle_timer: asyncio.TimerHandle | None = None
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._length = None
         self._head_bytes = 0
-        scope: Any = self.scope
-        scope["farthing.connection"] = self
 
     def on_headers_complete(self) -> None:
         self._direct = None
         app: DirectApp | None = getattr(self.app, "direct", None)
         route = app.routes.get(self.url) if app is not None else None
         if app is not None and route is not None and self._is_plain():
-            cycle: Any = DirectExchange(self, app, route, self.headers, keep_alive=self.parser.should_keep_alive())
+            keep_alive = self.parser.should_keep_alive()
+            cycle: Any = DirectExchange(self, app, route, self._known_head(), keep_alive=keep_alive)
             self.cycle = self._direct = cycle
             return
+        self._begin_scope()
         super().on_headers_complete()
         scope: Any = self.scope
         scope["farthing.cycle"] = self.cycle
         if 0 < len(self.pipeline) <= PIPELINE_MAX:
             self.flow.resume_reading()  # a caller that hangs up is only seen while its connection is read
+
+    def _known_head(self) -> Head:
+        head = self._head
+        if head is None or head.listed != self.headers:
+            head = self._head = Head(self.headers)
+        return head
+
+    def _begin_scope(self) -> None:
+        """What uvicorn makes when a request begins, made once its head is known."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        if self._length is not None:
+            headers.append(self._length)
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        scope: Any = self.scope
+        scope["headers"] = headers
+        scope["farthing.connection"] = self
 
     def _is_plain(self) -> bool:
         """A POST by HTTP/1.1 that nothing else on this connection is in front of."""
@@ -65,30 +98,69 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._direct is None:
+        direct = self._direct
+        if direct is None:
             super().on_message_complete()
             return
-        task = self.loop.create_task(self._direct.run())
         self._direct = None
+        direct.task = task = self.loop.create_task(direct.run())
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
     def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
-        if len(self.headers) >= HEADERS_MAX:
-            raise HeadTooLarge
-        super().on_header(name, value)
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
+        self._head_bytes += len(url)
         if self._head_bytes > HEAD_BYTES_MAX:
             raise HeadTooLarge
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        headers = self.headers
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_BYTES_MAX or len(headers) >= HEADERS_MAX:
+            raise HeadTooLarge
+        name = name.lower()
+        if name == b"content-length":
+            self._length = (name, value)  # kept apart: but for it, a caller's requests have the same head
+            return
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers.append((name, value))
 
     def abort(self, cycle: RequestResponseCycle) -> None:
         """Ends the connection where the answer stands, so that the caller sees it cut and not complete."""
         cycle.disconnected = True
         self.transport.close()
+
+    # -- pauses between requests: one timer that looks how long the present pause is, instead of one for each of them
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = _BUSY
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._idle_since = _BUSY
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._look_idle)
+
+    def _look_idle(self) -> None:
+        self._idle_timer = None
+        if self._idle_since == _BUSY:
+            return  # the end of what is under way begins the next pause
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._look_idle)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        super().connection_lost(exc)

@@ -7,7 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from farthing.ports.reply import Headers
+from farthing.ports.reply import Fixed, Headers
 from farthing.server.protocol import GatewayProtocol
 
 Message = MutableMapping[str, Any]
@@ -77,6 +77,10 @@ class AsgiReply:
             if message["type"] == "http.disconnect":
                 return
             await asyncio.sleep(0)
+
+    def again(self, headers: Headers, fixed: Fixed) -> bool:
+        """Never: ASGI takes heads and bodies apart."""
+        return False
 
     def abort(self) -> None:
         """Drops the connection in mid-answer."""

@@ -44,7 +44,7 @@ def _view(body: bytes, endpoint: Endpoint) -> PromptView:
     hosted = _hosted_tools(read.tools)
     outside = b'"file_id"' in messages or b'"type":"url"' in messages or b'"type": "url"' in messages
     has_servers = bytes(read.mcp_servers) not in (b"null", b"[]")
-    return PromptView(
+    view = PromptView(
         endpoint=endpoint,
         model=read.model,
         stream=bool(read.stream),
@@ -62,8 +62,9 @@ def _view(body: bytes, endpoint: Endpoint) -> PromptView:
             (name, value[:32]) for name, value in (("region", read.inference_geo), ("speed", read.speed)) if value
         ),
         temperature=read.temperature,
-        user=((read.metadata.user_id if read.metadata else "") or "")[:256],
     )
+    user = ((read.metadata.user_id if read.metadata else "") or "")[:256]
+    return msgspec.structs.replace(view, user=user) if user else view
 
 
 def _hosted_tools(raw: msgspec.Raw) -> tuple[tuple[str, int], ...]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from farthing.core.errors import BadRequest
+from farthing.wire.duplicates import repeated
 
 _Shape = TypeVar("_Shape")
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -22,7 +23,7 @@ NULL = msgspec.Raw(b"null")
 
 def given(raw: msgspec.Raw) -> bool:
     """The body has this value, and it is not null."""
-    return bytes(raw) != b"null"
+    return raw is not NULL and bytes(raw) != b"null"
 
 
 def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
@@ -30,7 +31,8 @@ def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
     try:
         if not body.isascii():
             body.decode()  # values that are kept raw are not looked into by the decoder
-        return decoder.decode(body)
+        read = decoder.decode(body)
+        twice = repeated(body)
     except msgspec.ValidationError as error:
         text = str(error)
         found = _PATH.search(text)
@@ -49,6 +51,9 @@ def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
         ) from None
     except RecursionError:
         raise BadRequest("The request body is nested too deeply.", hint="Flatten it.") from None
+    if twice is not None:
+        raise BadRequest(f"The request body has '{twice}' more than once.", hint="Send it once.", param=twice)
+    return read
 
 
 def has_key(body: bytes, key: str) -> bool:
@@ -123,7 +128,7 @@ def answer_text(body: bytes) -> bytes:
 
 def text_pairs(raw: msgspec.Raw) -> tuple[tuple[str, str], ...]:
     """The string values of a JSON object such as ``metadata``, sorted by name; anything else is left out."""
-    if not given(raw):
+    if raw is NULL or not given(raw):
         return ()
     try:
         value = msgspec.json.decode(raw)

@@ -80,7 +80,13 @@ _COMPLETION_CAP = 16
 
 
 def _count(raw: msgspec.Raw, mark: bytes) -> int:
-    return bytes(raw).count(mark)
+    return 0 if raw is bodies.NULL else bytes(raw).count(mark)
+
+
+def _refers(messages: bytes) -> bool:
+    """Something in them is not text and not in the body."""
+    find = messages.find  # ``in`` on bytes raises and clears a TypeError before it looks
+    return find(b'"file_id"') >= 0 or find(b'"file_data"') >= 0 or find(b'"input_audio"') >= 0
 
 
 def view_chat(body: bytes) -> PromptView:
@@ -102,13 +108,13 @@ def view_chat(body: bytes) -> PromptView:
         choices=bodies.choices(read.n, "n"),
         body_bytes=len(body),
         images=images,
-        unbounded=b'"file_id"' in messages or b'"file_data"' in messages or b'"input_audio"' in messages,
+        unbounded=_refers(messages),
         tools=_count(read.tools, b'"type"') + _count(read.functions, b'"name"'),
         hosted_tools=(("web_search", 0),) if bodies.given(read.web_search_options) else (),
         service_tier=read.service_tier or "",
         temperature=read.temperature,
         user=(read.user or read.safety_identifier or "")[:256],
-        metadata=bodies.text_pairs(read.metadata),
+        metadata=() if read.metadata is bodies.NULL else bodies.text_pairs(read.metadata),
     )
 
 

@@ -11,6 +11,9 @@ BLOCK_BYTES = 1024
 BLOCKS_MAX = 4096
 SECTIONS_MAX = 256
 TOOLS_MAX = 128
+KNOWN_MAX = 4096
+KNOWN_BYTES_MAX = 64 * 1024
+"""Larger parts are hashed each time: they would fill the memory."""
 _ROLE_FIRST = b'{"role":"'
 
 
@@ -30,6 +33,9 @@ class _Message(msgspec.Struct):
     role: str = "item"
 
 
+_Part = tuple[str, bytes]
+"""(role, the part's JSON); the role is empty where the part itself says it."""
+
 _DECODER = msgspec.json.Decoder(_Prompt)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _MESSAGE = msgspec.json.Decoder(_Message)
@@ -41,39 +47,87 @@ def digest(data: bytes, salt: bytes) -> str:
 
 
 def sections(body: bytes, salt: bytes) -> tuple[tuple[PromptSection, ...], tuple[str, ...]]:
-    """(sections in prefix order, chained hashes of the prefix's blocks) of a request body.
+    """What :meth:`Prefixes.sections` finds of a single body."""
+    return Prefixes(salt).sections(body)
 
-    A block's hash covers all that came before it, so two prompts share exactly their common leading blocks.
+
+class Prefixes:
+    """The digests of an installation.
+
+    Applications send the same tools and instructions with every call, and a conversation all of its turns again: such
+    parts are looked up instead of hashed. The last part of a prompt is the new one and not remembered.
     """
-    try:
-        read = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return (), ()
-    parts: list[tuple[str, bytes]] = []
+
+    def __init__(self, salt: bytes, *, most: int = KNOWN_MAX) -> None:
+        """``most``: parts that are remembered, in this process's memory only."""
+        self._keyed = hashlib.blake2b(digest_size=8, key=salt)
+        self._half = most // 2
+        self._known: dict[_Part, PromptSection] = {}
+        self._older: dict[_Part, PromptSection] = {}
+        """Two generations: the older one is forgotten as a whole."""
+
+    def digest(self, data: bytes) -> str:
+        """16 hex digits that tell equal content within one installation and nothing else."""
+        one = self._keyed.copy()
+        one.update(data)
+        return one.hexdigest()
+
+    def sections(self, body: bytes) -> tuple[tuple[PromptSection, ...], tuple[str, ...]]:
+        """(sections in prefix order, chained hashes of the prefix's blocks) of a request body.
+
+        A block's hash covers all that came before it, so two prompts share exactly their common leading blocks.
+        """
+        try:
+            parts = _parts(_DECODER.decode(body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return (), ()
+        if not parts:
+            return (), ()
+        size = len(parts)
+        for _, data in parts:
+            size += len(data)
+        last = parts.pop() if len(parts) <= SECTIONS_MAX else None
+        known = self._known
+        found = [known.get(part) or self._learned(part) for part in parts[:SECTIONS_MAX]]
+        if last is not None:
+            parts.append(last)
+            found.append(self._section(last))
+        if size <= BLOCK_BYTES:
+            return tuple(found), ()
+        return tuple(found), _blocks(b"\x00".join([data for _, data in parts]), self._keyed)
+
+    def _learned(self, part: _Part) -> PromptSection:
+        found = self._older.get(part) or self._section(part)
+        if len(part[1]) <= KNOWN_BYTES_MAX:
+            if len(self._known) >= self._half:
+                self._older, self._known = self._known, {}
+            self._known[part] = found
+        return found
+
+    def _section(self, part: _Part) -> PromptSection:
+        role, data = part
+        one = self._keyed.copy()
+        one.update(data)
+        return PromptSection(role=role or _role(data), size=len(data), digest=one.hexdigest())
+
+
+def _parts(read: _Prompt) -> list[_Part]:
+    """The prompt's parts in prefix order."""
+    parts: list[_Part] = []
     for role, raw in (("tool", read.tools), ("tool", read.functions)):
-        if given(raw):
-            parts.extend(_tools(role, raw))
+        if raw is not NULL and given(raw):
+            parts += _tools(role, raw)
     for role, raw in (("system", read.system), ("instructions", read.instructions)):
-        if given(raw):
+        if raw is not NULL and given(raw):
             parts.append((role, bytes(raw)))
-    turns = next((raw for raw in (read.messages, read.input, read.prompt) if given(raw)), None)
-    if turns is not None:
-        parts.extend(_turns(turns))
-    keyed = hashlib.blake2b(digest_size=8, key=salt)
-    found: list[PromptSection] = []
-    size = 0
-    for role, data in parts:
-        size += len(data) + 1
-        if len(found) < SECTIONS_MAX:
-            one = keyed.copy()
-            one.update(data)
-            found.append(PromptSection(role=role, size=len(data), digest=one.hexdigest()))
-    if size <= BLOCK_BYTES:
-        return tuple(found), ()
-    return tuple(found), _blocks(b"\x00".join([data for _, data in parts]), keyed)
+    for raw in (read.messages, read.input, read.prompt):
+        if raw is not NULL and given(raw):
+            parts += _turns(raw)
+            break
+    return parts
 
 
-def _tools(role: str, raw: msgspec.Raw) -> list[tuple[str, bytes]]:
+def _tools(role: str, raw: msgspec.Raw) -> list[_Part]:
     """One part a tool, so that tools in another order are told from other tools; too many are one part."""
     data = bytes(raw)
     try:
@@ -83,11 +137,11 @@ def _tools(role: str, raw: msgspec.Raw) -> list[tuple[str, bytes]]:
     return [(role, one) for one in each] if len(each) <= TOOLS_MAX else [(role, data)]
 
 
-def _turns(raw: msgspec.Raw) -> list[tuple[str, bytes]]:
+def _turns(raw: msgspec.Raw) -> list[_Part]:
     data = bytes(raw)
     if not data.startswith(b"["):
         return [("user", data)]
-    return [(_role(message), message) for message in map(bytes, _LIST.decode(raw))]
+    return [("", bytes(message)) for message in _LIST.decode(raw)]
 
 
 def _role(message: bytes) -> str:

@@ -5,12 +5,17 @@ is taken out again. The terminal event waits until the ledger has the call: a ca
 answer can rely on the entry being durable.
 """
 
+import re
 from typing import Protocol
 
 from farthing.core.errors import StreamBroken
+from farthing.wire.tap_frame import NULL_USAGE, PlainFrame
 
 EVENT_BYTES_MAX = 16 * 1024 * 1024
-_BLANK = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_BLANK = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?=[^\n]))|\r(?:\r\n|\r(?!\n))")
+"""Two line ends behind one another, of any of the three kinds; a CR that may yet become a CRLF does not count."""
+_EDGE = 3
+"""A blank line is at most one byte longer than this."""
 
 
 class Meter(Protocol):
@@ -42,69 +47,109 @@ class StreamTap:
         self._terminals = terminals
         self._wanted = (*marks, *terminals)
         self._strip = strip_usage
+        self._frame = PlainFrame(strips=strip_usage)
         self._tail = b""
+        self._more: list[bytes] = []
+        """What follows the tail of an event that is still arriving: joined once, when its end is there."""
+        self._more_bytes = 0
+        self._edge = b""
+        """The last bytes of tail and more."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Takes what arrived and returns the complete events that may pass."""
         if self.ended:
             self.held += chunk
             return b""
-        data = self._tail + chunk if self._tail else chunk
+        data = self._joined(chunk) if self._tail else chunk
         end = len(data) if data.endswith(b"\n\n") else _last_boundary(data)
-        if end == len(data):
-            self._tail = b""
-        else:
-            self._tail = data[end:]
-            if len(self._tail) > EVENT_BYTES_MAX:
-                raise StreamBroken(f"The provider sent an event larger than {EVENT_BYTES_MAX} bytes.")
+        if end != len(data):
+            self._keep(data[end:])
             data = data[:end]
         if not data:
             return b""
-        if self.events and not self._relevant(data):
+        if not self.events:
+            return self._walk(data)
+        end, plain = self._frame.take(data, 0)
+        if end == len(data):
             self.events += 1
-            return strip_null_usage(data) if self._strip else data
-        return self._walk(data)
+            return plain
+        if self._relevant(data):
+            return self._walk(data)
+        self.events += 1
+        self._frame.learn(data)
+        return strip_null_usage(data) if self._strip else data
+
+    def _joined(self, chunk: bytes) -> bytes:
+        """The event that is arriving, or nothing while its end is not in ``chunk``: so a long one is joined once."""
+        edge = self._edge + chunk
+        if not _last_boundary(edge):
+            self._more.append(chunk)
+            self._more_bytes += len(chunk)
+            self._edge = edge[-_EDGE:]
+            self._check_size(len(self._tail) + self._more_bytes)
+            return b""
+        data = b"".join((self._tail, *self._more, chunk))
+        self._tail = b""
+        self._more.clear()
+        self._more_bytes = 0
+        return data
+
+    def _keep(self, tail: bytes) -> None:
+        self._check_size(len(tail))
+        self._tail = tail
+        self._edge = tail[-_EDGE:]
+
+    def _check_size(self, size: int) -> None:
+        if size > EVENT_BYTES_MAX:
+            raise StreamBroken(f"The provider sent an event larger than {EVENT_BYTES_MAX} bytes.")
 
     def finish(self) -> bytes:
         """What is left when the provider's bytes end; an unfinished event passes as it came."""
-        rest, self._tail = self._tail, b""
+        rest = b"".join((self._tail, *self._more))
+        self._tail = b""
+        self._more.clear()
         if rest:
             self._measure(rest)
         return rest
 
     def _relevant(self, data: bytes) -> bool:
-        find = data.find  # ``in`` on bytes raises and clears a TypeError before it looks: twice as slow
-        for mark in self._wanted:  # noqa: SIM110  # once for every event: half of what any() does
-            if find(mark) >= 0:
-                return True
-        return False
+        return _has(data, self._wanted)
 
     def _walk(self, data: bytes) -> bytes:
+        """What of these events may pass, the end and what follows it kept back."""
         passed: list[bytes] = []
-        plain: list[bytes] = []
-        for event in _events(data):
-            self.events += 1
-            if self.events > 1 and not self.ended and not self._relevant(event):
-                plain.append(event)
-                continue
-            if plain:
-                passed.append(self._plain(plain))
-                plain = []
-            self._look(event, passed)
-        if plain:
-            passed.append(self._plain(plain))
+        if data.find(b"\r") >= 0:
+            for event in _events(data):
+                self._step(event, passed)
+            return b"".join(passed)
+        start = 0
+        while start < len(data):
+            end = start
+            if self.events and not self.ended:
+                end, plain = self._frame.take(data, start)
+            if end > start:
+                self.events += 1
+                passed.append(plain)
+            else:
+                end = data.find(b"\n\n", start) + 2
+                if end < 2:
+                    end = len(data)
+                self._step(data[start:end], passed)
+            start = end
         return b"".join(passed)
 
-    def _plain(self, events: list[bytes]) -> bytes:
-        """Events of nothing but text; most are, so they are handled together."""
-        data = b"".join(events)
-        return strip_null_usage(data) if self._strip else data
+    def _step(self, event: bytes, passed: list[bytes]) -> None:
+        self.events += 1
+        if self.events > 1 and not self.ended and not self._relevant(event):
+            self._frame.learn(event)
+            passed.append(strip_null_usage(event) if self._strip else event)
+        else:
+            self._look(event, passed)
 
     def _look(self, event: bytes, passed: list[bytes]) -> None:
         """Meters one event, and keeps it back if it is the end."""
-        first = self.events == 1
-        terminal = any(mark in event for mark in self._terminals) and self._is_terminal(event)
-        if first or terminal or any(mark in event for mark in self._marks):
+        terminal = _has(event, self._terminals) and self._is_terminal(event)
+        if self.events == 1 or terminal or _has(event, self._marks):
             self._measure(event)
         if terminal:
             self.ended = True
@@ -125,6 +170,14 @@ class StreamTap:
             self._meter.event(payload)
 
 
+def _has(data: bytes, marks: tuple[bytes, ...]) -> bool:
+    find = data.find  # ``in`` on bytes raises and clears a TypeError before it looks: twice as slow
+    for mark in marks:  # noqa: SIM110  # once for every event: half of what any() does
+        if find(mark) >= 0:
+            return True
+    return False
+
+
 def payload_of(event: bytes) -> bytes:
     """The ``data:`` lines of one event, joined by newlines."""
     if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.find(b"\n") == len(event) - 2:
@@ -135,7 +188,9 @@ def payload_of(event: bytes) -> bytes:
 
 
 def _last_boundary(data: bytes) -> int:
-    return max(data.rfind(blank) + len(blank) if blank in data else 0 for blank in _BLANK)
+    if data.find(b"\r") < 0:
+        return data.rfind(b"\n\n") + 2 if b"\n\n" in data else 0
+    return max((found.end() for found in _BLANK.finditer(data)), default=0)
 
 
 def _events(data: bytes) -> list[bytes]:
@@ -145,11 +200,11 @@ def _events(data: bytes) -> list[bytes]:
         return [part + b"\n\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
     found: list[bytes] = []
     start = 0
-    while start < len(data):
-        ends = [data.find(blank, start) + len(blank) for blank in _BLANK if data.find(blank, start) >= 0]
-        end = min(ends) if ends else len(data)
-        found.append(data[start:end])
-        start = end
+    for blank in _BLANK.finditer(data):
+        found.append(data[start : blank.end()])
+        start = blank.end()
+    if start < len(data):
+        found.append(data[start:])
     return found
 
 
@@ -169,7 +224,9 @@ def strip_null_usage(data: bytes) -> bytes:
     """
     if data.find(b'"usage"') < 0:
         return data
-    return data.replace(b',"usage":null', b"").replace(b', "usage": null', b"")
+    for null in NULL_USAGE:
+        data = data.replace(null, b"")
+    return data
 
 
 def strip_asked_usage(event: bytes) -> bytes:

@@ -21,6 +21,7 @@ from farthing.core.levers import (
     history_summary,
     max_tool_calls,
     prune_tools,
+    service_tier,
     trim_history,
 )
 from farthing.core.levers.cache_breakpoints import CacheBreakpoints
@@ -32,6 +33,7 @@ from farthing.core.levers.history_summary import OPENING, HistorySummary, wanted
 from farthing.core.levers.history_summary import pays as summary_pays
 from farthing.core.levers.max_tool_calls import MaxToolCalls
 from farthing.core.levers.prune_tools import PruneTools
+from farthing.core.levers.service_tier import ServiceTier
 from farthing.core.levers.trim_history import TrimHistory, pays
 from farthing.core.policy_levers import AnyLever, apply, kind_of
 
@@ -39,7 +41,7 @@ FOLDER = Path(__file__).parent
 PREFIXES = {
     module.__name__.rpartition(".")[2]: module.PREFIX
     for module in (cache_breakpoints, cap_output, compact_json, dedupe_blocks, extractive_pruning, history_summary,
-                   max_tool_calls, prune_tools, trim_history)
+                   max_tool_calls, prune_tools, service_tier, trim_history)
 }  # fmt: skip
 CLAUDE = {"read_bp": 1_000, "write_bp": 12_500}
 LISTS = {"chat": "messages", "messages": "messages", "responses": "input"}
@@ -169,6 +171,7 @@ LEVERS = st.one_of(
     st.builds(PruneTools, tools=st.lists(st.sampled_from(["a", "b", "[cd]", "*"]), min_size=1).map(tuple)),
     st.builds(MaxToolCalls, calls=st.integers(1, 3)),
     st.builds(CapOutput, tokens=st.integers(1, 2_000)),
+    st.builds(ServiceTier),
     st.builds(
         ExtractivePruning,
         evaluated=st.just("e"),
@@ -211,6 +214,8 @@ def test_levers_are_idempotent_and_never_add_to_what_a_call_may_cost(conversatio
         if "max_tokens" in before:
             assert after["max_tokens"] == min(before["max_tokens"], lever.tokens)
         assert {**after, **before} == before or after.keys() - before.keys()
+    elif isinstance(lever, ServiceTier):
+        assert {**json.loads(once), "service_tier": "flex"} == {**json.loads(body), "service_tier": "flex"}
     elif isinstance(lever, MaxToolCalls):
         assert {**json.loads(once), "tool_choice": 0} == {**json.loads(body), "tool_choice": 0}
     else:

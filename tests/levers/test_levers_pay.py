@@ -42,6 +42,7 @@ STRICT = SUMMARY.replace("turns_expected = 8", "turns_expected = 1")
 PRUNING = '[[levers]]\nkind = "extractive_pruning"\nevaluated = "t"\nabove_tokens = 300\nto_tokens = 150\n'
 CALLS = '[[levers]]\nkind = "max_tool_calls"\ncalls = 4\n'
 CAP = '[[levers]]\nkind = "cap_output"\ntokens = 100\n'
+FLEX = '[[levers]]\nkind = "service_tier"\nmatch = { feature = "nightly" }\n'
 ALL = BREAKPOINTS + TRIM + COMPACT + DEDUPE + PRUNE + CALLS + CAP
 SYSTEM = " ".join(f"Rule {number}: speak of order {number * 7} in plain words." for number in range(160))
 MINUTE = 60_000
@@ -136,6 +137,15 @@ def shared_prompt(gap, count=12, **fields):
     return [claude(at * gap, [said("user", f"question {at}")], system=SYSTEM, **fields) for at in range(count)]
 
 
+def waiting(model):
+    scopes = (Scope(org="o", feature="nightly"), Scope(org="o", feature="chat"))
+    body = {"model": model, "max_completion_tokens": 900}
+    return [
+        Ask(at_ms=n * 1_000, body={**body, "messages": [said("user", f"night {n}")]}, scope=scopes[n % 2])
+        for n in range(6)
+    ]
+
+
 TRACES = {
     # name: (levers, asks, saves)
     "a conversation": (BREAKPOINTS, conversation(claude, 12, system=SYSTEM), True),
@@ -195,6 +205,8 @@ TRACES = {
         [gpt(n * 1_000, [said("user", f"tell {n}", tokens=400)]) for n in range(5)],
         True,
     ),
+    "calls that can wait": (FLEX, waiting("o4-mini"), True),
+    "calls that can wait at a model without such a tier": (FLEX, waiting("gpt-4o"), False),
     "everything at once": (ALL, conversation(claude, 30, system=SYSTEM, tools=tools("messages")), True),
     "everything at once, in a loop": (ALL, agent(claude, 12, form="messages", tools=tools("messages")), True),
     "everything at once elsewhere": (ALL, agent(gpt, 12, tools=tools()), True),
@@ -230,7 +242,13 @@ def test_the_baseline_of_marked_calls_is_what_they_would_have_cost_unmarked(name
 
 @pytest.mark.parametrize(
     "name",
-    ["many conversations at once", "everything at once", "everything at once elsewhere", "a long chat, summarised"],
+    [
+        "calls that can wait",
+        "many conversations at once",
+        "everything at once",
+        "everything at once elsewhere",
+        "a long chat, summarised",
+    ],
 )
 def test_a_replay_of_the_log_books_the_same_although_it_has_no_text(name):
     levers, asks, _ = TRACES[name]

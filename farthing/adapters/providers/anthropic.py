@@ -5,7 +5,7 @@ from farthing.core.types import Bounds, Request, Target
 from farthing.ports.provider import HttpRequest, UsageReader
 from farthing.wire import usage as usages
 from farthing.wire.failures import failure
-from farthing.wire.headers import travelling
+from farthing.wire.headers import Travellers, travelling
 
 _PATHS = {"messages": "/messages", "count_tokens": "/messages/count_tokens"}
 _TOOL_OVERHEAD = 1024
@@ -26,18 +26,17 @@ class AnthropicCodec:
         extra = [(key.lower().encode(), value.encode()) for key, value in headers]
         if secret:
             extra.append((b"x-api-key", secret.encode()))
-        self._extra = tuple(extra)
+        self._travellers = Travellers(tuple(extra), default=(_DEFAULT_VERSION,))
         self._passes_credentials = not secret
         self._reader = usages.reader("anthropic.messages")
 
     def encode(self, request: Request, target: Target, body: bytes) -> HttpRequest:
-        headers = travelling(request.headers)
         if self._passes_credentials and not request.scope.key:  # a Farthing key is nobody else's business
-            headers.extend(pair for pair in request.headers if pair[0] in (b"authorization", b"x-api-key"))
-        headers.extend(self._extra)
-        if not any(name == b"anthropic-version" for name, _ in headers):
-            headers.append(_DEFAULT_VERSION)
-        return HttpRequest(method="POST", url=self._urls[request.view.endpoint], headers=tuple(headers), body=body)
+            own = [pair for pair in request.headers if pair[0] in (b"authorization", b"x-api-key")]
+            headers = self._travellers.made([*travelling(request.headers), *own])
+        else:
+            headers = self._travellers.of(request.headers)
+        return HttpRequest(method="POST", url=self._urls[request.view.endpoint], headers=headers, body=body)
 
     def reader(self, request: Request) -> UsageReader:
         return self._reader

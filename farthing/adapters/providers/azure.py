@@ -7,7 +7,7 @@ from farthing.core.types import Bounds, Request, Target
 from farthing.ports.provider import HttpRequest, UsageReader
 from farthing.wire import usage as usages
 from farthing.wire.failures import failure
-from farthing.wire.headers import travelling
+from farthing.wire.headers import Travellers, travelling
 from farthing.wire.openai import bounds_of
 
 _PATHS = {
@@ -36,20 +36,21 @@ class AzureCodec:
         extra = [(key.lower().encode(), value.encode()) for key, value in headers]
         if secret:
             extra.append((b"api-key", secret.encode()))
-        self._extra = tuple(extra)
+        self._travellers = Travellers(tuple(extra))
         self._passes_credentials = not secret
 
     def encode(self, request: Request, target: Target, body: bytes) -> HttpRequest:
-        headers = travelling(request.headers)
         if self._passes_credentials and not request.scope.key:  # a Farthing key is nobody else's business
-            headers.extend(pair for pair in request.headers if pair[0] in (b"authorization", b"api-key"))
-        headers.extend(self._extra)
+            own = [pair for pair in request.headers if pair[0] in (b"authorization", b"api-key")]
+            headers = self._travellers.made([*travelling(request.headers), *own])
+        else:
+            headers = self._travellers.of(request.headers)
         endpoint = request.view.endpoint
         if endpoint == "responses":
             url = f"{self._base}/openai/responses{self._query}"
         else:
             url = f"{self._base}/openai/deployments/{quote(target.model, safe='')}{_PATHS[endpoint]}{self._query}"
-        return HttpRequest(method="POST", url=url, headers=tuple(headers), body=body)
+        return HttpRequest(method="POST", url=url, headers=headers, body=body)
 
     def reader(self, request: Request) -> UsageReader:
         return usages.reader_for("azure", request.view.endpoint)

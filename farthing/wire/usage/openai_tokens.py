@@ -12,7 +12,15 @@ from typing import Final
 import msgspec
 
 from farthing.core.types import UsagePart, UsageSource
-from farthing.core.units import INPUT_CACHE_WRITE, INPUT_CACHE_WRITE_12H, INPUT_CACHE_WRITE_30M
+from farthing.core.units import (
+    INPUT,
+    INPUT_CACHE_READ,
+    INPUT_CACHE_WRITE,
+    INPUT_CACHE_WRITE_12H,
+    INPUT_CACHE_WRITE_30M,
+    OUTPUT,
+    OUTPUT_REASONING,
+)
 from farthing.wire.usage.reading import Count, Notes
 from farthing.wire.usage.tally import Lines, cache_writes, check_total, input_lines, output_lines, part_of
 
@@ -134,6 +142,10 @@ def token_part(
     Elsewhere the grand total decides when it fits only the other reading. ``text_is_all``: ``text_tokens`` counts
     every kind (xAI), so it is not checked against the sum.
     """
+    if not reasoning_beside:
+        plain = _plain_lines(usage)
+        if plain is not None:
+            return UsagePart(lines=plain, tier_basis=totals.input, model=model)
     lines = _input(usage, totals.input, notes, text_is_all=text_is_all)
     details = usage.completion_tokens_details or usage.output_tokens_details or usage.output_token_details
     reasoning = _reasoning(usage, details)
@@ -145,6 +157,52 @@ def token_part(
         lines |= _output(details, output, reasoning, notes)
     check_total(usage.total_tokens, totals.input + output, notes)
     return part_of(lines, tier_basis=totals.input, model=model)
+
+
+def _plain_lines(usage: TokenUsage) -> tuple[tuple[str, int], ...] | None:
+    """The lines of a usage object that says nothing but chat's own names, of text, without contradiction.
+
+    Most are like that. None: it takes the long way, which finds the same for those that are.
+    """
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    if prompt is None or completion is None or usage.total_tokens != prompt + completion or _says_more(usage):
+        return None
+    read = reasoning = 0
+    taken = usage.prompt_tokens_details
+    if taken is not None:
+        read = taken.cached_tokens or 0
+        if taken.cache_write_tokens or taken.cache_write_tokens_details or taken.cached_tokens_details:
+            return None
+        if taken.audio_tokens or taken.image_tokens or taken.video_tokens:
+            return None
+    given = usage.completion_tokens_details
+    if given is not None:
+        reasoning = given.reasoning_tokens or 0
+        if given.audio_tokens or given.image_tokens or given.rejected_prediction_tokens:
+            return None
+    if read > prompt or reasoning > completion:
+        return None
+    if not read and not reasoning and prompt and completion:
+        return ((INPUT, prompt), (OUTPUT, completion))
+    lines = ((INPUT, prompt - read), (INPUT_CACHE_READ, read), (OUTPUT, completion - reasoning),
+             (OUTPUT_REASONING, reasoning))  # fmt: skip
+    return tuple([line for line in lines if line[1]])
+
+
+def _says_more(usage: TokenUsage) -> bool:
+    """Counts under names that chat does not have."""
+    return not (
+        usage.cached_tokens is None
+        and usage.cached_tokens_details is None
+        and usage.prompt_cache_hit_tokens is None
+        and usage.reasoning_tokens is None
+        and usage.input_tokens is None
+        and usage.output_tokens is None
+        and usage.input_tokens_details is None
+        and usage.input_token_details is None
+        and usage.output_tokens_details is None
+        and usage.output_token_details is None
+    )
 
 
 def _reasoning(usage: TokenUsage, details: OutputDetails | None) -> int:
