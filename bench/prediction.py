@@ -32,6 +32,12 @@ ROUTE = (
     '[[routes]]\nname = "short"\nmodels = ["gpt-4o"]\ntiers = {simple = "gpt-4o-mini", complex = "gpt-4o"}\n'
     'by = ["length"]\nlength_tokens = 100\n'
 )
+CASCADE = (
+    '[[routes]]\nname = "first"\nmodels = ["gpt-4o"]\n{}by = ["length"]\nlength_tokens = 100\n'
+    'tiers = {{simple = "gpt-4o-mini", complex = "gpt-4o"}}\n'
+    'cascade = {{ verify = ["logprob"], logprob_min = -0.9 }}\n'
+)
+HALF = 'match = { team = "a" }\n'
 LIMIT = "[limits]\noutput_tokens_max = {}\n"
 FALLBACK = '[[fallbacks]]\nmodel = "gpt-4o"\nto = ["{}"]\non = ["overloaded"]\n[retries]\nattempts_max = 1\n'
 
@@ -45,6 +51,7 @@ EXACT = {
 ESTIMATED = {
     "budget looser": (ASSUMED + MINUTE.format("0.012"), ASSUMED + MINUTE.format("100")),
     "route": ("", ROUTE),
+    "cascade for all": (CASCADE.format(HALF), CASCADE.format("")),
     "other fallback": (FALLBACK.format("gpt-4o-mini"), FALLBACK.format("gpt-4.1")),
 }
 
@@ -101,6 +108,7 @@ def predicted(world: World, policy: str) -> Bill:
         ),
         tally,
         estimate=estimator.usage,
+        verdicts=estimator.verdicts,
         entries_of=lambda request_id: entries.get(request_id, ()),
     )
     return tally.finish()
@@ -111,7 +119,7 @@ def run(pair: tuple[str, str], seed: int, requests: int) -> tuple[float, bool, f
     failing = "fallbacks" in pair[0]
     a, b = (served(policy, seed, requests, failing=failing) for policy in pair)
     truth, bill = b.billed(), predicted(a, pair[1])
-    return (bill.nusd - truth) / truth, abs(bill.nusd - truth) <= bill.interval.half, bill.interval.half / truth
+    return (bill.nusd - truth) / truth, bill.interval.covers(truth, bill.nusd), bill.interval.half / truth
 
 
 def main() -> None:

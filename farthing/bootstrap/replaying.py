@@ -15,20 +15,24 @@ from farthing.bootstrap.pricing import price_book
 from farthing.bootstrap.routing import routes_of, routing_of
 from farthing.config import Settings, dialect_of
 from farthing.core.budget import Budgets
-from farthing.engine.actions import Actions
+from farthing.core.types import Target, Usage
 from farthing.engine.levers import Levers
 from farthing.engine.routing import Routing
 from farthing.engine.services import Services, Upstream
 from farthing.engine.trials import Logged, Trials
-from farthing.engine.watch import Watch
 from farthing.lab.compare import Tally
 from farthing.lab.estimate import Late
 from farthing.lab.replay import Log, Unlogged, replay
-from farthing.lab.replay_books import ReplayBooks, ReplayWatch
-from farthing.lab.replay_cache import ReplayCaching
+from farthing.lab.replay_acts import ReplayActions
+from farthing.lab.replay_apart import thresholds_of
+from farthing.lab.replay_books import ReplayBooks
+from farthing.lab.replay_cache import LoggedCaching, ReplayCaching, SimilarCaching
+from farthing.lab.replay_cascade import LoggedServing
+from farthing.lab.replay_log import Logged as Call
 from farthing.lab.replay_parts import AsOf, Found, Job, OnDisk, TrafficLog, mine, within
 from farthing.lab.replay_provider import Provider
-from farthing.lab.replay_routes import LoggedRouting
+from farthing.lab.replay_routes import LoggedPrefixes, LoggedRouting
+from farthing.lab.replay_similar import LoggedRecall
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.prices import Prices
 from farthing.ports.tokens import Tokenizer
@@ -51,7 +55,6 @@ def replay_services(
     books = ReplayBooks(loop, provider)
     thresholds = {one.name: one.thresholds for one in policy.budgets if one.thresholds}
     acts = any(rule.action != "notify" for rules in thresholds.values() for rule in rules)
-    watch = cast("Watch", ReplayWatch(books, thresholds))
     rated = prices or price_book(settings)
     budgets = Budgets(policy.budgets, memo_max=_SCOPES_MAX)
     upstreams = {
@@ -79,15 +82,27 @@ def replay_services(
         background=Unlogged(books, loop, provider),
         salt=b"replay",
         policy_ref=policy.ref,
-        actions=Actions(watch, thresholds) if acts else None,
-        caching=ReplayCaching(policy.cache, MemoryCache(), provider) if policy.cache else None,
+        actions=ReplayActions(books, thresholds) if acts else None,
+        caching=_logged_caching(settings, provider) if policy.cache else None,
         request_limits=budgets.single,
         trials=Trials(Logged()),
     )
 
 
 def _logged_routing(live: Routing, provider: Provider, policy_ref: str) -> LoggedRouting:
-    return LoggedRouting(live.routes, live.serving, live.trained, logged=provider, policy_ref=policy_ref)
+    serving = LoggedServing(provider, policy_ref)
+    return LoggedRouting(
+        live.routes, serving, live.trained, logged=provider, policy_ref=policy_ref, prefixes=LoggedPrefixes()
+    )
+
+
+def _logged_caching(settings: Settings, provider: Provider) -> LoggedCaching:
+    policy, store = settings.policy, MemoryCache()
+    if all(route.semantic.mode == "off" for route in policy.cache):
+        return ReplayCaching(policy.cache, store, provider)
+    caching = SimilarCaching(policy.cache, store, provider)
+    caching.recall = LoggedRecall(provider, store, policy.ref)
+    return caching
 
 
 @contextmanager
@@ -125,11 +140,27 @@ def replay_part(job: Job, progress: Callable[[int], None] | None = None) -> Foun
     with _opened(settings, job.source) as log:
         estimator = Late(lambda: within(log, period))
         tally = Tally(estimator)
+        made: list[ReplayBooks] = []
+        orphans = 0
+
+        def usage(logged: Call, target: Target) -> Usage:
+            nonlocal orphans
+            orphans += bool(logged.answered_by)
+            return estimator.usage(logged, target)
+
+        def make(loop: VirtualLoop, provider: Provider, sink: Log) -> Services:
+            services = replay_services(settings, loop, provider, sink, prices=prices)
+            if job.shared and isinstance(services.books, ReplayBooks):
+                services.books.share(thresholds_of(settings.policy, job.shared))
+                made.append(services.books)
+            return services
+
         done = replay(
-            mine(within(log, period, after=after), job),
-            lambda loop, provider, sink: replay_services(settings, loop, provider, sink, prices=prices),
+            mine(log, job, after=after),
+            make,
             tally,
-            estimate=estimator.usage,
+            estimate=usage,
+            verdicts=estimator.verdicts,
             progress=progress,
             longest_ms=job.longest_ms,
             keep=keep,
@@ -137,4 +168,12 @@ def replay_part(job: Job, progress: Callable[[int], None] | None = None) -> Foun
         bill = tally.finish()
     if keep is not None:
         keep.forget()
-    return Found(bill=bill, changed=tally.changed(), plain=done.plain, why=done.why)
+    levels = made[0].levels() if made else ()
+    return Found(
+        bill=bill,
+        changed=tally.changed(),
+        plain=done.plain,
+        why=done.why,
+        levels=levels,
+        orphans=orphans if job.parts > 1 else 0,
+    )

@@ -3,7 +3,7 @@
 import csv
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -22,11 +22,13 @@ from farthing.cli.context import (
     scope_options,
     show,
 )
+from farthing.cli.price import stores
 from farthing.config.checks import serving
 from farthing.core.types import Exchange, LedgerEntry, Scope
 from farthing.insight.moments import iso, shown
 from farthing.insight.render import Format
 from farthing.insight.table import Column, Money, Row, Table
+from farthing.lab.import_targets import target_of
 from farthing.lab.importer import Batch, Plan, Summary, gather
 from farthing.lab.traces import FIELDS, SOURCES, BadRow, Source, TraceRow, read_rows
 from farthing.ports.books import Importer
@@ -162,12 +164,11 @@ def _plan(
         if chosen is None:
             raise click.UsageError(f'no configured provider serves "{name}"; name one: --provider openai')
     now_ms = app.now_ms()
-    by_model: dict[str, tuple[str, str]] = {}
-    if not provider:
-        for row_model in {row.model for row in rows if row.model}:
-            serves = next(iter(serving(providers, row_model)), None)
-            if serves is not None:
-                by_model[row_model] = serves.name, serves.price_as or serves.name
+    sells = _sells(app)
+    targets = {} if provider else {
+        named: target_of(*named, providers, sells)
+        for named in {(row.provider, row.model) for row in rows if row.model}
+    }  # fmt: skip
     at_ms = None if price_at in ("trace", "source") else moment(click.get_current_context(), None, price_at)
     return Plan(
         source=source,
@@ -177,9 +178,14 @@ def _plan(
         scope=scope,
         priced_at_ms=at_ms,
         now_ms=now_ms,
-        by_model=by_model,
+        targets=targets,
         stated=price_at == "source" or (source.stated and price_at == "now"),
     )
+
+
+def _sells(app: App) -> Callable[[str, str], bool]:
+    book = stores(app).price_book(app.settings).book
+    return lambda provider, model: book.resolve(provider, model) is not None
 
 
 def _refusal(summary: Summary, plan: Plan, *, strict: bool, allow_unpriced: bool) -> str:
@@ -215,7 +221,8 @@ def _table(summary: Summary, plan: Plan, file: Path, *, dry_run: bool) -> Table:
         ("to (UTC)", None if summary.last_ms is None else shown(summary.last_ms)),
     ]
     priced = "each row's own time" if plan.priced_at_ms is None else iso(plan.priced_at_ms)
-    notes = [f"Priced as {plan.model or 'named in the rows'} at {plan.provider}, with the prices of {priced}."]
+    at = ", ".join(sorted({one.provider for one in plan.targets.values()})) or plan.provider
+    notes = [f"Priced as {plan.model or 'named in the rows'} at {at}, with the prices of {priced}."]
     if summary.already_there:
         notes.append("Rows that were already there stay as they were first booked, whatever was chosen now.")
     if dry_run:

@@ -5,7 +5,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Final, cast
 
@@ -15,14 +15,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from farthing.cli.context import App, Failed, format_option, moment, pass_app, until_option
-from farthing.cli.replay_run import State, opened, run, spread
-from farthing.cli.replay_tables import bill_table, changed_table, facts_table, levers_table
+from farthing.cli.replay_run import State, cores, opened, run, spread
+from farthing.cli.replay_tables import (
+    bill_table,
+    changed_table,
+    facts_table,
+    levers_table,
+    models_table,
+    risk_table,
+)
 from farthing.cli.replay_told import Told
 from farthing.config import Settings
+from farthing.core.policy import Policy
 from farthing.core.savings import EXACT_LEVERS_MAX, in_order, shapley
+from farthing.core.types import Exchange
 from farthing.insight.moments import EXAMPLES, shown
 from farthing.insight.render import Format, as_json, render
 from farthing.insight.table import Table
+from farthing.lab.replay_apart import SAMPLE, Split, best, splits
 from farthing.lab.replay_parts import (
     KEEP_EVERY,
     Found,
@@ -34,10 +44,13 @@ from farthing.lab.replay_parts import (
     mixed,
     partition,
     survey,
+    within,
 )
 
 STATE_FILE: Final = "replay-{}.state"
 """In the installation's folder while a long replay runs, one for each question."""
+SPREAD_FROM: Final = 100_000
+"""Requests from which several processes are worth their start."""
 SHAPLEY_BY_ITSELF = 3
 """Sections up to which every set of them is replayed without being asked for."""
 
@@ -68,7 +81,11 @@ SHAPLEY_BY_ITSELF = 3
     help="Prices of the day of each call, or today's.",
 )
 @click.option("--from", "source", default="", metavar="SOURCE", help="The log: ledger, parquet[:DIR], clickhouse.")
-@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes to replay in.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 256),
+    help="Processes to replay in. Default: one for each core from 100,000 requests on.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the replay that was interrupted, over its period.")
 @click.option(
     "--state", type=click.Path(dir_okay=False, path_type=Path), help="Keep results and how far it is here, for good."
@@ -87,7 +104,7 @@ def replay(
     until: int,
     prices: str,
     source: str,
-    jobs: int,
+    jobs: int | None,
     resume: bool,
     state: Path | None,
     every_set: bool,
@@ -112,6 +129,7 @@ def replay(
         period = _interrupted(kept, place)
     with opened(app.settings, source) as log:
         found = survey(log, period)
+        sample = list(islice(within(log, period), SAMPLE))
     if not found.requests:
         days = base.policy.log.retention_days
         raise Failed(
@@ -125,7 +143,10 @@ def replay(
     sections = differing(base, other)
     fairly = len(sections) <= (EXACT_LEVERS_MAX if every_set else SHAPLEY_BY_ITSELF)
     sets = _sets(sections, fairly=fairly)
-    results = _Results(app, base, other, period, kept, found, source, Told(told, found.requests, len(sets)))
+    if jobs is None:
+        jobs = cores() if told is None and found.requests >= SPREAD_FROM else 1
+    split = _Splits(sample, jobs)
+    results = _Results(app, base, other, period, kept, found, source, Told(told, found.requests, len(sets)), split)
     if jobs > 1:
         results.make(sets, jobs)
     before = results.of(frozenset())
@@ -141,6 +162,7 @@ def replay(
         tables.append(levers_table(in_order(sections, results.cost), fair, saved))
     if after.changed:
         tables.append(changed_table(after.changed))
+    tables += [models_table(before.bill, after.bill), risk_table(before.bill, after.bill)]
     if state is None:
         kept.forget()
     _show(tables, form)
@@ -167,6 +189,7 @@ class _Results:
         found: Survey,
         source: str,
         told: Told,
+        split: "_Splits",
     ) -> None:
         self._base = base
         self._other = other
@@ -175,6 +198,7 @@ class _Results:
         self._survey = found
         self._source = source
         self._told = told
+        self._split = split
         self._prices = app.stores.price_book(base).ref
 
     def cost(self, on: frozenset[str]) -> int:
@@ -198,7 +222,7 @@ class _Results:
         if not jobs:
             return
         if len(jobs) < workers and not all(job.dimension for job in jobs):
-            click.echo("Calls share budgets or caches under these policies: one process for each replay.", err=True)
+            click.echo("Calls share caches under these policies: one process for each replay.", err=True)
         with _progress(0, "parts") as advance:
             for job, found in zip(jobs, spread(jobs, workers, advance), strict=True):
                 self._kept.put(job.key, found)
@@ -206,15 +230,32 @@ class _Results:
     def _job(self, on: frozenset[str]) -> Job:
         settings = mixed(self._base, self._other, on)
         key = key_of(settings, self._period, f"{self._prices}:{self._source}:{self._survey.requests}")
+        split = self._split.of(settings.policy)
         return Job(
             settings=settings,
             period=self._period,
             longest_ms=self._survey.longest_ms,
             source=self._source,
-            dimension=partition(settings.policy),
+            dimension=split.dimension,
+            shared=split.shared,
             state=self._kept.place(key),
             key=key,
         )
+
+
+class _Splits:
+    """How logs are split under policies, so that parts are about as large."""
+
+    def __init__(self, sample: Sequence[Exchange], parts: int) -> None:
+        self._sample = sample
+        self._parts = parts
+
+    def of(self, policy: Policy) -> Split:
+        """The split for a policy; without a dimension: there is none."""
+        exact = partition(policy)
+        if exact:
+            return Split(exact, ())
+        return best(splits(policy), self._sample, self._parts) or Split("", ())
 
 
 def _sets(sections: list[str], *, fairly: bool) -> list[frozenset[str]]:
@@ -249,12 +290,8 @@ def _notes(other: Settings, sections: list[str], after: Found) -> list[str]:
     found = [] if sections else ["The two policies decide alike."]
     if after.why:
         found.append(f"Every call went through the whole pipeline, which takes longer: {after.why}.")
-    if "routes" in sections and other.policy.routes:
-        found.append("Routes are not replayed: they read prompts. Use 'farthing route' to judge them.")
     if "levers" in sections and other.policy.levers:
         found.append("Levers that edit prompts need the prompts' text, and change nothing where the log has none.")
-    if any(route.semantic.mode == "on" for route in other.policy.cache):
-        found.append("Similar questions are not answered from the cache in a replay, only equal ones.")
     return found
 
 

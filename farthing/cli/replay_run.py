@@ -1,7 +1,8 @@
 """Running replays for the command line: in how many processes, and what is kept of them on disk."""
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -12,7 +13,8 @@ import msgspec
 
 from farthing.cli.context import Failed, closed
 from farthing.config import Settings
-from farthing.lab.replay_parts import Found, Job, Period, TrafficLog, added, parts_of
+from farthing.lab.replay_apart import conflict
+from farthing.lab.replay_parts import Found, Job, Period, TrafficLog, added, in_one, parts_of
 from farthing.ports.prices import Prices
 
 
@@ -44,17 +46,41 @@ def run(job: Job, progress: Callable[[int], None] | None = None) -> Found:
 
 
 def spread(jobs: Sequence[Job], workers: int, done: Callable[[int], None] | None = None) -> list[Found]:
-    """Several replays in several processes: in parts where calls share nothing across them, else whole."""
+    """Several replays in several processes: in parts where calls share nothing that matters, else whole.
+
+    Where parts turn out to share a budget that decided something, that replay is done again in one piece.
+    """
     groups = [parts_of(job, workers) for job in jobs]
     parts = [part for group in groups for part in group]
-    found: list[Found] = []
-    with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
-        for one in pool.map(run, parts):
-            found.append(one)
+    count = 0
+
+    def told(found: Iterable[Found]) -> Iterator[Found]:
+        nonlocal count
+        for one in found:
+            count += 1
             if done is not None:
-                done(len(found))
-    results = iter(found)
-    return [added([next(results) for _ in group]) for group in groups]
+                done(count)
+            yield one
+
+    with ProcessPoolExecutor(min(workers, len(parts)), mp_context=get_context("spawn")) as pool:
+        results = told(pool.map(run, parts))
+        whole = [_together([next(results) for _ in group]) for group in groups]
+        again = [place for place, found in enumerate(whole) if found is None]
+        for place, found in zip(again, told(pool.map(run, [in_one(jobs[place]) for place in again])), strict=True):
+            whole[place] = found
+    return [found for found in whole if found is not None]
+
+
+def _together(parts: Sequence[Found]) -> Found | None:
+    """The parts as one replay; None: they are none."""
+    if any(part.orphans for part in parts) or conflict([part.levels for part in parts]):
+        return None
+    return added(parts)
+
+
+def cores() -> int:
+    """Processes that can run at the same time."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from farthing.insight.table import Column, Row, Table, share
 from farthing.lab.compare import FIDELITIES, Bill, Changed
+from farthing.lab.estimate import Interval
 
 _MEANING = {
     "exact": "as logged: same model, same prompt, same price",
@@ -20,15 +21,20 @@ def bill_table(before: Bill, after: Bill, *, title: str, notes: Sequence[str] = 
         a, b = before.parts[name], after.parts[name]
         if a.requests or b.requests:
             rows.append((name, a.requests, a.nusd, b.requests, b.nusd, _MEANING[name]))
-    half = after.interval.half
-    total: Row = ("all of these", before.requests, before.nusd, after.requests, after.nusd, _margin(half))
+    interval = after.interval
+    total: Row = ("all of these", before.requests, before.nusd, after.requests, after.nusd, _margin(interval))
     more = []
-    if half:
+    if interval.half:
+        low, high = max(0, after.nusd - interval.below), after.nusd + interval.above
         more.append(
-            f"95 % of such predictions are within ±${half / 1e9:.6f} of the truth, if the traffic stays as it was."
+            f"95 % of such predictions hold the truth between ${low / 1e9:.6f} and ${high / 1e9:.6f}, if the traffic "
+            "stays as it was."
         )
-    if after.interval.priors:
-        more.append(f"Nothing is known of these moves, so a guess stands in: {', '.join(after.interval.priors)}.")
+    if interval.priors:
+        more.append(f"Nothing is known of these, so a guess stands in: {', '.join(interval.priors)}.")
+    unknown = after.parts["unknown"].requests
+    if unknown:
+        more.append(f"{unknown} requests are unknown: the log does not say what the policy would make of them.")
     unpriced = sum(part.unpriced for part in after.parts.values())
     if unpriced:
         more.append(f"{unpriced} requests have no known price; their cost is in no sum.")
@@ -68,6 +74,41 @@ def facts_table(before: Bill, after: Bill) -> Table:
         Column(name="after", title="after", kind="int"),
     )
     return Table(title="Requests", columns=columns, rows=tuple(rows))
+
+
+def models_table(before: Bill, after: Bill) -> Table:
+    """The bills by the model that served."""
+    rows: list[Row] = [
+        (name, before.by_model.get(name, 0), after.by_model.get(name, 0))
+        for name in sorted({*before.by_model, *after.by_model})
+    ]
+    columns = (
+        Column(name="model", title="model"),
+        Column(name="before", title="before", kind="usd"),
+        Column(name="after", title="after", kind="usd"),
+    )
+    return Table(title="By model", columns=columns, rows=tuple(rows))
+
+
+def risk_table(before: Bill, after: Bill) -> Table:
+    """Answers that may be worse or better than those of the log; nothing here is measured."""
+    rows: list[Row] = [
+        ("from another model than the log's", before.rerouted, after.rerouted),
+        ("cheap ones that a cascade accepts", before.accepted, after.accepted),
+        ("to a similar question", before.similar, after.similar),
+    ]
+    columns = (
+        Column(name="risk", title="answers"),
+        Column(name="before", title="before", kind="int"),
+        Column(name="after", title="after", kind="int"),
+    )
+    answered = after.answered
+    touched = share(after.rerouted + after.accepted + after.similar, answered)
+    notes = (
+        f"At most {(touched or 0) / 100:.1f} % of the answers are touched. How good they are is not predicted: "
+        "'farthing route simulate' and 'farthing eval' judge it, an experiment measures it.",
+    )
+    return Table(title="Quality risk", columns=columns, rows=tuple(rows), notes=notes)
 
 
 def levers_table(ordered: Mapping[str, int], fair: Mapping[str, int] | None, saved: int) -> Table:
@@ -112,5 +153,7 @@ def changed_table(changed: Sequence[Changed]) -> Table:
     return Table(title="Requests that change most", columns=columns, rows=rows)
 
 
-def _margin(half: int) -> str:
-    return f"± ${half / 1e9:.6f}" if half else ""
+def _margin(interval: Interval) -> str:
+    if not interval.half:
+        return ""
+    return f"+ ${interval.above / 1e9:.6f} / − ${interval.below / 1e9:.6f}"

@@ -7,10 +7,11 @@ from typing import Final, get_args
 
 import msgspec
 
-from farthing.core.types import Exchange, LedgerEntry
+from farthing.core.types import Charge, Exchange, LedgerEntry, Usage
 from farthing.core.units import INPUT_UNITS
+from farthing.engine.caching_books import CACHE_HIT
 from farthing.lab.estimate import Booked, Estimator, Interval
-from farthing.lab.replay_log import answering
+from farthing.lab.replay_log import Logged, answering
 from farthing.lab.replay_outcome import Fidelity, Outcome
 
 CHANGED_MAX: Final = 20
@@ -38,13 +39,17 @@ class Bill(msgspec.Struct, kw_only=True):
     """Answered from a cache."""
     rerouted: int = 0
     """Answered by another model than the log's."""
+    similar: int = 0
+    """Answered with the answer to a similar question."""
+    accepted: int = 0
+    """Cheap answers that a cascade gave to the caller."""
     parts: dict[Fidelity, Part] = msgspec.field(default_factory=lambda: {name: Part() for name in FIDELITIES})
     by_model: dict[str, int] = msgspec.field(default_factory=dict)
     """Nano-USD by model served."""
     refusals: dict[str, int] = msgspec.field(default_factory=dict)
     """Refused requests by error."""
     latencies: list[int] = msgspec.field(default_factory=lambda: [0] * (len(_LATENCY_EDGES_MS) + 1))
-    interval: Interval = msgspec.field(default_factory=lambda: Interval(half=0, priors=()))
+    interval: Interval = msgspec.field(default_factory=lambda: Interval(below=0, above=0, priors=()))
 
     @property
     def nusd(self) -> int:
@@ -104,6 +109,8 @@ class Tally:
         if outcome.outcome == "answered":
             hit = any(one.stage == "cache" and one.action == "hit" for one in outcome.decisions)
             self._answered(outcome.latency_ms, hit)
+            self.bill.similar += any(one.reason == "semantic_hit" for one in outcome.decisions)
+            self.bill.accepted += any((one.stage, one.action) == ("cascade", "accept") for one in outcome.decisions)
             moved = outcome.guesses.get(outcome.entries[-1].attempt, "")
             self.bill.rerouted += bool(moved and outcome.logged.model and moved != outcome.logged.model)
         else:
@@ -113,6 +120,8 @@ class Tally:
             by_model[entry.model] = by_model.get(entry.model, 0) + (entry.charge.total or 0)
             if outcome.guesses:
                 self._estimated(outcome, entry)
+        if self._estimator is not None and (outcome.drawn is not None or outcome.similar):
+            _presumed(self._estimator, outcome)
         if amount is not None and amount != source.amount and source.amount is not None:
             self._remember(source, amount, outcome.entries[-1].model, outcome.outcome, outcome.fidelity)
 
@@ -124,6 +133,28 @@ class Tally:
         self._answered(latency_ms, cached)
         by_model = self.bill.by_model
         by_model[model] = by_model.get(model, 0) + (total or 0)
+        if total is not None and total != source.amount and source.amount is not None:
+            self._remember(source, total, model, "answered", fidelity)
+
+    def estimated(
+        self,
+        logged: Logged,
+        model: str,
+        guess: str | None,
+        usage: Usage,
+        charge: Charge,
+        fidelity: Fidelity,
+        latency_ms: int,
+    ) -> None:
+        """A call with one entry of this model whose consumption was estimated at ``guess``; None: a cache knew it."""
+        source, total = logged.source, charge.total
+        self._add(source, fidelity, total)
+        self._answered(latency_ms, False)
+        self.bill.rerouted += bool(guess and logged.model and guess != logged.model)
+        by_model = self.bill.by_model
+        by_model[model] = by_model.get(model, 0) + (total or 0)
+        if guess is not None:
+            self._guessed(logged, guess, usage, charge)
         if total is not None and total != source.amount and source.amount is not None:
             self._remember(source, total, model, "answered", fidelity)
 
@@ -188,11 +219,14 @@ class Tally:
 
     def _estimated(self, outcome: Outcome, entry: LedgerEntry) -> None:
         model = outcome.guesses.get(entry.attempt)
-        if self._estimator is None or model is None or entry.charge.total is None:
+        if model is not None:
+            self._guessed(outcome.logged, model, entry.usage, entry.charge)
+
+    def _guessed(self, logged: Logged, model: str, usage: Usage, charge: Charge) -> None:
+        if self._estimator is None or charge.total is None:
             return
-        taken = sum(line.amount or 0 for line in entry.charge.lines if line.unit in INPUT_UNITS)
-        given = entry.charge.total - taken
-        self._estimator.booked(outcome.logged, model, entry.usage, taken, given)
+        taken = sum([line.amount or 0 for line in charge.lines if line.unit in INPUT_UNITS])
+        self._estimator.booked(logged, model, usage, taken, charge.total - taken)
 
     def _remember(self, source: Exchange, amount: int, served: str, outcome: str, fidelity: Fidelity) -> None:
         before = source.amount or 0
@@ -213,6 +247,15 @@ class Tally:
             heapq.heappop(self._changed)
 
 
+def _presumed(estimator: Estimator, outcome: Outcome) -> None:
+    """What hangs on a verdict, or on a similar question, that another policy than the log's may see otherwise."""
+    last = outcome.entries[-1]
+    if outcome.drawn is not None:
+        estimator.drew(outcome.drawn, outcome.logged.source.received_digest)
+    if outcome.similar:
+        estimator.presumed(last.baseline or 0 if last.charge.reason == CACHE_HIT else last.charge.total or 0)
+
+
 def saved(before: Bill, after: Bill) -> Mapping[Fidelity, int]:
     """Nano-USD saved, by the fidelity of the after side; they sum to the difference of the bills.
 
@@ -225,10 +268,10 @@ def saved(before: Bill, after: Bill) -> Mapping[Fidelity, int]:
 
 
 def merged(bills: Sequence[Bill]) -> Bill:
-    """Bills of parts of one log as one. Half-widths add up: what the estimates do not know is the same in all."""
+    """Bills of parts of one log as one. Intervals add up: what the estimates do not know is the same in all."""
     whole = Bill()
     for bill in bills:
-        for name in ("requests", "answered", "refused", "failed", "cached", "rerouted"):
+        for name in ("requests", "answered", "refused", "failed", "cached", "rerouted", "similar", "accepted"):
             setattr(whole, name, getattr(whole, name) + getattr(bill, name))
         for fidelity, part in bill.parts.items():
             mine = whole.parts[fidelity]
@@ -240,6 +283,6 @@ def merged(bills: Sequence[Bill]) -> Bill:
                 counts[key] = counts.get(key, 0) + amount
         whole.latencies = [a + b for a, b in zip(whole.latencies, bill.latencies, strict=True)]
     priors = {one for bill in bills for one in bill.interval.priors}
-    half = sum(bill.interval.half for bill in bills)
-    whole.interval = Interval(half=half, priors=tuple(sorted(priors)))
+    below, above = (sum(getattr(bill.interval, side) for bill in bills) for side in ("below", "above"))
+    whole.interval = Interval(below=below, above=above, priors=tuple(sorted(priors)))
     return whole

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from farthing.core.money import Nusd
+from farthing.core.money import PUSD_PER_NUSD, Nusd
 from farthing.core.types import (
     AttemptFact,
     Charge,
@@ -23,6 +23,7 @@ from farthing.lab.traces import BadRow, Source, TraceRow
 from farthing.ports.books import Importer
 from farthing.ports.prices import Prices
 
+WEB_SEARCH = "web_search"
 BYTES_PER_TOKEN = 4
 """Traces know tokens, exchanges count bytes: the assumed ratio gives both the body's size and the block's."""
 
@@ -39,8 +40,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     priced_at_ms: int | None
     """The instant whose prices apply; None: each row's own time."""
     now_ms: int
-    by_model: dict[str, tuple[str, str]] = {}
-    """(provider, its id in the price book) by model, where rows name several."""
+    targets: dict[tuple[str, str], Target] = {}
+    """Who served a row, by (provider, model) as it names them."""
     stated: bool = False
     """Book what the source says a row cost, with the book's own figure beside it."""
 
@@ -133,13 +134,20 @@ class Batch:
             charge, total=Nusd(row.stated_nusd), computed=charge.total, state=state, reason=""
         )
 
+    def _usage(self, row: TraceRow) -> Usage:
+        """What was booked as it stands says so: repricing leaves it, and replay takes it for what the call cost."""
+        if not self._plan.stated or row.stated_nusd is None:
+            return _usage(row)
+        return msgspec.structs.replace(_usage(row), stated_pusd=row.stated_nusd * PUSD_PER_NUSD)
+
     def _target(self, row: TraceRow) -> Target:
-        model = row.model or self._plan.model
-        provider, price_as = self._plan.by_model.get(model, (self._plan.provider, self._plan.price_as))
-        return Target(provider=provider, price_as=price_as, model=model)
+        named = self._plan.targets.get((row.provider, row.model))
+        if named is not None:
+            return named
+        return Target(provider=self._plan.provider, price_as=self._plan.price_as, model=row.model or self._plan.model)
 
     def _entry(self, row: TraceRow, charge: Charge) -> LedgerEntry:
-        model = row.model or self._plan.model
+        target = self._target(row)
         return LedgerEntry(
             id=row.id,
             request_id=row.id,
@@ -149,11 +157,11 @@ class Batch:
             scope=scope_of(row, self._plan.scope),
             dialect="openai",
             endpoint="chat",
-            provider=self._target(row).provider,
-            price_as=self._target(row).price_as,
-            model_requested=model,
-            model=model,
-            usage=_usage(row),
+            provider=target.provider,
+            price_as=target.price_as,
+            model_requested=target.model,
+            model=target.model,
+            usage=self._usage(row),
             charge=charge,
             baseline=charge.total,
             decisions=self._decisions(row),
@@ -163,14 +171,14 @@ class Batch:
         )
 
     def _exchange(self, row: TraceRow, charge: Charge) -> Exchange:
-        model = row.model or self._plan.model
+        target = self._target(row)
         body_bytes = row.input_tokens * BYTES_PER_TOKEN
         return Exchange(
             request_id=row.id,
             received_at_ms=row.at_ms,
             scope=scope_of(row, self._plan.scope),
             dialect="openai",
-            view=PromptView(endpoint="chat", model=model, body_bytes=body_bytes),
+            view=PromptView(endpoint="chat", model=target.model, body_bytes=body_bytes),
             outcome="answered",
             status=200,
             blocks=row.blocks,
@@ -178,15 +186,15 @@ class Batch:
             attempts=(
                 AttemptFact(
                     attempt=1,
-                    provider=self._target(row).provider,
-                    model=model,
+                    provider=target.provider,
+                    model=target.model,
                     status=200,
                     started_at_ms=row.at_ms,
                     latency_ms=0,
                     entry_id=row.id,
                 ),
             ),
-            usage=_usage(row),
+            usage=self._usage(row),
             amount=charge.total,
             decisions=self._decisions(row),
         )
@@ -229,7 +237,9 @@ def _usage(row: TraceRow) -> Usage:
         (INPUT_CACHE_READ, row.cached_tokens),
         *row.written,
         (OUTPUT, row.output_tokens),
+        (WEB_SEARCH, row.searches),
     )
-    part = UsagePart(lines=tuple(line for line in lines if line[1]), tier_basis=row.input_tokens // max(1, row.calls))
+    basis = row.tier_basis or row.input_tokens // max(1, row.calls)
+    part = UsagePart(lines=tuple(line for line in lines if line[1]), tier_basis=basis)
     tier = "" if row.tier in ("standard", "default") else row.tier
-    return Usage(parts=(part,), source="reported", finish_reason="stop", service_tier=tier)
+    return Usage(parts=(part,), source="reported", finish_reason="stop", service_tier=tier, facets=row.facets)

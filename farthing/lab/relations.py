@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from farthing.lab.formula import Formula, FormulaError, exact, plain
+
+_SHARES: Final = ("fraction", "input's part", "share of input", "share of the work")
+"""How the meanings of inputs begin that are parts of one whole."""
 
 
 class Relation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,15 +123,26 @@ def _numbers(name: str, relation: Relation, inputs: Mapping[str, object]) -> dic
     if needed:
         problems.append(f"{name} also needs {', '.join(needed)}")
     numbers: dict[str, Fraction] = {}
-    for wanted in relation.inputs:
+    for wanted, what in relation.inputs.items():
         if wanted in inputs:
             try:
                 numbers[wanted] = exact(inputs[wanted])
             except FormulaError as error:
                 problems.append(f"{wanted}: {error}")
+            else:
+                problems += _out_of_range(wanted, what, numbers[wanted])
     if problems:
         raise FormulaError("; ".join(problems))
     return numbers
+
+
+def _out_of_range(name: str, what: str, value: Fraction) -> list[str]:
+    """Amounts, counts and shares are never below nothing, and a share is of one whole."""
+    if value < 0:
+        return [f"{name} = {plain(value)} must not be negative"]
+    if value > 1 and what.startswith(_SHARES):
+        return [f"{name} = {plain(value)} is a fraction; write 0.3 for 30 %"]
+    return []
 
 
 def _text(file: str) -> str:

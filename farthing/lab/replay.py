@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from farthing.core.errors import FarthingError
+from farthing.core.levers.service_tier import ServiceTier
 from farthing.core.types import AttemptFact, Decision, Exchange, LedgerEntry, Request
 from farthing.engine.background import Background
 from farthing.engine.pipeline import handle
@@ -23,10 +24,11 @@ from farthing.engine.services import Services
 from farthing.lab.replay_books import ReplayBooks
 from farthing.lab.replay_keep import Keep, Keeping, Restored
 from farthing.lab.replay_kernel import Kernel, unfit
+from farthing.lab.replay_levers import spent_aside, with_late
 from farthing.lab.replay_log import REORDER_MS, InOrder, Logged, logged
-from farthing.lab.replay_outcome import Outcome, Sink, fidelity_of
+from farthing.lab.replay_outcome import Fidelity, Outcome, Sink, fidelity_of
 from farthing.lab.replay_plain import Ends
-from farthing.lab.replay_provider import Estimate, Flight, Provider
+from farthing.lab.replay_provider import Estimate, Flight, Judged, Provider
 from farthing.lab.replay_state import Stand
 from farthing.lab.replay_time import Arrival, VirtualLoop
 from farthing.ports.books import Books
@@ -48,27 +50,38 @@ class Log:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self.flights: dict[str, Flight] = {}
+        self.waiting: dict[str, Outcome] = {}
+        """Outcomes of requests for which levers spend after they have ended."""
         self.store_failures = 0
 
     def exchange(self, exchange: Exchange, entries: tuple[LedgerEntry, ...]) -> None:
         flight = self.flights[exchange.request_id]
-        self._sink(
-            Outcome(
-                logged=flight.logged,
-                entries=(*flight.spent, *entries) if flight.spent else entries,
-                decisions=exchange.decisions,
-                outcome=exchange.outcome,
-                status=exchange.status,
-                error=exchange.error,
-                latency_ms=exchange.latency_ms,
-                fidelity=(
-                    "unknown"
-                    if flight.unread
-                    else fidelity_of(flight.logged.source, entries, estimated=flight.estimated)
-                ),
-                guesses=flight.guesses,
-            )
+        if flight.spent:  # what levers spent; a cascade's calls are among the request's own entries already
+            own = {entry.id for entry in entries}
+            entries = (*[entry for entry in flight.spent if entry.id not in own], *entries)
+        outcome = Outcome(
+            logged=flight.logged,
+            entries=entries,
+            decisions=exchange.decisions,
+            outcome=exchange.outcome,
+            status=exchange.status,
+            error=exchange.error,
+            latency_ms=exchange.latency_ms,
+            fidelity=self._fidelity(flight, entries),
+            guesses=flight.guesses,
+            drawn=flight.drawn,
+            similar=flight.similar,
         )
+        if flight.late:
+            self.waiting[exchange.request_id] = outcome
+        else:
+            self._sink(outcome)
+
+    def _fidelity(self, flight: Flight, entries: tuple[LedgerEntry, ...]) -> Fidelity:
+        if flight.unread:
+            return "unknown"
+        estimated = flight.estimated or flight.similar
+        return fidelity_of(flight.logged.source, entries, estimated=estimated)
 
     def spent(self, entry: LedgerEntry) -> None:
         """What a lever cost is an entry of the request too."""
@@ -194,6 +207,7 @@ def replay(
     longest_ms: int = REORDER_MS,
     pipeline_only: bool = False,
     keep: Keep | None = None,
+    verdicts: Judged | None = None,
 ) -> Replayed:
     """Serves logged requests again, in order of arrival. ``sink`` has every outcome (see ``Sums``).
 
@@ -215,6 +229,8 @@ def replay(
         start_ms = min(first[0][0], first[1].received_at_ms)
     loop = VirtualLoop(start_ms)
     run = _Run(loop, make, sink, estimate, entries_of, progress, pipeline_only=pipeline_only)
+    if verdicts is not None:
+        run.judge_by(verdicts)
     if keep is not None:
         run.keep(keep, order)
     with _fewer_collections():
@@ -254,19 +270,26 @@ class _Run:
         self._entries_of = entries_of
         self._progress = progress
         self._sink = sink
-        self._why = "it was asked for" if pipeline_only else unfit(self._services)
+        self._why = "it was asked for" if pipeline_only else unfit(self._services) or _asks_for_tiers(self._services)
         self._kernel: Kernel | None = None
         if not self._why:
             ends = Ends(self._services, cast("Recorder", self._recorder), sink)
             self._kernel = Kernel(loop, self._services, self._provider, ends)
+        self._waits = self._services.caching is not None
         self._count = 0
         self._keeping: Keeping | None = None
         self._stand: Stand | None = None
 
+    def judge_by(self, verdicts: Judged) -> None:
+        """Cascades over calls that none served go by these."""
+        self._provider.verdicts = verdicts
+
     def keep(self, keep: Keep, order: InOrder) -> None:
         """Tells how it stands from time to time, where it can; begins where it stood."""
         sink, kernel = self._sink, self._kernel
-        if kernel is None or self._entries_of is not None or not isinstance(sink, Restored):
+        services = self._services
+        remember = services.routing is not None or services.levers is not None  # what cannot be written down
+        if kernel is None or remember or self._entries_of is not None or not isinstance(sink, Restored):
             if keep.stand is not None:
                 raise ValueError("this replay cannot go on from where another one stood")
             return
@@ -307,14 +330,17 @@ class _Run:
         one = None
         if self._entries_of is not None:
             one = logged(exchange, self._entries_of(exchange.request_id))
-        if self._kernel is not None and self._kernel.begin(exchange, one):
+        if self._kernel is not None and not (self._waits and _waited(exchange)) and self._kernel.begin(exchange, one):
             return None
         return self._one(one or logged(exchange))
 
     async def _one(self, one: Logged) -> None:
         flights = self._provider.flights
         recorder = cast("Recorder", self._recorder)
-        flights[one.request.id] = Flight(logged=one)
+        late: list[LedgerEntry] = []
+        if self._entries_of is not None:
+            late = spent_aside(self._services, one.source, self._entries_of(one.request.id))
+        flights[one.request.id] = Flight(logged=one, late=late)
         try:
             await handle(self._services, recorder, one.request, NoReply(self._loop, one))
         except (FarthingError, asyncio.CancelledError):
@@ -322,3 +348,17 @@ class _Run:
         finally:
             del flights[one.request.id]
             self._provider.remember(one)
+        if late:
+            outcome = self._log.waiting.pop(one.request.id)
+            self._sink(await with_late(self._services, self._loop, outcome, late))
+
+
+def _asks_for_tiers(services: Services) -> str:
+    """A lever that the short way does not know."""
+    asks = any(isinstance(lever, ServiceTier) for lever in services.policy.levers)
+    return "levers ask for another service tier" if asks else ""
+
+
+def _waited(exchange: Exchange) -> bool:
+    """It waited for another call's answer: who comes while that is being booked finds it in memory here."""
+    return any(one.stage == "cache" and ("layer", "flight") in one.evidence for one in exchange.decisions)

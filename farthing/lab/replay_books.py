@@ -5,13 +5,15 @@ A replay asks each reservation once and settles it once, and hands its entries t
 of every store: a differential test compares them with the reference.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from farthing.core.assess import acts_from
 from farthing.core.budget import Key
-from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
+from farthing.core.policy import Threshold
+from farthing.core.types import Denied, Held, Hold, LedgerEntry, LimitUnit, Reservation
 from farthing.engine.levels import Tally
 from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_time import VirtualLoop
@@ -21,6 +23,10 @@ FORGET_MS: Final = 7_200_000
 """How long after its window a counter is kept: longer than any call takes."""
 CROWDED: Final = 200_000
 """Counters from which on those of windows that have ended are looked for."""
+
+
+Levels = tuple[tuple[str, str, LimitUnit, int, int], ...]
+"""Of counters: (counter, window, unit, highest level, the highest at which nothing happens)."""
 
 
 class ReplayBooks:
@@ -36,6 +42,26 @@ class ReplayBooks:
         self._ends: dict[str, int] = {}
         """When windows end, by name; the latest of those that share one."""
         self._crowded = CROWDED
+        self._shared: Mapping[str, tuple[Threshold, ...]] = {}
+        """Thresholds by budget, of budgets that other parts of the log count on too."""
+        self._levels: dict[Key, tuple[int, int]] = {}
+
+    def share(self, budgets: Mapping[str, tuple[Threshold, ...]]) -> None:
+        """From now on, notes how far the counters of these budgets go (see :meth:`levels`)."""
+        self._shared = budgets
+
+    def levels(self) -> Levels:
+        """How far calls brought the counters of shared budgets, or would have, and up to where nothing happens."""
+        return tuple([(*key, level, most) for key, (level, most) in sorted(self._levels.items())])
+
+    def _note(self, key: Key, hold: Hold, level: int) -> None:
+        """``level``: what a call brings a counter to, if it may."""
+        before, most = self._levels.get(key, (0, 2**63))
+        acts = acts_from(hold.limit, self._shared[hold.budget])
+        most = min(most, hold.limit, 2**63 if acts is None else acts - 1)
+        if hold.also:
+            most = -1  # other windows count too: what is said of this one says little
+        self._levels[key] = (max(before, level), most)
 
     async def reserve(
         self, reservation: Reservation, *, now_ms: int, stub: LedgerEntry | None = None
@@ -56,7 +82,7 @@ class ReplayBooks:
         self, id: str, holds: Sequence[Hold], keys: Sequence[Key], amounts: Sequence[int]
     ) -> tuple[Denied | None, tuple[Denied, ...]]:
         """Holds ``amounts`` on the counters ``keys`` of ``holds``, all or none: (why none, soft limits passed)."""
-        used = self._used
+        used, shared = self._used, self._shared
         taken = 0
         over: tuple[Denied, ...] = ()
         for hold, key, amount in zip(holds, keys, amounts, strict=True):
@@ -68,6 +94,8 @@ class ReplayBooks:
             if hold.also:
                 for window in hold.also:
                     left -= used.get((key[0], window, key[2]), 0)
+            if shared and hold.budget in shared:
+                self._note(key, hold, before + amount)
             if amount > left:
                 asked = hold if hold.amount == amount else msgspec.structs.replace(hold, amount=amount)
                 denied = Denied(id=id, hold=asked, left=max(0, left))
@@ -98,7 +126,19 @@ class ReplayBooks:
         """Books ``amounts`` where ``held`` was held."""
         used = self._used
         for key, before, after in zip(keys, held, amounts, strict=True):
-            used[key] = used.get(key, 0) + after - before
+            level = used[key] = used.get(key, 0) + after - before
+            if after > before and key in self._levels:  # it cost more than the most that it could
+                self._levels[key] = (max(level, self._levels[key][0]), self._levels[key][1])
+
+    def spend(self, keys: Sequence[Key], held: Sequence[int], used: Mapping[LimitUnit, int]) -> None:
+        """Books what was used in units that an answer decides, and of others what was held."""
+        counters = self._used
+        for key, before in zip(keys, held, strict=True):
+            after = used.get(key[2])
+            if after is not None:
+                level = counters[key] = counters.get(key, 0) + after - before
+                if after > before and key in self._levels:
+                    self._levels[key] = (max(level, self._levels[key][0]), self._levels[key][1])
 
     async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
         reservation = settlement.reservation
@@ -136,6 +176,10 @@ class ReplayBooks:
     async def close(self) -> None:
         """Nothing to close."""
 
+    def restore_levels(self, levels: Levels) -> None:
+        """As it was when those were the levels."""
+        self._levels = {(counter, window, unit): (level, most) for counter, window, unit, level, most in levels}
+
     def counters(self) -> tuple[tuple[Key, int], ...]:
         """Booked and held on every counter."""
         return tuple(self._used.items())
@@ -143,6 +187,10 @@ class ReplayBooks:
     def restore(self, counters: Iterable[tuple[Key, int]]) -> None:
         """As it was when those were the counters. When their windows end is learned anew from later calls."""
         self._used = dict(counters)
+
+    def at(self, key: Key) -> int:
+        """Booked and held on one counter in one window."""
+        return self._used.get(key, 0)
 
     def used(self, hold: Hold) -> int:
         """Booked and held on a hold's counter, the other windows of a rolling limit included."""

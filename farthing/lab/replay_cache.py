@@ -16,7 +16,7 @@ from farthing.engine.caching import Caching, Land, Work
 from farthing.engine.caching_memo import Known, Memo, Question
 from farthing.engine.call import Call
 from farthing.lab.replay_provider import Flight, Provider
-from farthing.ports.cache import Ask, ExactCache
+from farthing.ports.cache import Ask, ExactCache, RecallHit, StoredAnswer
 from farthing.ports.reply import Reply
 from farthing.wire.replay import streamed
 from farthing.wire.replay_json import Unreplayable
@@ -25,7 +25,7 @@ _UNSEEN: Final = {"seed": "seeded", "external": "external", "tool_turn": "tools"
 """Why a body was refused that no replay can see, and the setting of a route that allows it."""
 
 
-class ReplayCaching(Caching):
+class LoggedCaching(Caching):
     """The gateway's caching over requests without text."""
 
     def __init__(self, routes: tuple[CacheRoute, ...], store: ExactCache, provider: Provider) -> None:
@@ -49,6 +49,43 @@ class ReplayCaching(Caching):
         flight = self._flights_of[call.request.id]
         await self._loop.until(self._loop.at(*flight.logged.asks_at))
         await super()._miss(call, reply, ask, controls, work, land=land)
+
+    async def _deliver(
+        self,
+        call: Call,
+        reply: Reply,
+        answer: StoredAnswer,
+        route: CacheRoute,
+        *,
+        action: str,
+        layer: str,
+        known: Known | None = None,
+        hit: RecallHit | None = None,
+    ) -> bool:
+        said = layer_of(self._flights_of[call.request.id].logged.source, answer) if action == "exact" else ""
+        return await super()._deliver(
+            call, reply, answer, route, action=action, layer=said or layer, known=known, hit=hit
+        )
+
+
+class ReplayCaching(LoggedCaching):
+    """Equal questions only."""
+
+
+class SimilarCaching(LoggedCaching):
+    """Similar questions too, as the log says that they were found."""
+
+
+def layer_of(source: Exchange, answer: StoredAnswer) -> str:
+    """Where the log says that a call found this very answer; empty: it did not.
+
+    Who comes while its leader is being booked waits for it, although the leader's answer has ended already; an answer
+    that is in memory here may have been in the store there.
+    """
+    for one in source.decisions:
+        if one.stage == "cache" and one.action == "hit" and ("source", answer.entry_id) in one.evidence:
+            return next((value for name, value in one.evidence if name == "layer" and value != "semantic"), "")
+    return ""
 
 
 def ask_of(request: Request, source: Exchange, route: CacheRoute, controls: Controls, target: Target) -> Ask | str:
@@ -131,10 +168,12 @@ def _text(kind: str = "text") -> dict[str, object]:
 
 
 def _key(source: Exchange) -> str:
+    """The question's own key; a similar one's answer has another."""
     for one in source.decisions:
         if one.stage == "cache":
+            wanted = "asked" if one.reason == "semantic_hit" else "key"
             for name, value in one.evidence:
-                if name == "key":
+                if name == wanted:
                     return value
     return ""
 

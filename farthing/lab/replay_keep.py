@@ -92,9 +92,11 @@ class Keeping:
                 start_ms=self._loop.start_ms,
                 now=self._loop.time(),
                 counters=self._books.counters(),
+                levels=self._books.levels(),
                 flying=flying,
                 remembered=self._provider.remembered(),
                 cached=self._kernel.cached(),
+                turnstiles=self._kernel.turnstiles(),
                 told=self._sink.told(),
             )
         )
@@ -103,8 +105,9 @@ class Keeping:
         """Puts everything back as it stood; the loop runs, and nothing has happened on it."""
         self._loop.jump(stand.now)
         self._books.restore(stand.counters)
+        self._books.restore_levels(stand.levels)
         for entry_id, model, usage in stand.remembered:
             self._provider.remember_answer(entry_id, model, usage)
-        self._kernel.restore(stand.cached, stand.plain)
+        self._kernel.restore(stand.cached, stand.turnstiles, stand.plain)
         self._kernel.fly_on(stand.flying)
         self._sink.restore(stand.told)

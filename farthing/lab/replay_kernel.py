@@ -8,43 +8,39 @@ the pipeline's. Both work on the same books in the same virtual time, so each ca
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Literal
 
 from farthing.core.budget import amounts_of, used_in
 from farthing.core.errors import BudgetExceeded, FarthingError
-from farthing.core.types import Bounds, Denied, Exchange, Request
-from farthing.engine.act import apply_thresholds
+from farthing.core.types import Bounds, Denied, Exchange, Usage
+from farthing.engine.act import SQUEEZES_MAX, apply_thresholds, cap_note, squeezed
 from farthing.engine.attempt import counted
 from farthing.engine.ceiling import bounds_of, need_of, tight_bounds, within_request_limits
 from farthing.engine.messages import budget_exceeded, refusal, would_refuse
 from farthing.engine.pipeline import bad_ending
-from farthing.engine.plan import Plan, make_plan
+from farthing.engine.plan import Plan
 from farthing.engine.record import with_stated_difference
 from farthing.engine.services import Services
-from farthing.engine.translating import prepared
+from farthing.lab.replay_acts import ReplayActions, Turnstiles
 from farthing.lab.replay_books import ReplayBooks
 from farthing.lab.replay_cache import ReplayCaching
 from farthing.lab.replay_log import Logged, asks_at, cap_of, request_of, settled_of
 from farthing.lab.replay_plain import Ends, Fly, Shape, is_plain
-from farthing.lab.replay_provider import Flight, Provider, ended, stated_cap, within
+from farthing.lab.replay_provider import Flight, Provider, ended, within
 from farthing.lab.replay_recall import Cached, Recalls
+from farthing.lab.replay_routes import LoggedRouting
+from farthing.lab.replay_shape import Shapes
 from farthing.lab.replay_state import Flying
 from farthing.lab.replay_time import VirtualLoop
-
-_SHAPES_MAX: Final = 10_000
-_Kind = tuple[str, str, str, int | None, bool, bool]
-"""All that plan and body depend on where bodies have no text: dialect, endpoint, model, cap, how it is streamed."""
 
 
 def unfit(services: Services) -> str:
     """Why no call of a policy can go the short way; empty: those of a plain course can."""
-    acts = {rule.action for budget in services.policy.budgets for rule in budget.thresholds}
     for found, why in (
-        (services.routing is not None, "routes choose models"),
-        (services.levers is not None, "levers edit calls"),
-        (not isinstance(services.caching, ReplayCaching | None), "the cache is not a replay's"),
-        ("cap" in acts, "a threshold cuts answers to what is left"),
-        ("throttle" in acts, "a threshold slows calls down"),
+        (not isinstance(services.routing, LoggedRouting | None), "the routes are not a replay's"),
+        (services.levers is not None and services.levers.summaries is not None, "levers ask models"),
+        (not isinstance(services.caching, ReplayCaching | None), "caches find similar questions"),
+        (not isinstance(services.actions, ReplayActions | None), "the thresholds are not a replay's"),
         (services.watch is not None or services.usage_listener is not None, "somebody watches the calls"),
         (not isinstance(services.books, ReplayBooks), "the books are not a replay's"),
     ):
@@ -65,11 +61,14 @@ class Kernel:
         self._books = services.books
         self._provider = provider
         self._ends = ends
-        self._acts = services.actions if services.actions is not None and services.actions.before else None
-        self._shapes: dict[_Kind, Shape | None] = {}
+        self._acts: ReplayActions | None = None
+        if isinstance(services.actions, ReplayActions) and services.actions.before:
+            self._acts = services.actions
+        self._pools = services.routing.pools if services.routing is not None and services.routing.times else None
+        self._shapes = Shapes(services, provider)
         self._recalls: Recalls | None = None
         if isinstance(services.caching, ReplayCaching):
-            self._recalls = Recalls(services.caching, services.policy.cache)
+            self._recalls = Recalls(services.caching, services.policy.cache, noted=not ends.adds)
 
     def begin(self, exchange: Exchange, one: Logged | None = None) -> bool:
         """Serves a call from this instant on; False: it needs the pipeline, and nothing has been done.
@@ -85,17 +84,17 @@ class Kernel:
             return False
         fly = Fly(exchange, request, one, self._loop.now_ms())
         try:
-            shape = self._shape(request)
+            shape = self._shapes.find(fly)
             if shape is not None and self._acts is not None:
-                plan = apply_thresholds(services, self._acts, request, shape.plan)
-                if plan is not shape.plan:
-                    shape = self._shaped(plan, request)
+                shape = self._acted(self._acts, shape, fly)
             if shape is None:
                 return False
             fly.shape = shape
             if self._recalls is not None:
                 way, answer = self._recalls.look(fly, fly.started_ms)
                 if way == "pipeline":
+                    if self._acts is not None:
+                        self._acts.take_back()
                     return False
                 if answer is not None:
                     self._ends.recalled(fly, answer, fly.started_ms)
@@ -109,6 +108,22 @@ class Kernel:
         else:
             self._at(self._loop.at(*asks_at(exchange)), self._missed, fly)
         return True
+
+    def _acted(self, acts: ReplayActions, shape: Shape, fly: Fly) -> Shape | None:
+        """What thresholds make of a plan; None: it is translated. Raises what they refuse with."""
+        acts.begin()
+        services, target = self._services, shape.target
+        at_ms = fly.exchange.received_at_ms
+        places = services.budgets.places(fly.request.scope, provider=target.provider, model=target.model, at_ms=at_ms)
+        if not acts.reached(places):
+            return shape
+        plan = apply_thresholds(services, acts, fly.request, shape.plan)
+        if plan is shape.plan:
+            return shape
+        found = self._shapes.shaped(plan, fly)
+        if found is None:
+            acts.take_back()
+        return found
 
     def _missed(self, fly: Fly) -> None:
         """A cache has no answer: off to the provider."""
@@ -124,13 +139,19 @@ class Kernel:
     def _open(self, fly: Fly) -> None:
         """Its ceiling is asked of the books when the log says so."""
         shape = fly.shape
-        fly.decisions = (*fly.decisions, *shape.plan.decisions) if fly.decisions else shape.plan.decisions
+        if not self._ends.adds:
+            fly.decisions = (*fly.decisions, *fly.planned) if fly.decisions else fly.planned
+            if shape.ask.notes:
+                noted = list(fly.decisions)
+                shape.ask.note(noted)
+                fly.decisions = tuple(noted)
         try:
-            self._measure(fly, bounds_of(self._services, fly.request, shape.target, shape.upstream, shape.ask.plan))
+            sent = shape.edited or fly.request
+            self._measure(fly, bounds_of(self._services, sent, shape.target, shape.upstream, shape.ask.plan))
         except FarthingError as error:
             self._refuse(fly, error)
             return
-        self._at(self._turn(fly.exchange, 0), self._take, fly)
+        self._ask(fly)
 
     # -- written down
 
@@ -154,16 +175,22 @@ class Kernel:
         """What the cache holds; None: there is none."""
         return None if self._recalls is None else self._recalls.cached()
 
-    def restore(self, cached: Cached | None, served: int) -> None:
-        """Fills the cache, and counts on."""
+    def turnstiles(self) -> Turnstiles:
+        """Which calls went lately on counters that are slowed down."""
+        return () if self._acts is None else self._acts.state()
+
+    def restore(self, cached: Cached | None, turnstiles: Turnstiles, served: int) -> None:
+        """Fills cache and turnstiles, and counts on."""
         self.served = served
+        if self._acts is not None:
+            self._acts.restore(turnstiles)
         if self._recalls is not None and cached is not None:
             self._recalls.restore(cached)
 
     def _read(self, one: Flying) -> Fly:
         request = request_of(one.exchange)
         fly = Fly(one.exchange, request, None, one.started_ms)
-        shape = self._shape(request)
+        shape = self._shapes.find(fly)
         assert shape is not None
         fly.shape = shape if shape.target == one.target else replace(shape, target=one.target)
         target = fly.shape.target
@@ -188,44 +215,17 @@ class Kernel:
         else:
             callback(fly)
 
-    def _turn(self, exchange: Exchange, place: int) -> float:
-        """The loop's time of an act on the books; 0: nobody knows."""
-        acts = exchange.acts
+    def _ask(self, fly: Fly) -> None:
+        """Goes to the books, when the log says that it did so for as many times."""
+        acts, place = fly.exchange.acts, fly.acts
+        fly.acts = place + 1
         if place >= len(acts):
-            return 0.0
+            self._take(fly)
+            return
         at_ms, number = acts[place]
-        return self._loop.at(exchange.received_at_ms + at_ms, abs(number))
+        self._at(self._loop.at(fly.exchange.received_at_ms + at_ms, abs(number)), self._take, fly)
 
     # -- what it may cost
-
-    def _shape(self, request: Request) -> Shape | None:
-        """The plan and what becomes of it; None: it is translated. Raises :class:`UnknownModel`."""
-        if self._services.request_limits:  # the cap may depend on whose call it is
-            return self._shaped(make_plan(self._services, request), request)
-        view = request.view
-        kind = (
-            request.dialect,
-            view.endpoint,
-            view.model,
-            view.output_tokens_max,
-            view.stream,
-            view.include_usage,
-        )
-        if kind in self._shapes:
-            return self._shapes[kind]
-        found = self._shaped(make_plan(self._services, request), request)
-        if len(self._shapes) >= _SHAPES_MAX:
-            self._shapes.clear()
-        self._shapes[kind] = found
-        return found
-
-    def _shaped(self, plan: Plan, request: Request) -> Shape | None:
-        target = plan.targets[0]
-        upstream = self._services.upstreams[target.provider]
-        if upstream.speaks not in ("", request.dialect):
-            return None
-        ask, body = prepared(plan, request, target, upstream)
-        return Shape(plan=plan, target=target, upstream=upstream, ask=ask, body=body, cap=stated_cap(body))
 
     def _measure(self, fly: Fly, bounds: Bounds) -> None:
         """What is held for the call within these bounds. Raises ``BudgetExceeded``, ``Unpriced``."""
@@ -233,7 +233,7 @@ class Kernel:
             self._hold(fly, bounds)
             return
         counting = (self._services, fly.request, fly.shape.target, bounds)
-        _, bounds = within_request_limits(*counting, sent=fly.request)
+        _, bounds = within_request_limits(*counting, sent=fly.shape.edited or fly.request)
         self._hold(fly, bounds)
 
     def _hold(self, fly: Fly, bounds: Bounds) -> None:
@@ -255,18 +255,34 @@ class Kernel:
             return
         if over:
             fly.decisions = (*fly.decisions, *map(would_refuse, over))
+        if fly.denied is not None:
+            fly.decisions = (*fly.decisions, cap_note(fly.denied, fly.bounds.output_tokens))
         self._send(fly)
 
     def _denied(self, fly: Fly, denied: Denied) -> None:
-        """It does not fit: once more with the prompt really counted, then it is refused."""
+        """It does not fit: once more with the prompt really counted, then with less of an answer, then never."""
+        services, request, shape = self._services, fly.request, fly.shape
         if not fly.tight:
             fly.tight = True
-            tight = tight_bounds(self._services, fly.request, fly.shape.target, fly.bounds)
+            tight = tight_bounds(services, shape.edited or request, shape.target, fly.bounds)
             if tight is not fly.bounds:
                 self._hold(fly, tight)
-                self._at(self._turn(fly.exchange, 1), self._take, fly)
+                self._ask(fly)
+                return
+        if fly.squeezes < SQUEEZES_MAX:
+            fly.squeezes += 1
+            found = squeezed(services, request, shape.plan, shape.target, fly.bounds, denied)
+            if found is not None:
+                self._squeeze(fly, denied, found[0], found[1])
                 return
         self._refuse(fly, budget_exceeded(denied, fly.started_ms))
+
+    def _squeeze(self, fly: Fly, denied: Denied, plan: Plan, bounds: Bounds) -> None:
+        shape = self._shapes.shaped(plan, fly)
+        assert shape is not None  # it was not translated before
+        fly.shape, fly.denied = shape, denied
+        self._hold(fly, bounds)
+        self._ask(fly)
 
     def _refuse(self, fly: Fly, error: FarthingError) -> None:
         if isinstance(error, BudgetExceeded):
@@ -291,10 +307,15 @@ class Kernel:
         if cap is not None:
             fly.usage = within(fly.usage, cap, before=cap_of(exchange), choices=exchange.view.choices)
             fly.was_cut = fly.usage is not usage
-        if exchange.view.stream and fact.ttft_ms is not None:
-            self._at(loop.at(fact.started_at_ms + fact.ttft_ms), self._first, fly)
-        else:
+        if not exchange.view.stream or fact.ttft_ms is None:
             self._await_end(fly)
+            return
+        first, order = loop.at(fact.started_at_ms + fact.ttft_ms), settled_of(exchange)[0]
+        if order and self._ends.adds:  # nobody asks when it began, and that order says when it comes among others
+            last = loop.at(fact.started_at_ms + fact.latency_ms, order)
+            self._at(last if last > first else first, self._end, fly)
+        else:
+            self._at(first, self._first, fly)
 
     def _first(self, fly: Fly) -> None:
         fly.ttft_ms = max(0, self._loop.now_ms() - fly.started_ms)
@@ -315,18 +336,24 @@ class Kernel:
         ended_ms = max(self._loop.now_ms(), fly.started_ms)
         if not exchange.view.stream:
             fly.ttft_ms = ended_ms - fly.started_ms
+            if usage.source != "reported":
+                usage = self._filled(fly, usage)
         charge = services.prices.charge(usage, fly.shape.target, at_ms=exchange.received_at_ms)
         if charge.computed is not None:
             usage = with_stated_difference(usage, charge)
+        if self._pools is not None:
+            self._pools.heard(fly.shape.target.model, fly.started_ms, ended_ms)
         self._ends.answered(fly, usage, charge, ended_ms)
         usd, taken, given = counted(services, usage, charge.total)
         used = used_in(usd=usd, input_tokens=taken, output_tokens=given)
-        places, held = fly.places, fly.amounts
-        amounts = [used.get(key[2], held[place]) for place, key in enumerate(places.keys)]
-        self._books.give(places.keys, held, amounts)
+        self._books.spend(fly.places.keys, fly.amounts, used)
         if fly.asked is not None and self._recalls is not None:
             self._recalls.learn(fly, usage, charge, ended_ms)
         self._over(fly)
+
+    def _filled(self, fly: Fly, usage: Usage) -> Usage:
+        flight = fly.flight or Flight(logged=fly.logged, usage=usage)
+        return self._ends.filled(fly, usage, self._provider.answers(flight)[0])
 
     def _over(self, fly: Fly) -> None:
         """What its answer consumed may stand for that of a request which a cache answered with it."""

@@ -8,6 +8,7 @@ import msgspec
 from farthing.core.types import Decision, Exchange, LedgerEntry
 from farthing.engine.caching_books import CACHE_HIT
 from farthing.lab.replay_log import Logged
+from farthing.lab.replay_provider import Drawn
 
 Fidelity = Literal["exact", "repriced", "estimated", "unknown"]
 
@@ -25,6 +26,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     fidelity: Fidelity
     guesses: dict[int, str]
     """Tries whose consumption was estimated, with the model that was asked."""
+    drawn: Drawn | None = None
+    """The verdict of a cascade, where only its chance is known."""
+    similar: bool = False
+    """Whether a similar question answers it was taken from a log of another policy."""
 
     @property
     def amount(self) -> int | None:

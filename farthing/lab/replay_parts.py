@@ -6,29 +6,54 @@ is ``farthing.bootstrap.replay_part``.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
 from farthing.config import Settings
 from farthing.core.dimensions import scope_value
-from farthing.core.policy import Policy
-from farthing.core.types import Bounds, Charge, Exchange, Target, Usage
+from farthing.core.policy import Budget, Policy
+from farthing.core.types import Bounds, Charge, Exchange, Scope, Target, Usage
 from farthing.lab.compare import CHANGED_MAX, Bill, Changed, merged
+from farthing.lab.replay_books import Levels
 from farthing.lab.replay_state import Stand, decoded, encoded
 from farthing.ports.prices import Prices
 
 SINGLES: Final = ("request",)
 KEEP_EVERY: Final = 200_000
 """Calls between two records of where a replay stands."""
-_PARTS: Final = ("org", "team", "project", "customer", "user", "key", "session", "feature")
+PARTS: Final = ("org", "team", "project", "customer", "user", "key", "session", "feature")
 
 
 class TrafficLog(Protocol):
     """A traffic log, wherever it is."""
 
     def exchanges(self, *, since_ms: int = 0, after: str = "") -> Iterator[Exchange]: ...
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A traffic log that also gives exchanges as they are written, so that a reader may take a part of them."""
+
+    def written(self, *, since_ms: int, until_ms: int, after: str = "") -> Iterator[tuple[str, bytes]]:
+        """(request, exchange as JSON), in the order of ``exchanges``."""
+        ...
+
+    def surveyed(self, *, since_ms: int, until_ms: int) -> tuple[int, int]:
+        """(exchanges of a period, milliseconds that the longest took)."""
+        ...
+
+
+class _Whose(msgspec.Struct, frozen=True):
+    """As much of an exchange as says whose it is."""
+
+    scope: Scope
+
+
+_exchange = msgspec.json.Decoder(Exchange)
+_whose = msgspec.json.Decoder(_Whose)
 
 
 class Period(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +81,10 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Calls that went the short way."""
     why: str = ""
     """Why none could; empty: those of a plain course did."""
+    levels: Levels = ()
+    """How far this part brought the counters of budgets that parts share."""
+    orphans: int = 0
+    """Calls that a cache had answered with what no call of this part had been answered, so they were estimated."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +98,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Where the log is: see ``farthing.bootstrap.open_log``."""
     dimension: str = ""
     """What parts are told apart by; see :func:`partition`."""
+    shared: tuple[str, ...] = ()
+    """Budgets that count across parts; see ``replay_apart``."""
     part: int = 0
     parts: int = 1
     state: str = ""
@@ -123,14 +154,13 @@ def partition(policy: Policy) -> str:
 
     Calls share what budgets count, what caches keep and what routes remember of a conversation.
     """
-    able = list(_PARTS)
+    able = list(PARTS)
     free = not policy.cache and not policy.routes
     for budget in policy.budgets:
         if budget.per in SINGLES:
             continue
         free = False
-        splits = {*budget.each, *(("session",) if budget.per == "session" else ())}
-        able = [name for name in able if name in splits]
+        able = [name for name in able if name in splits_of(budget)]
     for route in policy.cache:
         able = [name for name in able if name in route.partition] if route.use else able
     if policy.routes:
@@ -138,14 +168,24 @@ def partition(policy: Policy) -> str:
     return "request" if free else able[0] if able else ""
 
 
+def splits_of(budget: Budget) -> tuple[str, ...]:
+    """The dimensions that split a budget's counters."""
+    return (*budget.each, "session") if budget.per == "session" else budget.each
+
+
 def parts_of(job: Job, count: int) -> tuple[Job, ...]:
     """The job in so many parts, or itself where calls share something across any parts."""
     if count < 2 or not job.dimension:
-        return (job,)
+        return (in_one(job),)
     state = f"{job.state}.{{}}of{count}" if job.state else ""
     return tuple(
         [msgspec.structs.replace(job, part=part, parts=count, state=state.format(part + 1)) for part in range(count)]
     )
+
+
+def in_one(job: Job) -> Job:
+    """The job, not to be split."""
+    return msgspec.structs.replace(job, dimension="", shared=()) if job.shared else job
 
 
 def added(found: Sequence[Found]) -> Found:
@@ -166,11 +206,21 @@ def added(found: Sequence[Found]) -> Found:
 def within(log: TrafficLog, period: Period, *, after: str = "") -> Iterator[Exchange]:
     """The traffic of a period, imported traces too; ``after``: what follows this request."""
     since_ms, until_ms = period.since_ms, period.until_ms
-    return (one for one in log.exchanges(since_ms=since_ms, after=after) if one.received_at_ms < until_ms)
+    if isinstance(log, Written):
+        decode = _exchange.decode
+        for _, body in log.written(since_ms=since_ms, until_ms=until_ms, after=after):
+            yield decode(body)
+        return
+    for one in log.exchanges(since_ms=since_ms, after=after):
+        if one.received_at_ms < until_ms:
+            yield one
 
 
 def survey(log: TrafficLog, period: Period) -> Survey:
     """Counts a period's requests, and finds the longest."""
+    if isinstance(log, Written):
+        requests, longest_ms = log.surveyed(since_ms=period.since_ms, until_ms=period.until_ms)
+        return Survey(requests=requests, longest_ms=longest_ms)
     requests = longest_ms = 0
     for one in within(log, period):
         requests += 1
@@ -179,17 +229,33 @@ def survey(log: TrafficLog, period: Period) -> Survey:
     return Survey(requests=requests, longest_ms=longest_ms)
 
 
-def mine(exchanges: Iterable[Exchange], job: Job) -> Iterator[Exchange]:
-    """The exchanges of a job's part."""
+def mine(log: TrafficLog, job: Job, *, after: str = "") -> Iterator[Exchange]:
+    """The exchanges of a job's part; of the others no more is read than whose they are."""
     if job.parts == 1:
-        return iter(exchanges)
-    return (one for one in exchanges if part_of(one, job.dimension, job.parts) == job.part)
+        return within(log, job.period, after=after)
+    if isinstance(log, Written):
+        return _of_part(log, job, after)
+    whole = within(log, job.period, after=after)
+    return (one for one in whole if part_of(one, job.dimension, job.parts) == job.part)
+
+
+def _of_part(log: "Written", job: Job, after: str) -> Iterator[Exchange]:
+    period, dimension, parts, part = job.period, job.dimension, job.parts, job.part
+    decode, look = _exchange.decode, _whose.decode
+    for request_id, body in log.written(since_ms=period.since_ms, until_ms=period.until_ms, after=after):
+        value = request_id if dimension == "request" else scope_value(look(body).scope, dimension)
+        if _hashed(value) % parts == part:
+            yield decode(body)
 
 
 def part_of(exchange: Exchange, dimension: str, parts: int) -> int:
     """The part that a request belongs to: all requests of one value are in one part, on every machine."""
-    value = exchange.request_id if dimension == "request" else scope_value(exchange.scope, dimension)
-    return int.from_bytes(hashlib.blake2b(value.encode("utf-8", "replace"), digest_size=8).digest()) % parts
+    return _hashed(exchange.request_id if dimension == "request" else scope_value(exchange.scope, dimension)) % parts
+
+
+@lru_cache(maxsize=20_000)
+def _hashed(value: str) -> int:
+    return int.from_bytes(hashlib.blake2b(value.encode("utf-8", "replace"), digest_size=8).digest())
 
 
 def key_of(settings: Settings, period: Period, ref: str) -> str:

@@ -1,33 +1,38 @@
 """Calls of a plain course in a replay: which ones they are, their state on the way, and what is said at their end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from farthing.core.budget import Places
 from farthing.core.caching import Controls
-from farthing.core.types import Bounds, Charge, Decision, Exchange, Request, Target, Usage
+from farthing.core.types import Bounds, Charge, Decision, Denied, Exchange, Request, Target, Usage
+from farthing.core.units import is_input
 from farthing.engine.attempt import Attempt, baseline_of, entry_of, stub_of
 from farthing.engine.caching_books import avoided_cost, hit_entry
 from farthing.engine.caching_flights import Flight as Leading
 from farthing.engine.call import FREE_ENDPOINTS, Call
 from farthing.engine.ceiling import ceiling_of
+from farthing.engine.deliver import filled_in
 from farthing.engine.plan import Plan
-from farthing.engine.record import Ending, Recorder
+from farthing.engine.record import Ending, Recorder, tokens_of
 from farthing.engine.services import Services, Upstream
 from farthing.engine.translating import Prepared
+from farthing.lab.replay_cache import layer_of
 from farthing.lab.replay_log import Logged, logged
-from farthing.lab.replay_outcome import Outcome, Sink, Sums, differs, fidelity_of
+from farthing.lab.replay_outcome import Fidelity, Outcome, Sink, Sums, differs, fidelity_of
 from farthing.lab.replay_provider import Flight
 from farthing.ports.cache import Ask, StoredAnswer
+from farthing.wire.body import answer_text
 
 _METERED: Final = ("reported", "estimated")
 _UNPLACED: Final = Places((), (), 0, 0)
 _UNBOUND: Final = Bounds(input_tokens=0, output_tokens=0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shape:
-    """What is asked of whom: the same for all calls of a kind, because their bodies have no text."""
+    """What is asked of whom (see ``Shapes``). Nobody changes one."""
 
     plan: Plan
     target: Target
@@ -36,6 +41,10 @@ class Shape:
     body: bytes
     cap: int | None
     """The cap on output that the body states."""
+    decisions: tuple[Decision, ...]
+    """Those of the plan, but for a route's choice."""
+    edited: Request | None
+    """The request as levers left it; None: as it came."""
 
 
 class Asked(NamedTuple):
@@ -50,12 +59,31 @@ class Asked(NamedTuple):
 class Fly:
     """One call on the short way."""
 
-    __slots__ = (
-        "amounts", "asked", "bounds", "decisions", "exchange", "flight", "one", "places", "request", "shape",
-        "started_ms", "tight", "ttft_ms", "usage", "was_cut",
-    )  # fmt: skip
-
     shape: Shape
+    decisions: tuple[Decision, ...] = ()
+    bounds = _UNBOUND
+    places = _UNPLACED
+    amounts: Sequence[int] = ()
+    """Held on each of ``places``."""
+    routed: tuple[Decision, ...] = ()
+    """A route's choice."""
+    unread = False
+    """A route would have had to read what the log does not keep."""
+    acts = 0
+    """Questions that it has asked of the books."""
+    tight = False
+    """The counted prompt has been tried."""
+    squeezes = 0
+    """How often its answer was cut to what is left."""
+    denied: Denied | None = None
+    """Why it was, the last time."""
+    usage = Usage()
+    ttft_ms: int | None = None
+    was_cut = False
+    """A lower cap than the log's ends the answer."""
+    asked: Asked | None = None
+    flight: Flight | None = None
+    """Set when the log has no such answer: how it was estimated."""
 
     def __init__(self, exchange: Exchange, request: Request, one: Logged | None, now_ms: int) -> None:
         self.exchange = exchange
@@ -63,25 +91,20 @@ class Fly:
         self.one = one
         """The call with its ledger entries, where they are at hand."""
         self.started_ms = now_ms
-        self.decisions: tuple[Decision, ...] = ()
-        self.bounds = _UNBOUND
-        self.places = _UNPLACED
-        self.amounts: list[int] = []
-        """Held on each of ``places``."""
-        self.tight = False
-        """The counted prompt has been tried."""
-        self.usage = Usage()
-        self.ttft_ms: int | None = None
-        self.was_cut = False
-        """A lower cap than the log's ends the answer."""
-        self.asked: Asked | None = None
-        self.flight: Flight | None = None
-        """Set when the log has no such answer: how it was estimated."""
+        self._logged = one
 
     @property
     def logged(self) -> Logged:
         """All that the log says of it."""
-        return self.one or logged(self.exchange)
+        found = self._logged
+        if found is None:
+            found = self._logged = logged(self.exchange)
+        return found
+
+    @property
+    def planned(self) -> tuple[Decision, ...]:
+        """The decisions of its plan."""
+        return (*self.routed, *self.shape.decisions) if self.routed else self.shape.decisions
 
 
 def is_plain(exchange: Exchange, one: Logged | None) -> bool:
@@ -99,10 +122,37 @@ def is_plain(exchange: Exchange, one: Logged | None) -> bool:
         len(attempts) == 1
         and 200 <= fact.status < 300
         and not fact.error
+        and not fact.lever
         and bool(fact.entry_id)
         and usage is not None
         and usage.source in _METERED
     )
+
+
+@runtime_checkable
+class Adds(Sums, Protocol):
+    """``Sums`` that also takes estimates without records, and says how sure it is that a call was not answered."""
+
+    def estimated(
+        self,
+        logged: Logged,
+        model: str,
+        guess: str | None,
+        usage: Usage,
+        charge: Charge,
+        fidelity: Fidelity,
+        latency_ms: int,
+    ) -> None:
+        """One entry of this model whose consumption is not the log's; ``guess``: the model that it was estimated at
+        (None: a cache answered the logged call with this consumption).
+        """
+        ...
+
+    def unanswered(
+        self, source: Exchange, outcome: str, error: str, latency_ms: int, *, fidelity: Fidelity = "exact"
+    ) -> None:
+        """No entry."""
+        ...
 
 
 class Ends:
@@ -112,38 +162,55 @@ class Ends:
         self._services = services
         self._recorder = recorder
         self._sink = sink
-        self._sums = sink if isinstance(sink, Sums) else None
+        self._sums = sink if isinstance(sink, Adds) else None
+        self.adds = self._sums is not None
+        """Only sums are wanted."""
 
     def answered(self, fly: Fly, usage: Usage, charge: Charge, ended_ms: int) -> None:
         """Its one try was answered and billed."""
-        exchange = fly.exchange
+        exchange, sums = fly.exchange, self._sums
         latency_ms = max(0, ended_ms - exchange.received_at_ms)
-        if self._sums is None or fly.flight is not None:
+        if sums is None:
             self._sink(self._outcome(fly, usage, charge, ended_ms, latency_ms))
             return
-        sure = not fly.was_cut and usage.source == "reported"
         total = charge.total
-        self._sums.answered(
-            exchange,
-            usage.model or fly.shape.target.model,
-            total,
-            "estimated" if not sure else "repriced" if differs(exchange, total) else "exact",
-            latency_ms,
-            False,
-        )
+        model = usage.model or fly.shape.target.model
+        flight = fly.flight
+        if flight is not None:
+            sums.estimated(
+                fly.logged,
+                model,
+                flight.guesses.get(1),
+                usage,
+                charge,
+                "unknown" if fly.unread else "estimated",
+                latency_ms,
+            )
+            return
+        fidelity: Fidelity = "exact"
+        if fly.unread:
+            fidelity = "unknown"
+        elif fly.was_cut or usage.source != "reported":
+            fidelity = "estimated"
+        elif differs(exchange, total):
+            fidelity = "repriced"
+        sums.answered(exchange, model, total, fidelity, latency_ms, False)
 
     def recalled(self, fly: Fly, answer: StoredAnswer, now_ms: int) -> None:
         """A cache answered it from memory."""
         if self._sums is not None:
             latency_ms = max(0, now_ms - fly.exchange.received_at_ms)
             model = answer.usage.model or answer.target.model
-            self._sums.answered(fly.exchange, model, 0, "exact", latency_ms, True)
+            fidelity: Fidelity = "unknown" if fly.unread else "exact"
+            self._sums.answered(fly.exchange, model, 0, fidelity, latency_ms, True)
             return
         call = Call(self._services, self._recorder, fly.request)
         call.plan = fly.shape.plan
-        call.decisions.extend(call.plan.decisions)
+        call.decisions.extend(fly.planned)
         saves = avoided_cost(call, answer)
-        entry = hit_entry(call, answer, saves, action="exact", layer="memory", evidence=())
+        layer = layer_of(fly.exchange, answer) or "memory"
+        entry = hit_entry(call, answer, saves, action="exact", layer=layer, evidence=())
+        fidelity = fidelity_of(fly.exchange, (entry,), estimated=False)
         self._sink(
             Outcome(
                 logged=fly.logged,
@@ -153,15 +220,16 @@ class Ends:
                 status=200,
                 error="",
                 latency_ms=entry.latency_ms,
-                fidelity=fidelity_of(fly.exchange, (entry,), estimated=False),
+                fidelity="unknown" if fly.unread else fidelity,
                 guesses={},
             )
         )
 
     def unanswered(self, fly: Fly, ending: Ending) -> None:
         """It was refused."""
+        fidelity: Fidelity = "unknown" if fly.unread else "exact"
         if self._sums is not None:
-            self._sums.unanswered(fly.exchange, ending.outcome, ending.error, ending.latency_ms)
+            self._sums.unanswered(fly.exchange, ending.outcome, ending.error, ending.latency_ms, fidelity=fidelity)
             return
         self._sink(
             Outcome(
@@ -172,28 +240,43 @@ class Ends:
                 status=ending.status,
                 error=ending.error,
                 latency_ms=ending.latency_ms,
-                fidelity="exact",
+                fidelity=fidelity,
                 guesses={},
             )
+        )
+
+    def filled(self, fly: Fly, usage: Usage, body: bytes) -> Usage:
+        """The usage of a whole answer that does not say all of it, as the pipeline fills it in."""
+        taken, given = tokens_of(usage)
+        if taken and given and usage.source == "estimated":
+            part = usage.parts[0]
+            if part.tier_basis == sum([quantity for unit, quantity in part.lines if is_input(unit)]):
+                return usage  # nothing is missing: filled in, it would be the same
+        call = Call(self._services, self._recorder, fly.request)
+        call.plan = fly.shape.plan
+        return filled_in(call, self._attempt(fly, fly.started_ms), usage, answer_text(body))
+
+    def _attempt(self, fly: Fly, ended_ms: int) -> Attempt:
+        shape, request = fly.shape, fly.request
+        return Attempt(
+            id=f"{request.id}-1",
+            number=1,
+            target=shape.target,
+            upstream=shape.upstream,
+            body=shape.body,
+            ask=replace(shape.ask, request=shape.edited or request),
+            bounds=fly.bounds,
+            ceiling=ceiling_of(self._services, request, shape.target, fly.bounds),
+            started_ms=fly.started_ms,
+            ended_ms=ended_ms,
+            ttft_ms=fly.ttft_ms,
         )
 
     def _outcome(self, fly: Fly, usage: Usage, charge: Charge, ended_ms: int, latency_ms: int) -> Outcome:
         services, shape, request, flight = self._services, fly.shape, fly.request, fly.flight
         fact = fly.exchange.attempts[0] if flight is None else None
         status = fact.status if fact is not None else 200
-        attempt = Attempt(
-            id=f"{request.id}-1",
-            number=1,
-            target=shape.target,
-            upstream=shape.upstream,
-            body=shape.body,
-            ask=replace(shape.ask, request=request),
-            bounds=fly.bounds,
-            ceiling=ceiling_of(services, request, shape.target, fly.bounds),
-            started_ms=fly.started_ms,
-            ended_ms=ended_ms,
-            ttft_ms=fly.ttft_ms,
-        )
+        attempt = self._attempt(fly, ended_ms)
         asked = shape.plan.asked or shape.plan.targets[0]
         at_ms = request.received_at_ms
         entry = entry_of(
@@ -214,6 +297,6 @@ class Ends:
             status=status,
             error="",
             latency_ms=latency_ms,
-            fidelity=fidelity_of(fly.exchange, (entry,), estimated=estimated),
+            fidelity="unknown" if fly.unread else fidelity_of(fly.exchange, (entry,), estimated=estimated),
             guesses={} if flight is None else flight.guesses,
         )

@@ -13,11 +13,13 @@ from typing import Final, cast
 import msgspec
 
 from farthing.core.errors import Overloaded, ProviderFailed, RateLimited, Rejected, StreamBroken, TimedOut
+from farthing.core.policy_routes import CascadeRules
 from farthing.core.types import NO_TEXT, AttemptFact, Bounds, LedgerEntry, Request, Target, Usage
 from farthing.core.units import OUTPUT_UNITS
 from farthing.engine.record import tokens_of
 from farthing.lab.replay_log import Logged
 from farthing.lab.replay_time import VirtualLoop
+from farthing.lab.replay_verdicts import Counts
 from farthing.ports.provider import Codec, HttpReply, HttpRequest, StreamMeter, Timeouts, UsageReader
 
 _JSON: Final = ((b"content-type", b"application/json"),)
@@ -27,6 +29,9 @@ _NOTHING: Final = (b"{}", b"data: {}\n\n", b"")
 _FAILURES: Final = {kind.code: kind for kind in (RateLimited, Overloaded, TimedOut, Rejected, StreamBroken)}
 _CUT: Final = frozenset({"deadline", "shutdown", "cancelled"})
 """What ended a try from within: its task was cancelled."""
+_GIVEN_UP: Final = "cascade_timeout"
+"""The cascade did not wait any longer; its own timer says so again."""
+_PATIENCE_S: Final = 60.0
 _MS_PER_TOKEN: Final = 15
 _MS_FIRST: Final = 500
 _CAPPED_MAX: Final = 1_000
@@ -36,6 +41,20 @@ BEFORE_MAX: Final = 50_000
 
 Estimate = Callable[[Logged, Target], Usage]
 """Usage of a request at a target that did not answer it."""
+
+
+class Drawn(msgspec.Struct, frozen=True):
+    """The verdict of a cascade, where only its chance is known."""
+
+    kind: str
+    """Which verdicts it was learned from."""
+    chance: float
+    """Of an escalation."""
+    escalates: bool
+    sample: int
+    """Verdicts that the chance was learned from."""
+    strong_nusd: int
+    """What the strong model costs, or likely costs, for this call."""
 
 
 class Flight(msgspec.Struct, kw_only=True):
@@ -53,16 +72,28 @@ class Flight(msgspec.Struct, kw_only=True):
     """What the current try consumes."""
     spent: list[LedgerEntry] = []
     """What levers booked for it."""
+    late: list[LedgerEntry] = []
+    """What the log says that levers booked, of which the pipeline may not know; see ``replay_levers``."""
     estimated: bool = False
     """Some try of it was not in the log."""
+    moved: bool = False
+    """Some try of it is in the log, but at another moment."""
     unread: bool = False
     """A route would have had to read what the log does not keep: its cost is not known."""
     guesses: dict[int, str] = {}
     """Tries whose consumption was estimated, with the model that was asked."""
+    used: set[int] = set()
+    """Places of logged tries that were repeated."""
+    drawn: "Drawn | None" = None
+    """A verdict that the log does not have."""
+    similar: bool = False
+    """Whether a similar question answers it was taken from a log of another policy."""
     ends_at: float | None = None
     """The loop's time at which a try that is not in the log is over."""
 
 
+Judged = Callable[[str, CascadeRules], Counts]
+"""Verdicts in the log on a model's answers, as these rules would give them."""
 Answers = Callable[[Flight], tuple[bytes, bytes, bytes]]
 """(the whole answer, the same as a stream, the stream's last event)."""
 
@@ -74,6 +105,7 @@ class Provider:
         self.flights: dict[str, Flight] = {}
         self.answers: Answers = lambda flight: _NOTHING
         """What answers look like, for whoever reads them."""
+        self.verdicts: Judged = lambda model, rules: Counts()
         self.late: set[asyncio.Task[object]] = set()
         """Tasks that the log says ran past their deadline."""
         self.loop = loop
@@ -89,22 +121,43 @@ class Provider:
         logged = flight.logged
         place = flight.tries
         flight.tries += 1
-        fact = logged.attempts[place] if place < len(logged.attempts) else None
+        place, fact = _numbered(logged.attempts, place)
         if fact is not None and (fact.provider, fact.model) == (target.provider, target.model):
             flight.fact, flight.place = fact, place
-            flight.usage = logged.usages.get(fact.attempt) or logged.usage
+            flight.used.add(place)
+            flight.usage = logged.usages.get(fact.attempt) or fact.usage or logged.usage
             if flight.usage is not None:
+                flight.usage = at_tier(flight.usage, body, before=logged.request.view.service_tier)
                 self._within(flight, flight.usage, stated_cap(body))
             return
         flight.fact, flight.ends_at = None, None
+        if self._elsewhere(flight, target):
+            assert flight.usage is not None
+            self._within(flight, flight.usage, stated_cap(body))
+            return
         flight.estimated = True
         before = self._before.get(logged.answered_by) if logged.answered_by else None
         if before is not None and before[0] == target.model:  # a cache answered what this model had said
             flight.usage = msgspec.structs.replace(before[1], source="estimated", stated_pusd=None)
         else:
-            flight.usage = self._estimate(logged, target)
+            flight.usage = at_tier(self._estimate(logged, target), body)
             flight.guesses[flight.tries] = target.model
         self._within(flight, flight.usage, stated_cap(body))
+
+    def _elsewhere(self, flight: Flight, target: Target) -> bool:
+        """The log has this target's answer to this request, given at another moment: it is known all the same."""
+        logged = flight.logged
+        for place, fact in enumerate(logged.attempts):
+            if (fact.provider, fact.model) != (target.provider, target.model) or place in flight.used:
+                continue
+            usage = logged.usages.get(fact.attempt) or fact.usage or (logged.usage if not fact.lever else None)
+            if not fact.error and _answered(fact) and usage is not None:
+                flight.used.add(place)
+                flight.moved = True
+                flight.usage = usage
+                flight.ends_at = self.loop.time() + fact.latency_ms / 1000
+                return True
+        return False
 
     def remember(self, logged: Logged) -> None:
         """Keeps what an answer consumed, for requests that a cache answered with it."""
@@ -137,6 +190,8 @@ class Provider:
         if fact is None or _answered(fact):
             return LoggedReply(self.loop, flight, self.answers)
         await self.loop.until(ended(self.loop, flight))
+        if fact.error == _GIVEN_UP:
+            await asyncio.sleep(_PATIENCE_S)
         if fact.error in _CUT:
             task = asyncio.current_task()
             if fact.error == "deadline" and task is not None:
@@ -147,7 +202,7 @@ class Provider:
     def turn(self, request_id: str) -> float:
         """The loop's time at which a request came to its next act on the books; 0: nobody knows, or it has passed."""
         flight = self.flights.get(request_id)
-        if flight is None or flight.estimated:
+        if flight is None or flight.estimated or flight.moved:
             return 0.0
         place, acts = flight.act, flight.logged.acts
         flight.act += 1
@@ -159,14 +214,20 @@ class Provider:
     def rest(self, request_id: str) -> float:
         """The loop's time at which the pipeline went on after the end of a try; 0: at once."""
         flight = self.flights.get(request_id)
-        if flight is None or flight.estimated:
+        if flight is None or flight.estimated or flight.moved:
             return 0.0
         logged = flight.logged
         following = flight.tries
         if not 0 < following < len(logged.attempts):
             return 0.0
-        pause = logged.pauses_ms[following - 1] if following <= len(logged.pauses_ms) else 0
-        return self.loop.at(logged.attempts[following].started_at_ms - pause)
+        coming, before = (_numbered(logged.attempts, place)[1] for place in (following, following - 1))
+        if coming is None or before is None or (before.lever and before.error and before.model == coming.model):
+            return 0.0  # nobody noted how long a lever paused before it tried again
+        pause = 0
+        if not coming.lever and not before.lever:  # what a lever asks is no try after the one before
+            own = sum(not one.lever for one in logged.attempts if one.attempt <= following)
+            pause = logged.pauses_ms[own - 1] if own <= len(logged.pauses_ms) else 0
+        return self.loop.at(coming.started_at_ms - pause)
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -280,6 +341,23 @@ def stated_cap(body: bytes) -> int | None:
     return min((one for one in found if isinstance(one, int)), default=None)
 
 
+@lru_cache(maxsize=4_096)
+def _stated_tier(body: bytes) -> str:
+    """The service tier that a body without text states."""
+    if body is NO_TEXT or len(body) > _CAPPED_MAX:
+        return ""
+    said = msgspec.json.decode(body).get("service_tier")
+    return said if isinstance(said, str) else ""
+
+
+def at_tier(usage: Usage, body: bytes, *, before: str = "") -> Usage:
+    """The usage as the tier that ``body`` states bills it; the same object where it states none but ``before``."""
+    tier = _stated_tier(body)
+    if not tier or tier in (before, usage.service_tier):
+        return usage
+    return msgspec.structs.replace(usage, service_tier=tier, stated_pusd=None, raw=b"")
+
+
 def within(usage: Usage, cap: int, *, before: int | None, choices: int) -> Usage:
     """The usage of an answer under a cap where it was ``before``; the same object when the cap changes nothing."""
     if before is not None and cap >= before:
@@ -301,6 +379,18 @@ def _cut(usage: Usage, excess: int) -> Usage:
                 lines.append((unit, quantity - less))
         parts.append(msgspec.structs.replace(part, lines=tuple(lines)))
     return msgspec.structs.replace(usage, parts=tuple(parts), finish_reason="length", raw=b"")
+
+
+def _numbered(attempts: tuple[AttemptFact, ...], place: int) -> tuple[int, AttemptFact | None]:
+    """(place in the log, the try that began as number ``place``, from 0); a cascade's tries end in another order."""
+    if place < len(attempts):
+        fact = attempts[place]
+        if fact.attempt == place + 1:
+            return place, fact
+        for at, one in enumerate(attempts):
+            if one.attempt == place + 1:
+                return at, one
+    return place, None
 
 
 def _answered(fact: AttemptFact) -> bool:

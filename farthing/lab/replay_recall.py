@@ -38,12 +38,25 @@ class Restorable(Protocol):
     def restore(self, clock: float, answers: Iterable[tuple[StoredAnswer, float, int]]) -> None: ...
 
 
+@runtime_checkable
+class Adds(Protocol):
+    """A store that does not wait."""
+
+    def add(self, answer: StoredAnswer, *, now_ms: int) -> None:
+        """``put``."""
+        ...
+
+
 class Recalls:
     """Looks calls up in a replay's cache, and keeps what providers answered."""
 
-    def __init__(self, caching: ReplayCaching, routes: tuple[CacheRoute, ...]) -> None:
+    def __init__(self, caching: ReplayCaching, routes: tuple[CacheRoute, ...], *, noted: bool) -> None:
+        """``noted``: somebody wants to know what was decided."""
         self._store = caching.store
+        self._adds = caching.store if isinstance(caching.store, Adds) else None
         self._flights = caching.flights
+        self._noted = noted
+        self._bodies: dict[tuple[object, ...], bytes | None] = {}
         self._routes = Routes(routes)
 
     def look(self, fly: Fly, now_ms: int) -> tuple[Way, StoredAnswer | None]:
@@ -100,6 +113,8 @@ class Recalls:
         asked = _asked(fly)
         if asked.controls.only_cached:
             raise not_cached("nothing is kept for it")
+        if not self._noted:
+            return
         word = "refresh" if asked.ask.refreshes else "miss"
         fly.decisions = (_note(word, "not_kept", (("route", asked.ask.route.name), ("key", asked.ask.key))),)
 
@@ -120,7 +135,10 @@ class Recalls:
                 )
                 if asked.flight is not None:
                     asked.flight.land(answer)
-                at_once(self._store.put(answer, now_ms=ended_ms))
+                if self._adds is not None:
+                    self._adds.add(answer, now_ms=ended_ms)
+                else:
+                    at_once(self._store.put(answer, now_ms=ended_ms))
 
     def end(self, fly: Fly) -> None:
         """The call is over, however it ended."""
@@ -140,16 +158,22 @@ class Recalls:
     def _body(self, fly: Fly, usage: Usage) -> bytes | None:
         """The answer as it would be kept; None: it may not be."""
         view, asked = fly.request.view, _asked(fly)
-        attempts = fly.exchange.attempts
-        return _made(
-            view.endpoint,
-            fly.usage.finish_reason,
-            status=attempts[0].status if fly.flight is None and attempts else 200,
-            how=_How(view.stream, view.include_usage, fly.flight is None, fly.shape.ask.strips_usage),
-            raw=usage.raw,
-            bytes_max=asked.ask.route.bytes_max,
-            tools=asked.ask.route.tools,
+        attempts, route, logged = fly.exchange.attempts, asked.ask.route, fly.flight is None
+        status = attempts[0].status if logged and attempts else 200
+        finish, strips = fly.usage.finish_reason, fly.shape.ask.strips_usage
+        how = _How(view.stream, view.include_usage, logged, strips)
+        key = (view.endpoint, finish, status, how, usage.raw, route.bytes_max, route.tools)
+        try:
+            return self._bodies[key]
+        except KeyError:
+            pass
+        made = _made(
+            view.endpoint, finish, status=status, how=how, raw=usage.raw, bytes_max=route.bytes_max, tools=route.tools
         )
+        if len(self._bodies) >= _ANSWERS_MAX:
+            self._bodies.clear()
+        self._bodies[key] = made
+        return made
 
 
 class _How(NamedTuple):
@@ -170,7 +194,6 @@ class _Deaf:
         """Not heard."""
 
 
-@lru_cache(maxsize=_ANSWERS_MAX)
 def _made(
     endpoint: Endpoint, finish: str, *, status: int, how: _How, raw: bytes, bytes_max: int, tools: bool
 ) -> bytes | None:

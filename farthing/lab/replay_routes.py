@@ -15,8 +15,11 @@ import msgspec
 from farthing.core.policy_routes import Route, Rung
 from farthing.core.route_decide import Choice, Facts, decide, match_route, within_thresholds
 from farthing.core.types import NO_TEXT, Decision, Exchange, Request
+from farthing.core.units import is_cache_read
+from farthing.engine.route_prefix import Prefixes
 from farthing.engine.routing import ROUTED_ENDPOINTS, Routed, Routing, Shadow, labels_of
 from farthing.lab.replay_provider import Provider
+from farthing.lab.replay_verdicts import verdict_of
 
 if TYPE_CHECKING:
     from farthing.engine.services import Services
@@ -41,18 +44,18 @@ class LoggedRouting(Routing):
     ) -> Routed | None:
         source = self.logged.flights[request.id].logged.source
         if source.policy_ref == self.policy_ref:
-            return self._again(services, request, source)
+            return self._again(services, request, source, asks=said is None and vector is None)
         if self.off or request.view.endpoint not in ROUTED_ENDPOINTS:
             return Routing.choose(self, services, request, said=said, vector=vector)
         route = match_route(self.routes, request.view.model, labels_of(request))
         if route is None:
             return None
-        if route.cascade is not None or not (request.body != NO_TEXT and _text_suffices(route, self._embeds(route))):
+        if not (request.body != NO_TEXT and _text_suffices(route, self._embeds(route))):
             return self._from_log(services, request, route, source)
         return Routing.choose(self, services, request)
 
-    def _again(self, services: "Services", request: Request, source: Exchange) -> Routed | None:
-        """As it was decided; what a cascade asked besides is not asked again."""
+    def _again(self, services: "Services", request: Request, source: Exchange, *, asks: bool) -> Routed | None:
+        """As it was decided. ``asks``: whoever was asked first is yet to be asked."""
         decision = next((one for one in source.decisions if one.stage == "route" and one.action == "choose"), None)
         if decision is None:
             return None
@@ -60,18 +63,22 @@ class LoggedRouting(Routing):
         route = next((one for one in self.routes if one.name == seen.get("route")), None)
         if route is None:
             return None
-        self.logged.flights[source.request_id].unread = any(one.stage == "cascade" for one in source.decisions)
         plain = decision.reason != "experiment_control" and self._served(services, request)
+        embedded = any((one.stage, one.action) == ("route", "embed") for one in source.decisions)
         return Routed(
             model=seen["model"],
             asked=request.view.model if plain else route.strong,
             decision=decision,
+            cascade=route.cascade if verdict_of(source) is not None else None,
             strong=route.strong,
+            classifier=route.classifier if asks and any(one.lever == "route" for one in source.attempts) else "",
+            unembedded=asks and embedded,
             providers=route.providers,
+            talk=_lost(source),
         )
 
     def _from_log(self, services: "Services", request: Request, route: Route, source: Exchange) -> Routed | None:
-        choice = None if route.cascade is not None else self._choice(request, route, source)
+        choice = self._choice(request, route, source)
         if choice is None:
             self.logged.flights[request.id].unread = True
             model = source.attempts[-1].model if source.attempts else route.strong
@@ -119,6 +126,23 @@ class LoggedRouting(Routing):
     ) -> Shadow | None:
         """What a comparison costs is the roll-out's, not the policy's."""
         return None
+
+
+class LoggedPrefixes(Prefixes):
+    """What a change of the model lost of a conversation's prompt cache, as the log says."""
+
+    def turn(self, talk: str, model: str, tokens: int, *, at_ms: int) -> tuple[int, int]:
+        return (int(talk), 0) if talk.isdigit() else super().turn(talk, model, tokens, at_ms=at_ms)
+
+
+def _lost(source: Exchange) -> str:
+    """The input tokens of the turn before, where it was on another model and its cache is lost; empty: it is not."""
+    for one in source.decisions:
+        if one.reason == "cache_lost" and source.usage is not None:
+            lines = [line for part in source.usage.parts for line in part.lines]
+            read = sum(many for unit, many in lines if is_cache_read(unit))
+            return str(int(dict(one.evidence)["tokens"]) + read)
+    return ""
 
 
 def _text_suffices(route: Route, embeds: bool) -> bool:

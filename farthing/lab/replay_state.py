@@ -12,9 +12,11 @@ from farthing.core.budget import Key
 from farthing.core.errors import ConfigError
 from farthing.core.types import Bounds, Decision, Exchange, Target, Usage
 from farthing.lab.compare import Told
+from farthing.lab.replay_acts import Turnstiles
+from farthing.lab.replay_books import Levels
 from farthing.lab.replay_recall import Cached
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 
 class Flying(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,9 +60,11 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     start_ms: int
     now: float
     counters: tuple[tuple[Key, int], ...]
+    levels: Levels
     flying: tuple[Flying, ...]
     remembered: tuple[tuple[str, str, Usage], ...]
     cached: Cached | None
+    turnstiles: Turnstiles
     told: Told
 
 

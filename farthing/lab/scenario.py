@@ -6,6 +6,7 @@ and lowers the rate at which a prompt cache is kept warm. The shares that are pr
 the order given and averaged over every order (Shapley).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from itertools import product
@@ -398,6 +399,9 @@ def _range_problems(scenario: Scenario) -> list[str]:
         ends = value if isinstance(value, tuple) else (value,)
         if not 1 <= len(ends) <= 3 or (isinstance(value, tuple) and len(ends) == 1):
             problems.append(f"{name} = {list(ends)} must be one number, [low, high] or [low, likely, high]")
+            continue
+        if not all(math.isfinite(end) for end in ends):
+            problems.append(f"{name} = {list(ends)} is no number to count with")
             continue
         if list(ends) != sorted(ends):
             problems.append(f"{name} = {list(ends)} must be given from low to high")

@@ -16,6 +16,7 @@ from farthing.core.dimensions import SCOPE_DIMENSIONS
 from farthing.core.money import NUSD_PER_USD
 from farthing.core.units import INPUT_CACHE_WRITE_1H, INPUT_CACHE_WRITE_5M
 from farthing.lab.traces_foreign import LAYOUTS, unwrap
+from farthing.lab.traces_spans import Span, counted, spans
 
 Shape = Literal["csv", "jsonl", "records"]
 
@@ -50,6 +51,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 _FOREIGN: Final = (
     *FIELDS, "id", "provider", "cost", "until", "latency_ms", "written_5m", "written_1h", "calls", "tier", "failed",
+    "tier_basis", "searches", "region", "speed",
 )  # fmt: skip
 """What rows of other tools hold beside their tags."""
 
@@ -114,6 +116,12 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
     calls: int = 1
     """Calls that the row stands for."""
     tier: str = ""
+    tier_basis: int = 0
+    """Prompt tokens that decide the context tier, where the row says so; 0: its mean call's."""
+    searches: int = 0
+    """Web searches that are billed beside the tokens."""
+    facets: tuple[tuple[str, str], ...] = ()
+    """Other billing facts, sorted: region, speed."""
     latency_ms: int = 0
     failed: bool = False
 
@@ -199,17 +207,21 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object] | Ba
 def _flat(
     found: Iterable[tuple[int, dict[str, object] | BadRow]], layout: str
 ) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
+    seen: list[Span] = []
     for number, record in found:
         if isinstance(record, BadRow):
             yield number, record
             continue
         try:
             # One JSON line may be a document of its own (a page, an OTLP batch).
-            for one in unwrap(record):
-                if isinstance(one, dict):
+            for one in (one for one in unwrap(record) if isinstance(one, dict)):
+                if layout == "otel":
+                    seen.extend(spans(number, one))
+                else:
                     yield from ((number, cells) for cells in LAYOUTS[layout](one))
         except (ValueError, TypeError) as error:
             yield number, BadRow(line=number, reason=str(error), content=str(record)[:500])
+    yield from counted(seen)
 
 
 _RAW: Final = MappingProxyType({"csv": _csv_rows, "jsonl": _json_rows, "records": _json_rows})
@@ -238,6 +250,9 @@ def _row(cells: Mapping[str, object], source: Source, line: int, start_ms: int |
         stated_nusd=_stated(found.get("cost")) if source.layout else None,
         calls=_count(found.get("calls", 1), "calls") if source.layout else 1,
         tier=str(found.get("tier", "")) if source.layout else "",
+        tier_basis=_count(found.get("tier_basis", 0), "tier_basis"),
+        searches=_count(found.get("searches", 0), "searches"),
+        facets=tuple((name, str(found[name])) for name in ("region", "speed") if name in found),
         latency_ms=_latency(found, at_ms) if source.layout else 0,
         failed=bool(found.get("failed", False)) if source.layout else False,
         line=line,

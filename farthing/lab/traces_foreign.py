@@ -1,106 +1,120 @@
-"""Exports of other tools as flat rows: LiteLLM, Langfuse, Helicone, OpenAI's and Anthropic's usage, OTLP JSON.
+"""Exports of other tools as flat rows: LiteLLM, Langfuse, Helicone; the providers' reports and spans stand beside it.
 
 Every layout turns one record of its tool into rows of the fields that ``farthing.lab.traces`` reads. ``input`` counts
 all input tokens, ``cached`` and ``written_*`` are parts of it, ``cost`` is what the tool itself says, in dollars.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 
-import msgspec
+from farthing.lab.traces_cells import Flat, Json, either, first, listed, moment, number, table, tags, text
+from farthing.lab.traces_reports import anthropic_usage, openai_usage
 
-Json = Mapping[str, object]
-Flat = dict[str, object]
-
-_AGENT_SPANS: Final = frozenset({"invoke_agent", "create_agent", "invoke_workflow", "execute_tool"})
-"""Their usage is that of the spans inside them."""
+_CALLS: Final = (None, "", "GENERATION", "EMBEDDING")
+"""Langfuse's types of observations that are calls of models; others count where they cost something."""
 
 
 def litellm(record: Json) -> Iterator[Flat]:
     """One row of LiteLLM_SpendLogs, as ``/spend/logs`` or a table export has it."""
-    meta = _table(record.get("metadata"))
-    usage = _table(meta.get("usage_object"))
-    details = _table(usage.get("prompt_tokens_details"))
-    key = _text(meta.get("user_api_key_alias")) or _text(record.get("api_key"))[-8:]
+    meta = table(record.get("metadata"))
+    usage = table(meta.get("usage_object"))
+    details = table(usage.get("prompt_tokens_details"))
+    by_life = table(details.get("cache_creation_token_details"))
+    key = text(meta.get("user_api_key_alias")) or text(record.get("api_key"))[-8:]
+    prompt = number(record.get("prompt_tokens"))
+    cached = number(first(usage.get("cache_read_input_tokens"), details.get("cached_tokens")))
+    written = number(first(usage.get("cache_creation_input_tokens"), details.get("cache_creation_tokens")))
+    long = min(written, number(by_life.get("ephemeral_1h_input_tokens")))
     yield {
         "id": record.get("request_id"),
-        "time": _time(record.get("startTime")),
-        "until": _time(record.get("endTime")),
+        "time": moment(record.get("startTime")),
+        "until": moment(record.get("endTime")),
         "model": record.get("model"),
         "provider": record.get("custom_llm_provider"),
-        "input": record.get("prompt_tokens"),
-        "cached": _first(usage.get("cache_read_input_tokens"), details.get("cached_tokens")),
-        "written_5m": usage.get("cache_creation_input_tokens"),
-        "output": record.get("completion_tokens"),
+        # Old versions leave cached tokens of Anthropic's out of the prompt.
+        "input": prompt + cached + written if cached + written > prompt else prompt,
+        "cached": cached,
+        "written_5m": written - long,
+        "written_1h": long,
+        "output": number(record.get("completion_tokens")),
         "cost": record.get("spend"),
-        "team": _text(meta.get("user_api_key_team_alias")) or record.get("team_id"),
-        "user": _text(record.get("end_user")) or record.get("user"),
+        "team": text(meta.get("user_api_key_team_alias")) or record.get("team_id"),
+        "user": text(record.get("end_user")) or record.get("user"),
         "session": record.get("session_id"),
         "tag:key": key,
         "failed": record.get("status") == "failure",
-        **_tags(_list(record.get("request_tags"))),
+        **tags(listed(record.get("request_tags"))),
     }
 
 
 def langfuse(record: Json) -> Iterator[Flat]:
-    """One observation; only generations have usage. ``usageDetails`` are disjoint, ``usage`` counts all input."""
-    if record.get("type") not in (None, "", "GENERATION", "EMBEDDING"):
+    """One observation, of the API (``startTime``) or of a blob export (``start_time``).
+
+    ``usageDetails`` are disjoint, ``usage`` counts all input.
+    """
+    details = {name: number(count) for name, count in table(either(record, "usageDetails", "usage_details")).items()}
+    usage, costs = table(record.get("usage")), table(either(record, "costDetails", "cost_details"))
+    total, cached, written, output = _disjoint(details) if details else (0, 0, 0, 0)
+    if not details:
+        total = number(first(usage.get("input"), usage.get("promptTokens"), record.get("promptTokens"),
+                             record.get("inputUsage")))  # fmt: skip
+        output = number(first(usage.get("output"), usage.get("completionTokens"), record.get("completionTokens"),
+                              record.get("outputUsage")))  # fmt: skip
+    cost = first(either(record, "calculatedTotalCost", "totalCost", "total_cost"), costs.get("total"))
+    if record.get("type") not in _CALLS and not total and not output and not float(str(cost or 0)):
         return
-    details = {name: _number(count) for name, count in _table(record.get("usageDetails")).items()}
-    usage, costs = _table(record.get("usage")), _table(record.get("costDetails"))
-    if details:
-        cached = sum(n for name, n in details.items() if "cache" in name and "creat" not in name)
-        written = sum(n for name, n in details.items() if "cache" in name and "creat" in name)
-        total = sum(n for name, n in details.items() if name.startswith(("input", "cache")) or name == "prompt")
-        output = sum(n for name, n in details.items() if name.startswith(("output", "completion")))
-    else:
-        cached = written = 0
-        total = _number(_first(usage.get("input"), usage.get("promptTokens"), record.get("promptTokens"),
-                               record.get("inputUsage")))  # fmt: skip
-        output = _number(_first(usage.get("output"), usage.get("completionTokens"), record.get("completionTokens"),
-                                record.get("outputUsage")))  # fmt: skip
     yield {
         "id": record.get("id"),
-        "time": _time(record.get("startTime")),
-        "until": _time(record.get("endTime")),
-        "model": _first(record.get("providedModelName"), record.get("model")),
+        "time": moment(either(record, "startTime", "start_time")),
+        "until": moment(either(record, "endTime", "end_time")),
+        "model": either(record, "providedModelName", "provided_model_name", "model"),
         "input": total,
         "cached": cached,
         "written_5m": written,
         "output": output,
-        "cost": _first(record.get("calculatedTotalCost"), record.get("totalCost"), costs.get("total")),
-        "user": record.get("userId"),
-        "session": _first(record.get("sessionId"), record.get("traceId")),
-        "feature": _first(record.get("traceName"), record.get("name")),
+        "cost": cost,
+        "user": either(record, "userId", "user_id"),
+        "session": either(record, "sessionId", "session_id", "traceId", "trace_id"),
+        "feature": either(record, "traceName", "trace_name", "name"),
         "failed": record.get("level") == "ERROR",
-        **_tags(_list(record.get("tags"))),
+        **tags(listed(record.get("tags"))),
     }
 
 
+def _disjoint(details: Mapping[str, int]) -> tuple[int, int, int, int]:
+    """(all input, read from a cache, written to one, output) of Langfuse's usage types."""
+    read = sum(count for name, count in details.items() if "cache" in name and "creat" not in name)
+    written = sum(count for name, count in details.items() if "cache" in name and "creat" in name)
+    own = any(name.startswith("input") for name in details)
+    fresh = sum(
+        count for name, count in details.items()
+        if "cache" not in name and name.startswith("input" if own else "prompt")
+    )  # fmt: skip
+    said = "output" if any(name.startswith("output") for name in details) else "completion"
+    output = sum(count for name, count in details.items() if name.startswith(said))
+    return fresh + read + written, read, written, output
+
+
 def helicone(record: Json) -> Iterator[Flat]:
-    """One request. Whether ``prompt_tokens`` holds the cached ones is told by the record's own total."""
-    said = _table(_first(record.get("request_properties"), record.get("properties")))
-    prompt = _number(_first(record.get("prompt_tokens"), record.get("promptTokens")))
-    output = _number(_first(record.get("completion_tokens"), record.get("completionTokens")))
-    cached = _number(_first(record.get("prompt_cache_read_tokens"), record.get("promptCacheReadTokens")))
-    written = _number(_first(record.get("prompt_cache_write_tokens"), record.get("promptCacheWriteTokens")))
-    total = _number(_first(record.get("total_tokens"), record.get("totalTokens")))
-    apart = total == prompt + cached + written + output and (cached or written)
-    status = _number(_first(record.get("response_status"), record.get("status")))
+    """One request of the API, or one line of the export tool's CSV."""
+    said = table(first(record.get("request_properties"), record.get("properties")))
+    cached = number(either(record, "prompt_cache_read_tokens", "promptCacheReadTokens"))
+    written = number(either(record, "prompt_cache_write_tokens", "promptCacheWriteTokens"))
+    status = number(either(record, "response_status", "status"))
+    prompt, output = _helicone_tokens(record, cached + written)
     yield {
-        "id": _first(record.get("request_id"), record.get("id")),
-        "time": _time(_first(record.get("request_created_at"), record.get("createdAt"))),
-        "latency_ms": _first(record.get("delay_ms"), record.get("latency")),
-        "model": _first(record.get("response_model"), record.get("model"), record.get("request_model")),
+        "id": either(record, "request_id", "id", "response_id"),
+        "time": moment(either(record, "request_created_at", "createdAt")),
+        "latency_ms": either(record, "delay_ms", "latency"),
+        "model": either(record, "response_model", "model", "request_model"),
         "provider": record.get("provider"),
-        "input": prompt + (cached + written if apart else 0),
+        "input": prompt,
         "cached": cached,
         "written_5m": written,
         "output": output,
-        "cost": _first(record.get("costUSD"), record.get("cost_usd"), record.get("cost")),
-        "user": _first(record.get("request_user_id"), record.get("userId")),
+        "cost": either(record, "costUSD", "cost_usd", "cost"),
+        "user": either(record, "request_user_id", "userId"),
         "session": said.get("Helicone-Session-Id"),
         "feature": said.get("Feature") or said.get("feature"),
         "failed": status >= 400,
@@ -108,80 +122,16 @@ def helicone(record: Json) -> Iterator[Flat]:
     }
 
 
-def openai_usage(bucket: Json) -> Iterator[Flat]:
-    """One bucket of ``/v1/organization/usage/completions``: a row for each of its results, of many calls each."""
-    for result in _records(bucket.get("results")):
-        yield {
-            "time": _time(bucket.get("start_time")),
-            "model": result.get("model"),
-            "provider": "openai",
-            "input": result.get("input_tokens"),
-            "cached": result.get("input_cached_tokens"),
-            "output": result.get("output_tokens"),
-            "calls": result.get("num_model_requests"),
-            "tier": "batch" if result.get("batch") else result.get("service_tier"),
-            "project": result.get("project_id"),
-            "user": result.get("user_id"),
-            "tag:key": result.get("api_key_id"),
-        }
-
-
-def anthropic_usage(bucket: Json) -> Iterator[Flat]:
-    """One bucket of ``/v1/organizations/usage_report/messages``."""
-    for result in _records(bucket.get("results")):
-        made = _table(result.get("cache_creation"))
-        parts = [
-            _number(result.get("uncached_input_tokens")),
-            _number(result.get("cache_read_input_tokens")),
-            _number(made.get("ephemeral_5m_input_tokens")),
-            _number(made.get("ephemeral_1h_input_tokens")),
-        ]
-        yield {
-            "time": _time(bucket.get("starting_at")),
-            "model": result.get("model"),
-            "provider": "anthropic",
-            "input": sum(parts),
-            "cached": parts[1],
-            "written_5m": parts[2],
-            "written_1h": parts[3],
-            "output": result.get("output_tokens"),
-            "tier": result.get("service_tier"),
-            "project": result.get("workspace_id"),
-            "tag:key": result.get("api_key_id"),
-        }
-
-
-def otel(resource: Json) -> Iterator[Flat]:
-    """The spans of one ``resourceSpans``; those that only sum up the spans inside them are left out."""
-    service = _attributes(_table(resource.get("resource")).get("attributes")).get("service.name")
-    for scope in _records(resource.get("scopeSpans")):
-        for span in _records(scope.get("spans")):
-            said = _attributes(span.get("attributes"))
-            spent = said.get("gen_ai.usage.input_tokens", said.get("gen_ai.usage.prompt_tokens"))
-            if spent is None or said.get("gen_ai.operation.name") in _AGENT_SPANS:
-                continue
-            yield {
-                "id": f"{span.get('traceId')}-{span.get('spanId')}",
-                "time": _nano(span.get("startTimeUnixNano")),
-                "until": _nano(span.get("endTimeUnixNano")),
-                "model": _first(said.get("gen_ai.response.model"), said.get("gen_ai.request.model")),
-                "provider": _first(said.get("gen_ai.provider.name"), said.get("gen_ai.system")),
-                "input": spent,
-                "cached": _first(said.get("gen_ai.usage.cache_read.input_tokens"),
-                                 said.get("gen_ai.usage.cache_read_input_tokens")),
-                "written_5m": _first(said.get("gen_ai.usage.cache_creation.input_tokens"),
-                                     said.get("gen_ai.usage.cache_creation_input_tokens")),
-                "output": _first(said.get("gen_ai.usage.output_tokens"),
-                                 said.get("gen_ai.usage.completion_tokens"), 0),
-                "cost": _first(said.get("gen_ai.usage.cost"), said.get("gen_ai.cost.total")),
-                "project": service,
-                "user": _first(said.get("user.id"), said.get("enduser.id")),
-                "session": _first(said.get("session.id"), said.get("gen_ai.conversation.id")),
-                "tag:trace": span.get("traceId"),
-                "tag:span": span.get("parentSpanId"),
-                "tag:agent": _first(said.get("gen_ai.agent.name"), said.get("gen_ai.agent.id")),
-                "failed": _number(_table(span.get("status")).get("code")) == 2,
-            }  # fmt: skip
+def _helicone_tokens(record: Json, cache: int) -> tuple[int, int]:
+    """(all input, all output): versions differ in what prompt and completion hold; the record's own total tells."""
+    prompt = number(either(record, "prompt_tokens", "promptTokens"))
+    output = number(either(record, "completion_tokens", "completionTokens"))
+    total = number(either(record, "total_tokens", "totalTokens"))
+    thought = number(either(record, "reasoning_tokens", "reasoningTokens"))
+    beside = bool(thought) and total in (prompt + output + thought, prompt + cache + output + thought)
+    anthropic = text(record.get("provider")).upper() == "ANTHROPIC"
+    apart = beside or anthropic or total == prompt + cache + output or cache > prompt
+    return prompt + (cache if apart else 0), output + (thought if beside else 0)
 
 
 LAYOUTS: Final[Mapping[str, Callable[[Json], Iterator[Flat]]]] = MappingProxyType(
@@ -191,9 +141,9 @@ LAYOUTS: Final[Mapping[str, Callable[[Json], Iterator[Flat]]]] = MappingProxyTyp
         "helicone": helicone,
         "openai-usage": openai_usage,
         "anthropic-usage": anthropic_usage,
-        "otel": otel,
     }
 )
+"""Kinds whose records stand for themselves; spans are read together (``farthing.lab.traces_spans``)."""
 
 
 def unwrap(found: object) -> Sequence[object]:
@@ -208,82 +158,6 @@ def unwrap(found: object) -> Sequence[object]:
 
 
 def _is_page(item: object) -> bool:
-    return isinstance(item, dict) and (item.get("object") == "page" or "resourceSpans" in item)
-
-
-def _first(*values: object) -> object:
-    return next((value for value in values if value not in (None, "")), None)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _table(value: object) -> Json:
-    """A table, or the text of one (CSV exports hold JSON in cells)."""
-    if isinstance(value, str) and value.startswith("{"):
-        try:
-            value = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: object) -> Sequence[object]:
-    if isinstance(value, str) and value.startswith("["):
-        try:
-            value = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            return ()
-    return value if isinstance(value, list) else ()
-
-
-def _records(value: object) -> Iterator[Json]:
-    return (one for one in _list(value) if isinstance(one, dict))
-
-
-def _number(value: object) -> int:
-    """A count; 0 where there is none. Raises ``ValueError``."""
-    if value in (None, ""):
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int | str | float) or float(value) != int(float(value)):
-        raise ValueError(f"{str(value)[:40]!r} is no count")
-    return int(float(value))
-
-
-def _time(value: object) -> object:
-    """As ``farthing.lab.traces`` reads times: ISO text or whole seconds or milliseconds."""
-    return int(value) if isinstance(value, float) else value
-
-
-def _nano(value: object) -> str | None:
-    if not isinstance(value, int | str) or not str(value).isdigit():
-        return None
-    return datetime.fromtimestamp(int(value) // 1_000_000 / 1000, UTC).isoformat(timespec="milliseconds")
-
-
-def _tags(found: Sequence[object]) -> Flat:
-    """``name:value`` and ``name=value`` as they are, bare words under their own name."""
-    tags: Flat = {}
-    for one in found:
-        text = str(one)
-        for mark in ("=", ":"):
-            name, sign, value = text.partition(mark)
-            if sign and name:
-                tags[f"tag:{name}"[:64]] = value
-                break
-        else:
-            tags[f"tag:{text}"[:64]] = "yes"
-    return tags
-
-
-def _attributes(found: object) -> dict[str, object]:
-    """OTLP's ``[{key, value: {stringValue: …}}]``; a plain table is taken as it is."""
-    if isinstance(found, dict):
-        return found
-    said: dict[str, object] = {}
-    for one in _records(found):
-        value = _table(one.get("value"))
-        name, held = next(iter(value.items()), ("", None))
-        said[str(one.get("key"))] = int(str(held)) if name == "intValue" else held
-    return said
+    return isinstance(item, dict) and (
+        "resourceSpans" in item or (isinstance(item.get("data"), list) and "id" not in item)
+    )

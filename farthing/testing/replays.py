@@ -117,10 +117,10 @@ def traffic(rng: random.Random, count: int) -> list[Ask]:
     return asks
 
 
-def live(seed: int, count: int = 40) -> World:
-    """A random workload, served."""
+def live(seed: int, count: int = 40, *, more: str = "") -> World:
+    """A random workload, served; ``more``: further sections of the policy."""
     rng = random.Random(seed)
-    chosen = config.parse(policy(rng), env={}, source="t")
+    chosen = config.parse(policy(rng) + more, env={}, source="t")
     prices, tokens = shared()
     world = World(chosen, prices=prices, tokens=tokens, sim=SimSettings(seed=seed))
     picked = [one for one in FAULTS if rng.random() < 0.5]

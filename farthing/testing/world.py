@@ -28,6 +28,7 @@ from farthing.engine.record import Recorder
 from farthing.engine.services import Services, Upstream
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.books import Settlement
+from farthing.ports.cache import Recall
 from farthing.ports.prices import Prices
 from farthing.ports.provider import HttpReply, HttpRequest, Timeouts
 from farthing.ports.reply import Headers
@@ -38,6 +39,7 @@ from farthing.sim.http import TRANSPORT
 from farthing.sim.settings import SimSettings
 
 START_MS = 1_795_000_000_000
+MakeRecall = Callable[[Services, Recorder], Recall]
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,15 +60,23 @@ class World:
     """One gateway under one policy, asked once."""
 
     def __init__(
-        self, settings: Settings, *, prices: Prices, tokens: Tokenizer, sim: SimSettings | None = None
+        self,
+        settings: Settings,
+        *,
+        prices: Prices,
+        tokens: Tokenizer,
+        sim: SimSettings | None = None,
+        similar: MakeRecall | None = None,
+        commit_ms: int = 0,
     ) -> None:
+        """``similar`` makes the semantic cache, where there is one. ``commit_ms``: how long a settlement is."""
         self.loop = VirtualLoop(START_MS)
         self.settings = settings
         chosen = msgspec.structs.replace(
             sim or SimSettings(), now_ms=self.loop.now_ms, speed=1.0, instance="world", hang_limit_ms=60_000
         )
         self.sim: SimApp = create_app(chosen)
-        self.books = _Books()
+        self.books = _Books(commit_ms)
         transport = _Transport(self.loop, self.sim)
         policy, loop = settings.policy, self.loop
         nobody: Any = _Nobody(self.loop)
@@ -99,9 +109,14 @@ class World:
             routing=bootstrap.routing_of(settings),
         )
         self.recorder = Recorder(text="none", redact=(), salt=b"world", policy_ref=policy.ref)
+        if caching is not None and similar is not None:
+            caching.recall = similar(self.services, self.recorder)
 
     def run(self, asks: Iterable[Ask]) -> None:
         """Serves all calls, in order of ``at_ms``."""
+        recall = self.services.caching.recall if self.services.caching is not None else None
+        if recall is not None:
+            self.loop.run_until_complete(recall.start())
         self.loop.serve(self._arrivals(asks))
         for exchange in self.background.take_unlogged():
             self.books.exchange(exchange)
@@ -174,11 +189,17 @@ class Caller:
 class _Books(MemoryBooks):
     """The reference store, which also takes exchanges that no entry goes with."""
 
+    def __init__(self, commit_ms: int) -> None:
+        super().__init__()
+        self._commit_ms = commit_ms
+
     def exchange(self, exchange: Exchange) -> None:
         self._exchanges.setdefault(exchange.request_id, exchange)
 
     async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
         await super().settle(settlement, now_ms=now_ms)
+        if self._commit_ms:
+            await asyncio.sleep(self._commit_ms / 1000)
 
 
 class _Nobody:

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import fields
+from dataclasses import replace as dataclass_replace
 
 import msgspec
 import pytest
@@ -15,6 +16,7 @@ from farthing.lab.estimate import Estimator, Late
 from farthing.lab.replay import replay
 from farthing.lab.replay_kernel import unfit
 from farthing.lab.replay_state import decoded, encoded
+from farthing.testing.replay_mixes import shaping, varied
 from farthing.testing.replays import live, policy, shared, thresholds
 
 
@@ -69,6 +71,47 @@ def test_every_request_ends_as_in_the_pipeline_under_any_policy(block):
     assert plain > 100
 
 
+def mixed(seed: int, *, within: bool):
+    """A log and a policy that shapes calls; ``within``: what shaped them shapes them again, so the log knows it."""
+    rng = random.Random(seed)
+    shapes = shaping(rng)
+    world = live(seed, 60, more=shapes if within else "")
+    exchanges = [msgspec.json.decode(msgspec.json.encode(one), type=Exchange) for one in world.exchanges()]
+    if not within:
+        exchanges = varied(rng, exchanges)
+    text = policy(random.Random(seed + 20_000)) + shapes
+    return exchanges, config.parse(text, env={}, source="t")
+
+
+@pytest.mark.parametrize("block", range(8))
+def test_routes_levers_and_thresholds_do_the_same_on_both_ways(block):
+    plain, acts = 0, set()
+    for seed in range(1_000 + block * 15, 1_015 + block * 15):
+        exchanges, settings = mixed(seed, within=seed % 3 == 0)
+        short, long, sums = [], [], []
+        done = replayed(exchanges, settings, short.append)
+        replayed(exchanges, settings, long.append, pipeline_only=True)
+        assert told(short) == told(long), seed
+        assert done.why == ""
+        plain += done.plain
+        acts |= {(each.stage, each.action) for one in short for each in one.decisions}
+        acts |= {("error", one.error.partition(":")[0]) for one in short if one.outcome == "refused"}
+        for pipeline_only in (False, True):
+            estimator = Estimator()
+            estimator.learn(exchanges)
+            tally = Tally(estimator)
+            replayed(exchanges, settings, tally, estimate=estimator.usage, pipeline_only=pipeline_only)
+            sums.append((tally.finish(), tally.changed()))
+        assert sums[0] == sums[1], seed
+    assert plain > 400
+    shown = {
+        ("route", "choose"), ("threshold", "degrade"), ("threshold", "cap"), ("limits", "cap"),
+        ("error", "throttled"),
+        ("cache", "hit"), ("levers", "cap_output"),
+    }  # fmt: skip
+    assert len(shown & acts) >= 5, acts
+
+
 @pytest.mark.parametrize("block", range(4))
 def test_sums_are_those_of_the_pipelines_outcomes(block):
     for seed in range(100 + block * 10, 110 + block * 10):
@@ -100,17 +143,20 @@ def policy_without_caches(seed: int) -> str:
 
 def test_what_the_short_way_does_not_know_goes_through_the_pipeline_and_is_named():
     exchanges, _ = logs(1)
-    head = policy_without_caches(1)
-    for text, why in (
-        ('[[levers]]\nkind = "compact_json"\n', "levers edit calls"),
-        (
-            '[[budgets]]\nname = "t"\nper = "day"\nusd = "1"\n'
-            'thresholds = [{ at = 5, do = "throttle", per_minute = 3 }]\n',
-            "a threshold slows calls down",
-        ),
-    ):
-        done = replayed(exchanges, config.parse(head + text, env={}, source="t"), lambda one: None)
-        assert (done.plain, done.why) == (0, why)
+    settings = config.parse(policy_without_caches(1), env={}, source="t")
+    prices, tokens = shared()
+
+    def make(loop, provider, log):
+        made = bootstrap.replay_services(settings, loop, provider, log, prices=prices, tokens=tokens)
+        return dataclass_replace(made, usage_listener=Deaf())
+
+    done = replay(exchanges, make, lambda one: None, estimate=lambda logged, target: Usage(), longest_ms=60_000)
+    assert (done.plain, done.why) == (0, "somebody watches the calls")
+
+
+class Deaf:
+    def heard(self, body: bytes, *, model: str, billed: int) -> None:
+        """Nothing."""
 
 
 def test_every_service_that_can_change_a_call_is_known_to_the_short_way():

@@ -10,7 +10,9 @@ from click.testing import CliRunner
 
 from farthing import bootstrap
 from farthing.cli import main
+from farthing.cli.replay_run import spread
 from farthing.core.errors import NotFound
+from farthing.lab.replay_apart import Split, conflict, splits
 from farthing.lab.replay_parts import Found, Job, Period, added, part_of, partition, parts_of, survey
 from farthing.testing.replays import busy_log
 from farthing.testing.world import START_MS
@@ -97,6 +99,22 @@ def test_parts_of_an_export_in_processes_of_their_own_add_up_to_one_replay_of_th
 def test_calls_that_share_a_budget_are_not_parted(home):
     job = job_of(home, SHARED)
     assert parts_of(job, 3) == (job,)
+
+
+def test_parts_that_share_a_budget_count_where_it_decided_nothing_and_are_done_again_where_it_did(home):
+    for limit, refuses in (("5", True), ("500000", False)):
+        policy = f'[[budgets]]\nname = "org"\nper = "day"\nusd = "{limit}"\n' + BY_TEAM.replace("0.9", "900")
+        job = job_of(home, policy)
+        split = splits(job.settings.policy)[0]
+        assert split == Split("team", ("org",))
+        parted = msgspec.structs.replace(job, dimension=split.dimension, shared=split.shared)
+        parts = [bootstrap.replay_part(part) for part in parts_of(parted, 2)]
+        whole = bootstrap.replay_part(job)
+        assert bool(conflict([part.levels for part in parts])) == refuses
+        assert (added(parts) == whole) != refuses
+        assert whole.levels == ()
+        if refuses:
+            assert spread([parted], 2) == [whole]
 
 
 def test_a_job_travels_as_plain_data(home):
