@@ -9,7 +9,11 @@ every pair of dimensions. The last line is one JSON object:
 * ``differences``: reports of some store that differ from SQLite's (must be 0);
 * ``pairs``, ``over_2s``, ``slowest_s``, ``median_s``: the pairs of the second part, wall-clock, rows made and sorted;
 * ``over_2_cpu_s``, ``most_cpu_s``, ``median_cpu_s``: the same in CPU-seconds of all threads, which other programs on
-  the machine hardly change: on idle cores the wall-clock is this divided by almost their number.
+  the machine hardly change: on idle cores the wall-clock is this divided by almost their number;
+* ``cores_got``: CPU-seconds a second over all pairs: much less than the machine's cores says that others were busy,
+  and that the wall-clock is theirs, too.
+
+``--keep DIR`` leaves the month in a folder; with a month in it, nothing is made and compared, only asked.
 """
 
 import argparse
@@ -25,11 +29,13 @@ from pathlib import Path
 import duckdb
 import psycopg
 from psycopg import sql
+from pyarrow import parquet
 
 from farthing.adapters.clickhouse import ClickHouseLedger, ClickHouseSink, migrate
 from farthing.adapters.duckdb_ledger import DuckDBLedger
 from farthing.adapters.ledger_query import entry_totals
-from farthing.adapters.parquet import ParquetExport
+from farthing.adapters.parquet import GROUP_ROWS, ParquetExport
+from farthing.adapters.parquet_rows import MANIFEST, writer
 from farthing.adapters.postgres import PostgresImporter, PostgresLedger
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_reader import SqliteLedger
@@ -141,19 +147,20 @@ def compared(ledgers: dict[str, Ledger], count: int) -> int:
 def enlarge(source: Path, target: Path, times: int) -> None:
     """The month again ``times`` over, with requests of their own, in files as an export writes them."""
     connection = duckdb.connect()
-    connection.execute("SET preserve_insertion_order = false")
     for file in sorted((source / "entries").rglob("*.parquet")):
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
-        connection.execute(
-            f"""COPY (
-                SELECT e.* REPLACE (e.seq * {times} + k AS seq, e.id || '-' || k AS id,
+        schema = parquet.read_schema(file)
+        rows = connection.sql(
+            f"""SELECT e.* REPLACE (e.seq * {times} + k AS seq, e.id || '-' || k AS id,
                     e.request_id || '-' || k AS request_id, e.amount_nusd + k AS amount_nusd)
                 FROM read_parquet('{file}', hive_partitioning = false) AS e, range({times}) AS copies(k)
-                ORDER BY shared, received_at_ms, e.seq
-            ) TO '{place}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 122880)"""
-        )
-    shutil.copy(source / "farthing-export.json", target)
+                ORDER BY shared, received_at_ms, e.seq"""
+        ).to_arrow_reader(GROUP_ROWS)
+        with writer(place, schema) as made:
+            for batch in rows:
+                made.write_batch(batch.cast(schema))
+    shutil.copy(source / MANIFEST, target)
     connection.close()
 
 
@@ -167,6 +174,29 @@ def grouped(ledger: Ledger) -> list[tuple[float, float, int, tuple[str, str]]]:
     return sorted(found, reverse=True)
 
 
+def asked_of(folder: Path) -> dict[str, object]:
+    """Every pair of dimensions of the month in a folder."""
+    month = DuckDBLedger(folder)
+    (total,) = month.totals(LedgerQuery())
+    pairs = grouped(month)
+    size = sum(file.stat().st_size for file in folder.rglob("*.parquet"))
+    print(f"a month of {total.entries:,} entries ({size / 2**20:,.0f} MiB of Parquet) by two dimensions; slowest:")
+    for cpu, seconds, rows, pair in pairs[:8]:
+        print(f"  {cpu:6.2f} CPU-s {seconds:6.2f} s  {rows:>9,} rows  {', '.join(pair)}")
+    whole_s, whole_cpu = sum(one[1] for one in pairs), sum(one[0] for one in pairs)
+    return {
+        "month_entries": total.entries,
+        "pairs": len(pairs),
+        "over_2s": sum(seconds > 2 for _, seconds, _, _ in pairs),
+        "slowest_s": max(seconds for _, seconds, _, _ in pairs),
+        "median_s": round(statistics.median(seconds for _, seconds, _, _ in pairs), 2),
+        "over_2_cpu_s": sum(cpu > 2 for cpu, _, _, _ in pairs),
+        "most_cpu_s": pairs[0][0],
+        "median_cpu_s": round(statistics.median(cpu for cpu, _, _, _ in pairs), 2),
+        "cores_got": round(whole_cpu / whole_s, 2),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=1_000_000)
@@ -176,7 +206,11 @@ def main() -> None:
         default="sqlite,postgresql,duckdb over parquet,clickhouse",
         help="compare only these (sqlite first; without duckdb there is no second part)",
     )
+    parser.add_argument("--keep", type=Path, help="leave the month in this folder; only it is asked when it is there")
     options = parser.parse_args()
+    if options.keep is not None and (options.keep / MANIFEST).exists():
+        print(json.dumps(asked_of(options.keep)))
+        return
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         ledgers = filled(home, options.entries, options.stores.split(","))
@@ -185,32 +219,10 @@ def main() -> None:
         if "duckdb over parquet" not in ledgers:
             print(json.dumps({"entries": options.entries, "stores": sorted(ledgers), "differences": differences}))
             return
-        times = max(1, options.month // options.entries)
-        enlarge(home / "parquet", home / "month", times)
-        month = DuckDBLedger(home / "month")
-        (total,) = month.totals(LedgerQuery())
-        pairs = grouped(month)
-        size = sum(file.stat().st_size for file in (home / "month").rglob("*.parquet"))
-        print(
-            f"a month of {total.entries:,} entries ({size / 2**20:,.0f} MiB of Parquet) by two dimensions; slowest:"
-        )
-        for cpu, seconds, rows, pair in pairs[:8]:
-            print(f"  {cpu:6.2f} CPU-s {seconds:6.2f} s  {rows:>9,} rows  {', '.join(pair)}")
-        result = {
-            "entries": options.entries,
-            "stores": sorted(ledgers),
-            "reports": len(REPORTS),
-            "differences": differences,
-            "month_entries": total.entries,
-            "pairs": len(pairs),
-            "over_2s": sum(seconds > 2 for _, seconds, _, _ in pairs),
-            "slowest_s": max(seconds for _, seconds, _, _ in pairs),
-            "median_s": round(statistics.median(seconds for _, seconds, _, _ in pairs), 2),
-            "over_2_cpu_s": sum(cpu > 2 for cpu, _, _, _ in pairs),
-            "most_cpu_s": pairs[0][0],
-            "median_cpu_s": round(statistics.median(cpu for cpu, _, _, _ in pairs), 2),
-        }
-    print(json.dumps(result))
+        month = options.keep or home / "month"
+        enlarge(home / "parquet", month, max(1, options.month // options.entries))
+        told = {"entries": options.entries, "stores": sorted(ledgers), "reports": len(REPORTS)}
+        print(json.dumps({**told, "differences": differences, **asked_of(month)}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a page costs the server over a large ledger: CPU and wall-clock, the first time and again.
 
-    python bench/pages.py --entries 10000000 [--keep DIR] [--no-check] [--all] [--reports parquet]
+    python bench/pages.py --entries 10000000 [--keep DIR] [--no-check] [--all] [--commands] [--reports parquet]
 
 Fills a ledger with lifelike entries of the last thirty days, rolls it up (``--reports parquet``: exports it instead)
 and opens every page three times over HTTP. ``--keep`` leaves ledger and roll-ups in a folder for the next run. Before
@@ -11,17 +11,23 @@ thread, in which SQLite runs too; DuckDB has threads of its own. The goals (300 
 for Requests) are held against the worst of the looks, the first one included.
 
 The last line is one JSON object: ``rollup_cpu_us`` per entry (null: rolled up before), ``differences`` (must be 0),
-``over`` and ``over_cpu`` (pages beyond their goal by wall-clock and by CPU), ``pages``.
+``over`` and ``over_cpu`` (pages beyond their goal by wall-clock and by CPU), ``slow`` (any page beyond a second of
+CPU), ``wall_per_cpu`` (how busy the machine was: about 1 when idle; well above, wall-clock says more of the other
+programs than of the pages), ``pages``, ``commands``.
 """
 
 import argparse
 import itertools
 import json
 import re
+import resource
+import shlex
+import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -33,11 +39,15 @@ from farthing.adapters.rollup_job import Rollups
 from farthing.adapters.rollup_ledger import RollupLedger
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_reader import SqliteLedger
+from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, quoted
 from farthing.core.types import LedgerEntry, LedgerQuery
+from farthing.server.pages.views import VIEWS
 from farthing.testing.gateway import GatewayServer
-from farthing.testing.lifelike import MONTH_MS, lifelike_entries
+from farthing.testing.lifelike import FEATURES, MONTH_MS, TEAMS, lifelike_entries
 
 BATCH = 50_000
+COPIES = 5
+"""Making entries takes longer than booking them: of so many, one is made and the others are copies in other teams."""
 SEED = 20_261_121
 HOUR_MS = 3_600_000
 EXPLORE, REQUESTS = 300, 100
@@ -59,9 +69,19 @@ PAGES = {
     "/requests?before={deep}": REQUESTS,
     "/requests?where=feature%3Dagent": REQUESTS,
     "/requests?where=user%3Duser-1999&since=7d": REQUESTS,
-    "/sessions": 0, "/anomalies": 0, "/allocation": 0, "/savings": 0, "/budgets": 0,
-}  # fmt: skip
-"""Page → goal; 0: shown only, with ``--all``."""
+}
+"""Page → goal."""
+WHOLE = tuple(view.address for view in VIEWS if "{" not in view.address)
+OTHERS = (*(address for address in WHOLE if address not in PAGES), "/unit?per=user")
+"""With ``--all``: every other page, whose goal is a second of CPU."""
+SLOW = 1_000
+COMMANDS = (
+    "report --by team,model", "report --by user --since 7d", "report --by trace --since 24h", "top --once", "why",
+    "forecast", "anomalies ls", "metrics --by team", "savings", "allocate run", "allocate untagged", "chargeback",
+    "unit --per user", "maturity", "governance", "status", "requests", "budget ls", "optimize", "experiment ls",
+    "trace 00000000000000000000000000000017", "sql 'SELECT count(*) FROM entries WHERE received_at_ms > 1'",
+)  # fmt: skip
+"""With ``--commands``: report commands and the CPU of their whole process, start included."""
 CHECKED = (
     LedgerQuery(group_by=("team", "model")),
     LedgerQuery(group_by=("day", "feature", "provider", "model", "kind", "reason")),
@@ -85,13 +105,56 @@ def fill(home: Path, count: int) -> None:
     if marker.exists():
         return
     began = time.monotonic()
-    importer = SqliteImporter(home / bootstrap.LEDGER_FILE)
     start = time.time_ns() // 1_000_000 - MONTH_MS
-    for part in batches(lifelike_entries(count, seed=SEED, start_ms=start)):
+    base = home / "base.db"
+    made = -(-count // COPIES)
+    importer = SqliteImporter(base)
+    for part in batches(lifelike_entries(made, seed=SEED, start_ms=start)):
         importer.import_batch(part, ())
     importer.close()
+    SqliteImporter(home / bootstrap.LEDGER_FILE).close()  # makes the schema
+    copied(home / bootstrap.LEDGER_FILE, base, made)
+    for file in home.glob("base.db*"):
+        file.unlink()
     marker.touch()
-    say(f"{count:,} entries in {time.monotonic() - began:.0f} s")
+    say(f"{made * COPIES:,} entries in {time.monotonic() - began:.0f} s")
+
+
+def copied(ledger: Path, base: Path, made: int) -> None:
+    """Every entry ``COPIES`` times, of another team and feature each; a sixth are steps of agents' runs."""
+    changed = {
+        "id": "id || '-' || k",
+        "request_id": "request_id || '-' || k",
+        "corrects": "iif(corrects = '', '', corrects || '-' || k)",
+        "received_at_ms": "received_at_ms + 37 * k",
+        "booked_at_ms": "booked_at_ms + 37 * k",
+        "team": _turned("team", TEAMS),
+        "feature": "feature_now",
+        "session": f"iif(feature_now = 'agent', 'run-' || (number / 120 * {COPIES} + k), session)",
+        "tags": "iif(feature_now = 'agent', json_set(coalesce(tags, '{}'),"
+        f" '$.trace', printf('%032x', number / 120 * {COPIES} + k), '$.agent', 'agent-' || (number % 7),"
+        " '$.step', 'step-' || (number % 3)), tags)",
+    }
+    values = ", ".join(changed.get(name, f'"{name}"') for name in ENTRY_COLUMNS)
+    connection = sqlite3.connect(ledger, isolation_level=None)
+    connection.execute("ATTACH ? AS base", (str(base),))
+    for low in range(0, made, BATCH // COPIES):
+        connection.execute(
+            f"WITH RECURSIVE copies(k) AS (SELECT 0 UNION ALL SELECT k + 1 FROM copies WHERE k < {COPIES - 1})"
+            f" INSERT INTO main.entries ({quoted(ENTRY_COLUMNS)}) SELECT {values} FROM ("
+            f"SELECT *, {_turned('feature', FEATURES)} AS feature_now,"
+            " CAST(substr(request_id, -8) AS INTEGER) AS number FROM base.entries CROSS JOIN copies"
+            " WHERE seq > ? AND seq <= ? ORDER BY seq, k)",
+            (low, low + BATCH // COPIES),
+        )
+    connection.close()
+
+
+def _turned(column: str, known: Sequence[str]) -> str:
+    """SQL for the ``k``-th of these after the column's own."""
+    whens = " ".join(f"WHEN '{one}' THEN {at}" for at, one in enumerate(known))
+    thens = " ".join(f"WHEN {at} THEN '{one}'" for at, one in enumerate(known))
+    return f"(CASE (CASE {column} {whens} END + k) % {len(known)} {thens} END)"
 
 
 def roll_up(home: Path) -> float | None:
@@ -101,12 +164,15 @@ def roll_up(home: Path) -> float | None:
     while True:
         step = rollups.step(now_ms=time.time_ns() // 1_000_000)
         added += step.entries
-        if not step.entries:  # what earlier runs asked for is the gateway's to fill
+        if not step.entries:
             break
+    took = time.process_time() - began
+    while rollups.step(now_ms=time.time_ns() // 1_000_000).left:  # what earlier runs asked for; not beside the pages
+        pass
     rollups.close()
     size = (home / FILE).stat().st_size / 2**20
-    say(f"{added:,} entries rolled up in {time.process_time() - began:.0f} CPU-s; the file has {size:,.0f} MiB")
-    return round((time.process_time() - began) / added * 1e6, 1) if added else None
+    say(f"{added:,} entries rolled up in {took:.0f} CPU-s; the file has {size:,.0f} MiB")
+    return round(took / added * 1e6, 1) if added else None
 
 
 def differences(home: Path) -> int:
@@ -140,19 +206,21 @@ def opened(home: Path, reports: str, deep: int, *, all_pages: bool) -> dict[str,
     """Every page three times: the first look, at once again, and when what is kept of the present is over."""
     results: dict[str, dict[str, float]] = {}
     toml = f'{PROVIDERS}[analytics]\nreports = "{reports}"\nrollups = {str(reports == "ledger").lower()}\n'
+    asked = PAGES | dict.fromkeys(OTHERS if all_pages else (), 0)
     with GatewayServer(home, toml) as server, httpx.Client(base_url=server.url, timeout=600) as client:
         client.get("/").raise_for_status()  # templates and price book are loaded by the first page of a process
         time.sleep(31)  # until no answer is remembered
-        for pattern, goal in PAGES.items():
-            if not goal and not all_pages:
-                continue
+        for pattern, goal in asked.items():
             path = pattern.format(deep=deep)
-            first, again = look(client, path), look(client, path)
+            before = time.process_time()
+            first = look(client, path)
+            process = (time.process_time() - before) * 1000
+            again = look(client, path)
             time.sleep(2.5)
             later = look(client, path)
             results[path] = {
-                "goal_ms": goal, "first_ms": first[0], "first_cpu_ms": first[1], "again_ms": again[0],
-                "later_ms": later[0], "later_cpu_ms": later[1],
+                "goal_ms": goal, "first_ms": first[0], "first_cpu_ms": first[1], "process_cpu_ms": round(process, 1),
+                "again_ms": again[0], "later_ms": later[0], "later_cpu_ms": later[1],
             }  # fmt: skip
             say(
                 f"{path:45} limit {goal or '-':>4} ms | first {first[0]:8.1f} ms, {first[1]:8.1f} CPU-ms"
@@ -161,13 +229,35 @@ def opened(home: Path, reports: str, deep: int, *, all_pages: bool) -> dict[str,
     return results
 
 
+def busy(results: dict[str, dict[str, float]]) -> float:
+    """Wall-clock by CPU over all looks: 1 on an idle machine; at 5 only the CPU says something of the pages."""
+    wall = sum(one["first_ms"] + one["later_ms"] for one in results.values())
+    cpu = sum(max(one["process_cpu_ms"], one["first_cpu_ms"]) + one["later_cpu_ms"] for one in results.values())
+    return round(wall / cpu, 2) if cpu else 0.0
+
+
+def ran(home: Path) -> dict[str, dict[str, float]]:
+    """Every command once: CPU-seconds of its process, seconds, exit code."""
+    found = {}
+    for command in COMMANDS:
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        line = [sys.executable, "-m", "farthing", "--home", str(home), *shlex.split(command)]
+        code = subprocess.run(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        found[command] = {"cpu_s": round(cpu, 2), "wall_s": round(time.monotonic() - began, 2), "exit": code}
+        say(f"farthing {command:55} {cpu:8.2f} CPU-s {found[command]['wall_s']:8.2f} s, exit {code}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=200_000)
     parser.add_argument("--reports", choices=("ledger", "parquet"), default="ledger")
     parser.add_argument("--keep", "--home", type=Path)
     parser.add_argument("--check", action=argparse.BooleanOptionalAction, default=True, help="compare the answers")
-    parser.add_argument("--all", action="store_true", help="open pages without a goal, too")
+    parser.add_argument("--all", action="store_true", help="open every page")
+    parser.add_argument("--commands", action="store_true", help="run the report commands, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         home = options.keep or Path(scratch)
@@ -182,6 +272,7 @@ def main() -> None:
             cost = roll_up(home)
             wrong = differences(home) if options.check else 0
         results = opened(home, options.reports, options.entries // 2, all_pages=options.all)
+        commands = ran(home) if options.commands else {}
     limited = {path: found for path, found in results.items() if found["goal_ms"]}
     print(
         json.dumps(
@@ -194,7 +285,10 @@ def main() -> None:
                 "over_cpu": [
                     p for p, one in limited.items() if max(one["first_cpu_ms"], one["later_cpu_ms"]) > one["goal_ms"]
                 ],
+                "slow": [p for p, one in results.items() if max(one["first_cpu_ms"], one["later_cpu_ms"]) > SLOW],
+                "wall_per_cpu": busy(results),
                 "pages": results,
+                "commands": commands,
             }
         )
     )

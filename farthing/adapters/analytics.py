@@ -38,7 +38,7 @@ def open_reports(
     Empty: as the settings say. Raises ``ConfigError`` for anything else, ``StoreUnavailable`` when it is not there.
     """
     kind, _, place = (source or settings.reports).partition(":")
-    if kind == "ledger" and not place:
+    if not place and kind in ("ledger", "copy"):  # a copy is the ledger's own affair
         return ledger
     if kind in ("parquet", "duckdb"):
         return DuckDBLedger(place or parquet_folder(settings, home))

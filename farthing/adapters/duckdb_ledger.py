@@ -1,6 +1,6 @@
 """``Ledger`` over the Parquet files of an export, by DuckDB in this process. Blocking."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,6 +8,7 @@ import msgspec
 
 from farthing.adapters.ledger_query import MEASURES, check_query, totals_of
 from farthing.adapters.parquet_rows import MANIFEST
+from farthing.adapters.parquet_tags import TagSources, tag_columns, tags_asked
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
 from farthing.core.errors import ConfigError, NotFound, StoreUnavailable
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
@@ -17,10 +18,10 @@ PAGE: Final = 2_000
 _SUMMED: Final = {
     "entries": "count(*)",
     "amount": "sum(amount_nusd)",
-    "baseline": "sum(baseline_nusd) FILTER (amount_nusd IS NOT NULL)",
+    "baseline": "sum(CASE WHEN amount_nusd IS NOT NULL THEN baseline_nusd END)",
     "unpriced": "count(*) FILTER (amount_nusd IS NULL) - count(*) FILTER (reason = 'was_unpriced')",
     "estimated": "count(*) FILTER (source <> 'reported')",
-    "estimated_amount": "sum(amount_nusd) FILTER (source <> 'reported')",
+    "estimated_amount": "sum(CASE WHEN source <> 'reported' THEN amount_nusd END)",
     "errors": "count(*) FILTER (error <> '')",
 }
 
@@ -48,6 +49,8 @@ class DuckDBLedger:
         self._connection: Any = duckdb.connect(":memory:")
         if threads is not None:
             self._connection.execute(f"SET threads = {threads}")
+        files = str(self._folder / "entries" / "*" / "*" / "*.parquet")
+        self._tags = TagSources(files, lambda question: self._ask(question, ()))
         self._kinds = [kind for kind in ("entries", "exchanges") if any((self._folder / kind).rglob("*.parquet"))]
         for kind in self._kinds:
             pattern = str(self._folder / kind / "*" / "*" / "*.parquet").replace("'", "''")
@@ -63,17 +66,20 @@ class DuckDBLedger:
         if "entries" not in self._kinds:
             return empty
         width = len(query.group_by)
+        source = self._tags.relation(tags_asked(query))
         alone = "count(*) FILTER (NOT shared)"
         sums = [f"coalesce({_SUMMED.get(name, f'sum({name})')}, 0)" for name in MEASURES]
         try:
             # Numbers of 64 bits come three times as fast as those of 128; a sum beyond them is an error here.
-            rows = self._rows(*_compile(query, [alone, *(f"CAST({sql} AS BIGINT)" for sql in sums)]))
+            rows = self._rows(*_compile(query, source, [alone, *(f"CAST({sql} AS BIGINT)" for sql in sums)]))
         except self._failure:
-            rows = self._ask(*_compile(query, [alone, *sums]))
+            rows = self._ask(*_compile(query, source, [alone, *sums]))
         # Only requests with several entries need to be told apart, and they are few.
-        apart = self._ask(*_compile(query, ["count(DISTINCT request_id)"], "shared"))
+        apart = self._ask(*_compile(query, source, ["count(DISTINCT request_id)"], "shared"))
         shared = {row[:width]: row[width] for row in apart}
-        found = [totals_of(row[:width], row[width] + shared.get(row[:width], 0), row[width + 1 :]) for row in rows]
+        found = [
+            totals_of(_texts(row[:width]), row[width] + shared.get(row[:width], 0), row[width + 1 :]) for row in rows
+        ]
         return tuple(sorted(found, key=_group))
 
     def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]:
@@ -131,30 +137,35 @@ class DuckDBLedger:
         )
 
 
-def _compile(query: LedgerQuery, measures: Sequence[str], condition: str = "") -> tuple[str, list[object]]:
-    """A SELECT of the groups and the measures, with its parameters."""
-    groups = [_expression(name) for name in query.group_by]
-    parameters: list[object] = [value for _, values in groups for value in values]
+def _compile(
+    query: LedgerQuery, source: str, measures: Sequence[str], condition: str = ""
+) -> tuple[str, list[object]]:
+    """A SELECT of the groups and the measures from ``source``, with its parameters."""
+    tags = tag_columns(tags_asked(query))
+    # A status is grouped as the number that it is: as text it would take half as long again.
+    groups = ["status" if name == "status" else _expression(name, tags) for name in query.group_by]
+    parameters: list[object] = []
     conditions = [condition] if condition else []
     for name, value in query.where:
-        sql, values = _expression(name)
-        conditions.append(f"{sql} = ?")
-        parameters += [*values, value]
+        conditions.append(f"{_expression(name, tags)} = ?")
+        parameters.append(value)
     for operator, bound in ((">=", query.since_ms), ("<", query.until_ms)):
         if bound is not None:
             conditions.append(f"received_at_ms {operator} ?")
             parameters.append(bound)
     names = [f"g{number}" for number in range(len(groups))]
-    columns = [f"{sql} AS {name}" for (sql, _), name in zip(groups, names, strict=True)]
+    columns = [f"{sql} AS {name}" for sql, name in zip(groups, names, strict=True)]
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     grouped = f" GROUP BY {', '.join(names)} ORDER BY {', '.join(names)}" if names else ""
-    return f"SELECT {', '.join([*columns, *measures])} FROM entries{where}{grouped}", parameters
+    return f"SELECT {', '.join([*columns, *measures])} FROM {source}{where}{grouped}", parameters
 
 
-def _expression(name: str) -> tuple[str, list[object]]:
-    if name.startswith("tag:"):
-        return "coalesce(tags[?], '')", [name[4:]]
-    return ("CAST(status AS VARCHAR)" if name == "status" else f'"{name}"'), []
+def _expression(name: str, tags: Mapping[str, str]) -> str:
+    return "CAST(status AS VARCHAR)" if name == "status" else tags.get(name, f'"{name}"')
+
+
+def _texts(group: tuple[object, ...]) -> tuple[str, ...]:
+    return tuple(map(str, group))
 
 
 def _group(row: Totals) -> tuple[str, ...]:

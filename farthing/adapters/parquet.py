@@ -20,11 +20,11 @@ from farthing.adapters.parquet_rows import (
     ENTRY_FIELDS,
     EXCHANGE_FIELDS,
     MANIFEST,
-    arrow,
+    TagColumns,
     batch_of,
     day_folder,
-    dictionary_columns,
     schema_of,
+    writer,
 )
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, EXCHANGE_COLUMNS, quoted
@@ -133,7 +133,8 @@ class ParquetExport:
             " WHERE e.received_at_ms >= ? AND e.received_at_ms < ? ORDER BY shared, e.received_at_ms, e.seq"
         )
         rows = connection.execute(sql, (day * DAY_MS, (day + 1) * DAY_MS))
-        return self._file(rows, ENTRY_FIELDS, day_folder(self._drafts, "entries", day) / "entries.parquet")
+        path = day_folder(self._drafts, "entries", day) / "entries.parquet"
+        return self._file(rows, ENTRY_FIELDS, path, _tag_columns(connection, day))
 
     def _exchanges(self, connection: sqlite3.Connection, day: int, after: int, name: str) -> int:
         """A file of its own for what is new: the traffic log is pruned, but what was exported stays."""
@@ -145,16 +146,13 @@ class ParquetExport:
         path = day_folder(self._drafts, "exchanges", day) / f"from-{name}.parquet"
         return self._file(rows, EXCHANGE_FIELDS, path)
 
-    def _file(self, rows: sqlite3.Cursor, fields: tuple[str, ...], path: Path) -> int:
-        _, parquet = arrow()
-        schema = schema_of(fields)
+    def _file(self, rows: sqlite3.Cursor, fields: tuple[str, ...], path: Path, tags: TagColumns | None = None) -> int:
+        schema = schema_of(fields, tags)
         path.parent.mkdir(parents=True, exist_ok=True)
         count = 0
-        with parquet.ParquetWriter(
-            path, schema, compression="zstd", use_dictionary=dictionary_columns(fields)
-        ) as writer:
+        with writer(path, schema) as file:
             for part in _parts(rows):
-                writer.write_batch(batch_of(part, fields, schema))
+                file.write_batch(batch_of(part, fields, schema))
                 count += len(part)
         return count
 
@@ -192,6 +190,16 @@ def _changed_days(connection: sqlite3.Connection, after: int) -> list[int]:
         " CROSS JOIN entries AS other ON other.request_id = new.request_id WHERE new.seq > ?"
     )
     return sorted(row[0] for row in connection.execute(sql, (after,)))
+
+
+def _tag_columns(connection: sqlite3.Connection, day: int) -> TagColumns:
+    """The tags of a day's entries, the most used first."""
+    sql = (
+        "SELECT tag.key FROM (SELECT tags, count(*) AS times FROM entries WHERE received_at_ms >= ?"
+        " AND received_at_ms < ? AND tags IS NOT NULL GROUP BY tags) AS used, json_each(used.tags) AS tag"
+        " GROUP BY tag.key ORDER BY sum(used.times) DESC, tag.key"
+    )
+    return TagColumns.of(row[0] for row in connection.execute(sql, (day * DAY_MS, (day + 1) * DAY_MS)))
 
 
 def _exchange_days(connection: sqlite3.Connection, after: int) -> list[int]:

@@ -332,6 +332,20 @@ def compile_totals(query: LedgerQuery) -> tuple[str, list[object]]:
     return f"SELECT {select} FROM entries{where}{order}", parameters
 
 
+def condition(query: LedgerQuery) -> tuple[str, list[object]]:
+    """``AND …`` for the filters and the period of a query, with its parameters."""
+    parts, parameters = [""], []
+    for name, value in query.where:
+        statement, values = _expression(name)
+        parts.append(f"{statement} = %s")
+        parameters += [*values, value]
+    for operator, bound in ((">=", query.since_ms), ("<", query.until_ms)):
+        if bound is not None:
+            parts.append(f"received_at_ms + 0 {operator} %s")  # the order of booking decides, not the index on time
+            parameters.append(bound)
+    return " AND ".join(parts), parameters
+
+
 def _expression(name: str) -> tuple[str, list[object]]:
     if name.startswith("tag:"):
         return "coalesce(tags ->> %s, '')", [name[4:]]

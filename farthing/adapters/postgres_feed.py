@@ -37,6 +37,10 @@ class PostgresFeed(PostgresLedger):
             if exchange.request_id == last:
                 return
 
+    def last_settled(self) -> str:
+        """The id of the last entry before which none can appear any more; "" when that cannot be said now."""
+        return self._last_settled("entries")
+
     def _last_settled(self, table: Literal["entries", "exchanges"]) -> str:
         """The id of the last row before which no row can appear any more; empty when that cannot be said now."""
         column = "id" if table == "entries" else "request_id"

@@ -9,9 +9,9 @@ import msgspec
 from farthing.adapters.sqlite_rows import (
     ENTRY_COLUMNS,
     EXCHANGE_COLUMNS,
+    entry_cells,
     entry_from_row,
-    entry_to_row,
-    exchange_to_row,
+    exchange_cells,
     quoted,
 )
 from farthing.core.types import Exchange, LedgerEntry
@@ -97,7 +97,7 @@ SEQ_ENTRY_SELECT: Final = f"SELECT seq, {_CELLS} FROM entries"
 _NUL: Final = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 """A NUL inside JSON; PostgreSQL's text cannot hold it."""
 
-_encode = msgspec.json.Encoder().encode
+_encoder: Final = msgspec.json.Encoder()
 
 
 def _record(name: str, columns: Sequence[str]) -> Callable[..., msgspec.Struct]:
@@ -107,24 +107,30 @@ def _record(name: str, columns: Sequence[str]) -> Callable[..., msgspec.Struct]:
 
 _EntryRow: Final = _record("EntryRow", ENTRY_COLUMNS)
 _ExchangeRow: Final = _record("ExchangeRow", EXCHANGE_COLUMNS)
-_JSON_PLACES: Final = tuple(ENTRY_COLUMNS.index(name) for name in _JSON)
 
 
 def entry_to_json(entry: LedgerEntry) -> bytes:
     """The entry as a JSON object of its columns. Raises ``ValueError`` for what the ledger cannot hold."""
-    cells = list(entry_to_row(entry))
-    for place in _JSON_PLACES:
-        text = cells[place]
-        if text is not None:
-            cells[place] = msgspec.Raw(str(text))
+    tags = entry.scope.tags
+    cells = entry_cells(
+        entry,
+        tags=dict(tags) if tags else None,
+        lines=entry.charge.lines,
+        usage=entry.usage,
+        decisions=entry.decisions,
+    )
     return _clean(_encode(_EntryRow(*cells)))
 
 
 def exchange_to_json(exchange: Exchange) -> bytes:
     """The exchange as a JSON object of its columns."""
-    *cells, body = exchange_to_row(exchange)
-    assert isinstance(body, bytes)
-    return _clean(_encode(_ExchangeRow(*cells, msgspec.Raw(body))))
+    return _clean(_encode(_ExchangeRow(*exchange_cells(exchange), exchange)))
+
+
+def _encode(row: msgspec.Struct) -> bytes:
+    text = bytearray(4096)  # encoded where it stays, without growing step by step
+    _encoder.encode_into(row, text)
+    return bytes(text)
 
 
 def entry_of(row: Sequence[object]) -> LedgerEntry:
@@ -133,4 +139,4 @@ def entry_of(row: Sequence[object]) -> LedgerEntry:
 
 
 def _clean(text: bytes) -> bytes:
-    return text if b"\\u0000" not in text else _NUL.sub(rb"\1\\ufffd", text)
+    return text if text.find(b"\\u0000") < 0 else _NUL.sub(rb"\1\\ufffd", text)

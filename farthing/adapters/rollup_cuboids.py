@@ -83,6 +83,16 @@ BUILT_IN: Final = tuple(
 )
 """What the pages ask about. Anything else is added when somebody asks."""
 
+STEPS: Final = tuple(
+    Cuboid.of(dimensions)
+    for dimensions in (
+        ("team", "feature", "endpoint", "provider", "model", "model_requested", "kind", "reason", "status", "state"),
+        ("service_tier", "source", "state", "dialect", "org", "model_requested", "policy", "price_book"),
+        ("team", "project", "key", "user", "customer"),
+    )
+)
+"""Sets that are not kept: several that are, are added up from one of these instead of from the entries of a batch."""
+
 
 def differing(dimensions: Iterable[str]) -> tuple[str, ...]:
     """Those of the dimensions in which entries of one request may differ, in a fixed order."""

@@ -15,9 +15,10 @@ from farthing.adapters import rollup_batch, rollup_file
 from farthing.adapters.ledger_query import MEASURES
 from farthing.adapters.rollup_cuboids import Cuboid, name, names
 from farthing.adapters.rollup_file import Kept, Progress, writing
+from farthing.adapters.rollup_grouping import Grouping
 from farthing.adapters.sqlite_schema import store_error
 
-BATCH: Final = 20_000
+BATCH: Final = 50_000
 """Entries of one transaction: about a second, during which the ledger's log is not cut."""
 ASKED_MAX: Final = 24
 """Cuboids beyond the built-in ones; the one that nobody asked for longest makes room."""
@@ -44,6 +45,7 @@ class Rollups:
         self._path = path
         self._dense_cells = dense_cells
         self._connection = rollup_file.connect(path, ledger, write=True)
+        self._grouping = Grouping(self._connection)
 
     def waiting(self) -> tuple[int, bool, int]:
         """(about how many entries are not in the cells yet, some cuboid is incomplete, when the last step ended)."""
@@ -79,8 +81,11 @@ class Rollups:
 
     def want(self, cuboid: Cuboid, *, now_ms: int) -> None:
         """Another cuboid, filled by the next steps; one too many makes the least asked for go."""
-        with writing(self._connection):
-            want(self._connection, cuboid, now_ms=now_ms)
+        try:
+            with writing(self._connection):
+                want(self._connection, cuboid, now_ms=now_ms)
+        except sqlite3.Error as error:
+            raise store_error(self._path, error) from error
 
     def close(self) -> None:
         """Closes the file."""
@@ -130,28 +135,13 @@ class Rollups:
         return max(1, count)
 
     def _absorb(self, wanted: list[Kept], low: int, high: int) -> None:
-        """The batch, added up for each cuboid: from the cells of a larger one where there is one."""
-        connection = self._connection
-        rollup_batch.make(connection, [kept.cuboid for kept in wanted], low, high)
-        done: list[Kept] = []
-        for kept in sorted(wanted, key=lambda one: (-len(one.cuboid.dimensions), one.number)):
-            parents = [one for one in done if one.cuboid.contains(kept.cuboid)]
-            parent = min(parents, key=lambda one: len(one.cuboid.dimensions), default=None)
-            keys = f"slot, {names(kept.cuboid.dimensions)}"
-            for table, columns in (("batch", MEASURES), ("fixes", kept.cuboid.requests)):
-                source = table if parent is None else f"{table}_{parent.number}"
-                sums = ", ".join(f"sum({name(column)}) AS {name(column)}" for column in columns)
-                connection.execute(f"DROP TABLE IF EXISTS temp.{table}_{kept.number}")
-                connection.execute(
-                    f"CREATE TABLE temp.{table}_{kept.number} AS SELECT {keys}, {sums} FROM temp.{source}"
-                    f" GROUP BY {keys}"
-                )
+        """The batch, added up for each cuboid."""
+        rollup_batch.make(self._connection, [kept.cuboid for kept in wanted], low, high)
+        self._grouping.make(wanted)
+        for kept in wanted:
             for grain, slot in (("hour", "slot"), ("day", "slot / 24")):
                 self._add_cells(kept, grain, slot)
-            done.append(kept)
-        for kept in wanted:
-            connection.execute(f"DROP TABLE temp.batch_{kept.number}")
-            connection.execute(f"DROP TABLE temp.fixes_{kept.number}")
+        self._grouping.drop(wanted)
 
     def _add_cells(self, kept: Kept, grain: str, slot: str) -> None:
         requests, dimensions = kept.cuboid.requests, names(kept.cuboid.dimensions)

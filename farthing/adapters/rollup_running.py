@@ -4,11 +4,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from farthing.adapters.rollup_cuboids import BUILT_IN, Cuboid
 from farthing.adapters.rollup_file import FILE
 from farthing.adapters.rollup_job import Rollups
 from farthing.adapters.rollup_ledger import RollupLedger
@@ -17,7 +18,7 @@ from farthing.core.errors import StoreUnavailable
 
 LOOK_S: Final = 2.0
 """Between two looks at how much is new."""
-ENOUGH: Final = 2_000
+ENOUGH: Final = 5_000
 """New entries that are worth a batch at once; batches cost less an entry the larger they are."""
 LATEST_MS: Final = 30_000
 """Fewer new entries wait this long."""
@@ -33,8 +34,20 @@ _LOG = logging.getLogger("farthing.rollups")
 class Rolling:
     """The thread. Every worker process has one; whichever looks first when there is enough to do does it."""
 
-    def __init__(self, ledger: Path, path: Path, now_ms: Callable[[], int], *, enough: int = ENOUGH) -> None:
-        """``enough``: see ``ENOUGH``; a ledger with fewer entries gets no roll-ups."""
+    def __init__(
+        self,
+        ledger: Path,
+        path: Path,
+        now_ms: Callable[[], int],
+        *,
+        enough: int = ENOUGH,
+        wanted: Iterable[Cuboid] = (),
+    ) -> None:
+        """``enough``: see ``ENOUGH``; a ledger with fewer entries gets no roll-ups. ``wanted``: sets that are kept as
+        if somebody asked for them, where no built-in one answers."""
+        self._wanted = tuple(
+            cuboid for cuboid in wanted if not any(one.answers(cuboid.dimensions) for one in BUILT_IN)
+        )
         self._ledger = SqliteLedger(ledger)
         self._enough = enough
         self._path = path
@@ -64,6 +77,7 @@ class Rolling:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         rollups: Rollups | None = None
         told = False
+        wanted: tuple[Cuboid, ...] = ()
         pause = LOOK_S
         while not self._over.wait(pause):
             try:
@@ -71,6 +85,9 @@ class Rolling:
                     if not self._path.exists() and self._ledger.last() < self._enough:
                         continue
                     rollups = Rollups(self._ledger.path, self._path)
+                    wanted = self._wanted
+                if wanted and self._noted(rollups, wanted):
+                    wanted = ()
                 pause = self._turn(rollups)
                 told = False
             except StoreUnavailable as error:
@@ -82,6 +99,14 @@ class Rolling:
                 rollups, pause = None, RETRY_S
         if rollups is not None:
             rollups.close()
+
+    def _noted(self, rollups: Rollups, wanted: tuple[Cuboid, ...]) -> bool:
+        """False while another process is at it: the next look tries again."""
+        with suppress(StoreUnavailable):
+            for cuboid in wanted:
+                rollups.want(cuboid, now_ms=self._now_ms())
+            return True
+        return False
 
     def _turn(self, rollups: Rollups) -> float:
         """One batch where it is due; the seconds until the next look."""
@@ -105,7 +130,7 @@ def is_due(waiting: int, *, new: int, passed_s: float, age_ms: int, enough: int 
     """
     if not waiting or (passed_s and new > BUSY_PER_S * passed_s and waiting < MOST):
         return False
-    return waiting >= enough or age_ms >= LATEST_MS
+    return waiting >= enough or age_ms >= LATEST_MS or age_ms < 0  # negative: the clock was set back
 
 
 def rolled_up(ledger: SqliteLedger) -> RollupLedger:
@@ -113,6 +138,6 @@ def rolled_up(ledger: SqliteLedger) -> RollupLedger:
     return RollupLedger(ledger, ledger.path.parent / FILE)
 
 
-def rolling(ledger: SqliteLedger, now_ms: Callable[[], int]) -> Rolling:
-    """What keeps them up to date, not started yet."""
-    return Rolling(ledger.path, ledger.path.parent / FILE, now_ms)
+def rolling(ledger: SqliteLedger, now_ms: Callable[[], int], wanted: Iterable[tuple[str, ...]] = ()) -> Rolling:
+    """What keeps them up to date, not started yet. ``wanted``: dimensions that will be asked about together."""
+    return Rolling(ledger.path, ledger.path.parent / FILE, now_ms, wanted=map(Cuboid.of, wanted))

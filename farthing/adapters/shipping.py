@@ -61,7 +61,9 @@ class Sink(Protocol):
 class Shipper:
     """Sends what is new. Of all processes with the same ``state`` file only one sends; the others wait."""
 
-    def __init__(self, ledger: Ledger, sink: Sink, state: Path) -> None:
+    def __init__(self, ledger: Ledger, sink: Sink, state: Path, *, traffic: bool = True) -> None:
+        """``traffic``: the traffic log, too; without it only the ledger."""
+        self._traffic = traffic
         self._ledger = ledger
         self._sink = sink
         self._path = state
@@ -80,7 +82,7 @@ class Shipper:
             if not self._prepared:
                 self._sink.prepare()
                 self._prepared = True
-            sent = self._entries() + self._exchanges()
+            sent = self._entries() + (self._exchanges() if self._traffic else 0)
         except FarthingError as error:
             since = self.state.failed_since_ms
             self._remember(failed_since_ms=now_ms if since is None else since, error=str(error))

@@ -1,11 +1,13 @@
 """Which store the books are in, by ``[store]``: opened for the gateway, for reading, for keys and for importing."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from farthing.adapters.batch_sqlite import SqliteBatches
+from farthing.adapters.ledger_copy import FOLDER as COPY_FOLDER
+from farthing.adapters.ledger_copy import CopiedLedger, Copier, copy_of
 from farthing.adapters.practice_log import SqlPractice
 from farthing.adapters.practice_sqlite import SqlitePractice
 from farthing.adapters.rollouts_sql import SqlRollouts
@@ -13,11 +15,12 @@ from farthing.adapters.rollouts_sqlite import SqliteRollouts
 from farthing.adapters.rollup_running import Rolling, rolled_up, rolling
 from farthing.adapters.sqlite import SqliteBooks, SqliteKeys, SqliteLedger
 from farthing.adapters.sqlite_import import SqliteImporter
+from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.config import Settings
 from farthing.core.errors import ConfigError
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
 from farthing.ports.batches import BatchShelf
-from farthing.ports.books import Balance, Books, Importer, Keys, Ledger
+from farthing.ports.books import Balance, Books, Importer, Keys, Ledger, Newest
 
 LEDGER_FILE = "farthing.db"
 
@@ -89,16 +92,51 @@ def open_ledger(settings: Settings, env: Mapping[str, str]) -> ReadableLedger:
 
 
 def open_rolled_up(settings: Settings, env: Mapping[str, str]) -> ReadableLedger:
-    """The ledger for reports and pages: with its roll-ups, where it has any. The answers are the same."""
+    """The ledger for reports and pages: with its roll-ups or its copy, where it has any. The answers are the same."""
     ledger = open_ledger(settings, env)
+    if is_copied(settings):
+        return CopiedLedger(ledger, Path(settings.home) / COPY_FOLDER)
     return rolled_up(ledger) if settings.analytics.rollups and isinstance(ledger, SqliteLedger) else ledger
 
 
-def open_rolling(settings: Settings, now_ms: Callable[[], int]) -> Rolling | None:
-    """What keeps the roll-ups up to date, not started yet; None where there are none."""
-    if settings.store.kind != "sqlite" or not settings.analytics.rollups:
+def open_rolling(
+    settings: Settings, now_ms: Callable[[], int], wanted: Iterable[tuple[str, ...]] = ()
+) -> Rolling | None:
+    """What keeps the roll-ups up to date, not started yet; None where there are none.
+
+    ``wanted``: dimensions that will be asked about together.
+    """
+    if not settings.analytics.rollups:
         return None
-    return rolling(SqliteLedger(Path(settings.home) / LEDGER_FILE), now_ms)
+    if is_copied(settings):
+        return rolling(copy_of(Path(settings.home) / COPY_FOLDER), now_ms, wanted)
+    if settings.store.kind != "sqlite":
+        return None
+    return rolling(SqliteLedger(Path(settings.home) / LEDGER_FILE), now_ms, wanted)
+
+
+def is_copied(settings: Settings) -> bool:
+    """Reports read a copy of the ledger: of one in PostgreSQL only."""
+    return settings.analytics.reports == "copy" and settings.store.kind != "sqlite"
+
+
+def open_copier(settings: Settings, env: Mapping[str, str]) -> Copier | None:
+    """What brings the copy up to date; None where there is none."""
+    if not is_copied(settings):
+        return None
+    from farthing.adapters.postgres_feed import PostgresFeed  # an extra: not needed with SQLite
+
+    feed = PostgresFeed(postgres_url(settings, env), settings.store.namespace)
+    return Copier(feed, Path(settings.home) / COPY_FOLDER)
+
+
+def open_newest(settings: Settings, env: Mapping[str, str]) -> Newest:
+    """The newest records, page by page."""
+    if settings.store.kind == "sqlite":
+        return SqliteNewest(Path(settings.home) / LEDGER_FILE)
+    from farthing.adapters.postgres_newest import PostgresNewest  # an extra: not needed with SQLite
+
+    return PostgresNewest(postgres_url(settings, env), settings.store.namespace)
 
 
 def open_feed(settings: Settings, env: Mapping[str, str]) -> Ledger:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final, Protocol
 
 from farthing.config import Settings
-from farthing.core.allocation import UNALLOCATED, allocate
+from farthing.core.allocation import UNALLOCATED, AllocationRules, allocate, owner_of
 from farthing.core.budget import splits
 from farthing.core.types import KeyRecord, LedgerQuery, Totals
 from farthing.insight import incident_list, ownership
@@ -30,7 +30,7 @@ class Asked(Protocol):
 
 
 def owners(ledger: Asked, keys: Iterable[KeyRecord], settings: Settings, *, now_ms: int) -> list[Owned]:
-    """By the rules of allocation; with budgets, keys and people of the team that an owner is called like."""
+    """By the rules of allocation, which say too whose the budgets, keys and people of a team are."""
     rules = ownership.rules_of(settings.allocation)
     query = ownership.query((rules,), since_ms=_since(now_ms), until_ms=now_ms)
     rows = ledger.totals(query)
@@ -38,19 +38,20 @@ def owners(ledger: Asked, keys: Iterable[KeyRecord], settings: Settings, *, now_
     live: dict[str, int] = {}
     for key in keys:
         if key.revoked_at_ms is None and (key.expires_at_ms is None or key.expires_at_ms > now_ms):
-            live[key.scope.team or UNALLOCATED] = live.get(key.scope.team or UNALLOCATED, 0) + 1
+            owner = _owner(rules, key.scope.team)
+            live[owner] = live.get(owner, 0) + 1
     budgets: dict[str, list[str]] = {}
     everybody = []
     for budget in settings.policy.budgets:
         team = dict(budget.match).get("team")
         if team is not None:
-            budgets.setdefault(team or UNALLOCATED, []).append(budget.name)
+            budgets.setdefault(_owner(rules, team), []).append(budget.name)
         elif not budget.match or "team" in splits(budget):
             everybody.append(budget.name)
     people: dict[str, list[str]] = {}
     for user in settings.dashboard.users:
         if user.team:
-            people.setdefault(user.team, []).append(user.name)
+            people.setdefault(_owner(rules, user.team), []).append(user.name)
     return [
         Owned(
             owner=name,
@@ -61,6 +62,11 @@ def owners(ledger: Asked, keys: Iterable[KeyRecord], settings: Settings, *, now_
         )
         for name in dict.fromkeys((*cost, *live, *budgets, *people))
     ]
+
+
+def _owner(rules: AllocationRules, team: str) -> str:
+    """Whose a team is; a team that no rule knows stands for itself."""
+    return owner_of(rules, {"team": team}) or team or UNALLOCATED
 
 
 def gather(

@@ -15,6 +15,10 @@ DETAIL: Final = "model"
 """What the direct cost of a statement is split by."""
 
 
+QUEUE: Final = ("key", "feature", "user")
+"""What cost without an owner is told by: the tags to add first."""
+
+
 class Charged(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a statement."""
 
@@ -54,6 +58,12 @@ def query(
     """One question that answers for every version of the rules given."""
     names = dict.fromkeys(name for one in rules for name in dimensions(one))
     return LedgerQuery(group_by=tuple(dict.fromkeys((*names, *also))), since_ms=since_ms, until_ms=until_ms)
+
+
+def questions(rules: AllocationRules) -> tuple[tuple[str, ...], ...]:
+    """The dimensions of each question that allocation asks of a large ledger: sums of these are worth keeping."""
+    own = dimensions(rules)
+    return tuple(tuple(dict.fromkeys((*own, name))) for name in (DETAIL, *QUEUE))
 
 
 def lines(rows: Iterable[Totals], groups: tuple[str, ...]) -> list[Line]:

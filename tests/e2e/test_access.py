@@ -1,8 +1,10 @@
 """Keys: who may call, what a key allows, and where its owner's secrets go."""
 
 import hashlib
+import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -10,7 +12,8 @@ import httpx
 import openai
 import pytest
 
-from farthing import bootstrap
+from farthing import bootstrap, config
+from farthing.core.errors import ConfigError
 from farthing.core.types import KeyRecord, Scope
 from farthing.sim.server import SimServer
 from farthing.testing.gateway import GatewayServer, simulated_providers
@@ -189,3 +192,14 @@ def test_a_farthing_key_never_reaches_a_provider(tmp_path):
                 pytest.raises(openai.AuthenticationError),
             ):
                 client.models.list()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_address_that_is_taken_is_told_with_the_fix(tmp_path: Path, workers: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        toml = f"[server]\nport = {port}\nworkers = {workers}\n"
+        settings = config.parse(toml, env={"FARTHING_HOME": str(tmp_path)}, source="farthing.toml")
+        with pytest.raises(ConfigError) as caught:
+            bootstrap.serve(settings)
+    assert f"port {port} cannot be listened on: Address already in use; stop what listens there" in str(caught.value)

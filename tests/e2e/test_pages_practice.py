@@ -1,8 +1,11 @@
 """What people do in the dashboard beside looking: try a rule, expect a day, report outcomes, follow what is new."""
 
+import csv
+import io
 import re
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -109,14 +112,12 @@ def test_every_call_stands_on_one_page_of_the_list_refused_ones_in_their_place(g
     for _ in range(40):
         page = httpx.get(gateway.url + address)
         assert page.status_code == 200
-        html = httpx.get(gateway.url + address.replace(".json", "")).text
         rows = page.json()["tables"]["requests"]["rows"]
         names += [row["request"] for row in rows]
         times += [row["received"] for row in rows]
-        older = re.search(r'href="(/requests\?[^"]*before=[^"]+)">Older', html)
-        if older is None:
+        if page.json()["next"] is None:
             break
-        address = older[1].replace("&amp;", "&").replace("/requests", "/requests.json", 1)
+        address = "/requests.json" + page.json()["next"]
     ledger = bootstrap.open_ledger(gateway.settings)
     since = int(time.time() * 1000) // 86_400_000 * 86_400_000 - 7 * 86_400_000
     wanted = {one.request_id for one in ledger.exchanges(since_ms=since)}
@@ -124,6 +125,22 @@ def test_every_call_stands_on_one_page_of_the_list_refused_ones_in_their_place(g
     assert {name for name in names if not name.startswith("live-")} >= {
         n for n in wanted if not n.startswith("live-")
     }
+
+
+def test_a_download_of_requests_holds_them_all_or_says_where_the_rest_is(gateway: GatewayServer) -> None:
+    """What an analyst sums in a table must be what the report says, not one screen of it."""
+    period = "since=2d&until=today&show=booked"
+    rows = list(csv.DictReader(io.StringIO(httpx.get(f"{gateway.url}/requests.csv?{period}").text)))
+    spent = httpx.get(f"{gateway.url}/api/v1/explore?{period}&by=team").json()["tables"]["spend"]["total"]
+    assert len(rows) == spent["entries"] > 50
+    assert sum(Decimal(row["cost_usd"] or 0) for row in rows) == Decimal(spent["cost_usd"])
+
+    part = httpx.get(f"{gateway.url}/requests.csv?{period}&limit=20")
+    onward = re.fullmatch(r'<(\?.*)>; rel="next"', part.headers["link"])
+    assert onward is not None
+    rest = httpx.get(f"{gateway.url}/requests.csv{onward[1]}".replace("limit=20", "limit=10000"))
+    assert len(part.text.splitlines()) - 1 + len(rest.text.splitlines()) - 1 == len(rows)
+    assert httpx.get(f"{gateway.url}/requests.csv?limit=0").status_code == 400
 
 
 def test_outcomes_come_from_a_file_all_of_it_or_nothing(visit: Visit, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Parquet exports and the commands around them."""
 
+import random
+
 import pytest
 from click.testing import CliRunner
 from pyarrow import parquet
@@ -7,11 +9,12 @@ from pyarrow import parquet
 from farthing.adapters.duckdb_ledger import DuckDBLedger
 from farthing.adapters.ledger_query import entry_totals
 from farthing.adapters.parquet import ParquetExport, export_ledger
+from farthing.adapters.parquet_rows import TAGS_MAX, TagColumns
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_reader import SqliteLedger
 from farthing.cli import main
 from farthing.core.errors import ConfigError, StoreUnavailable
-from farthing.core.types import LedgerQuery
+from farthing.core.types import LedgerQuery, Scope
 from farthing.testing.lifelike import lifelike_entries
 from farthing.testing.records import an_entry, an_exchange
 
@@ -91,6 +94,66 @@ def test_files_are_sorted_and_readable_by_other_tools(tmp_path):
     first = parquet.read_table(min((tmp_path / "out" / "entries").rglob("*.parquet")), partitioning=None)
     order = list(zip(first["shared"].to_pylist(), first["received_at_ms"].to_pylist(), strict=True))
     assert order == sorted(order)
+
+
+TAGS = (
+    "env",
+    "ENV",
+    "quote'd",
+    'double"d',
+    "empty",
+    "late",
+    "nowhere",
+    "tag:env",
+    *(f"tag-{at}" for at in range(40)),
+)
+
+
+def tagged_days(path):
+    """Three days of entries with tags of any name, more of them than get columns."""
+    chance = random.Random(7)
+    entries = []
+    for at in range(900):
+        names = sorted(chance.sample([tag for tag in TAGS if tag != "nowhere" and (tag != "late" or at > 600)], 3))
+        tags = tuple((tag, "" if tag == "empty" else chance.choice(("a", "b", "it's"))) for tag in names)
+        scope = Scope(team=chance.choice("xy"), tags=tags if at % 4 else ())
+        entries.append(an_entry(f"e{at}", at, received_at_ms=at * DAY_MS // 300, scope=scope))
+    book(path, entries)
+    return entries
+
+
+def forget_columns(file):
+    """As an earlier release wrote the file: tags in the map only."""
+    table = parquet.ParquetFile(file).read()
+    plain = table.select([name for name in table.schema.names if not name.startswith("tag:")])
+    parquet.write_table(plain.replace_schema_metadata(None), file)
+
+
+@pytest.mark.parametrize("old", [(), (0,), (1, 2), (0, 1, 2)])
+def test_tags_are_told_alike_from_columns_from_maps_and_from_files_of_before(tmp_path, old):
+    entries = tagged_days(tmp_path / "farthing.db")
+    ParquetExport(tmp_path / "farthing.db", tmp_path / "out").run()
+    files = sorted((tmp_path / "out" / "entries").rglob("*.parquet"))
+    columns = [name for name in parquet.read_schema(files[0]).names if name.startswith("tag:")]
+    assert len(columns) == TAGS_MAX
+    for at in old:
+        forget_columns(files[at])
+    ledger = DuckDBLedger(tmp_path / "out")
+    asked = [LedgerQuery(group_by=(f"tag:{tag}",)) for tag in TAGS]
+    asked += [
+        LedgerQuery(group_by=("tag:env", "team", "tag:ENV"), since_ms=DAY_MS // 2),
+        LedgerQuery(group_by=("tag:late", "day"), where=(("tag:env", "it's"), ("tag:nowhere", ""))),
+        LedgerQuery(where=(("tag:quote'd", "a"),)),
+    ]
+    for query in asked:
+        assert ledger.totals(query) == entry_totals(entries, query), query
+    assert list(ledger.entries()) == entries
+
+
+def test_names_that_differ_in_case_only_share_no_column():
+    found = TagColumns.of(["env", "Env", "b"])
+    assert (found.columns, found.others) == (("env", "b"), True)
+    assert TagColumns.of(["b"]) == TagColumns(columns=("b",))
 
 
 def test_a_folder_without_an_export_says_how_to_make_one(tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tomllib
+from typing import Any
 
 import msgspec
 import pytest
@@ -242,6 +243,21 @@ def test_explain_says_what_would_happen(installation):
         for team, more in (("a", ("--usd", "1")), ("a", ("--usd", "1.01")), ("b", ("--usd", "9")), ("b", ()))
     ]
     assert verdicts == ["fits", "would be refused", "fits", "unknown: say --usd"]
+
+
+def test_explain_prices_an_imagined_call_as_the_gateway_would(installation):
+    installation.book(spend(1, NOW, 1, holds=(a_hold("month|team=a", 1, limit=10**10, window="2026-11"),)))
+
+    def needed(*more: str) -> int:
+        said = ("--team", "a", "--model", "gpt-4o", "--tokens", "8000", *more)
+        rows: list[dict[str, Any]] = installation.rows("budget", "explain", *said)
+        (row,) = [one for one in rows if one["budget"] == "month"]
+        assert row["verdict"] == "fits"
+        return round(float(str(row["needed"]).lstrip("$")) * 10**9)
+
+    capped = needed("--output", "500")
+    assert capped >= 8_000 * 2_500 + 500 * 10_000  # the ordinary prices of input and output, or more
+    assert needed() > capped  # nobody caps the answer: it has its ceiling all the same
 
 
 def test_settings_of_periods_credits_and_thresholds_are_read():

@@ -36,6 +36,43 @@ def test_every_claim_and_relation_can_be_worked_out():
     assert {claim.relation for claim in claims().values()} <= relations().keys()
 
 
+def test_every_claim_that_does_not_hold_says_why():
+    """What no source prints has a reason to be here too."""
+    assert [one for one in claims() if recompute(one).holds is not True and len(claims()[one].why) <= 20] == []
+
+
+def test_the_other_figures_of_the_sources_are_recomputed_too():
+    """By hand from the sources' prices: classifier, cascade, one hit, even the dearest GPU."""
+    by_hand = {
+        "route.mix3": 0.2 * 195 + 0.8 * 3250,
+        "route.mix1.net_saving": 1 - (1111.5 + 86.7) / 3250,
+        "cascade.10pct": 195 + 109.35 + 325,
+        "anthropic.hit": 0.003 + 0.00015 + 0.003,
+        "variability.simple": 0.0014,
+        "selfhost.breakeven": 1.01 * 24 / 0.3 * 1e6,
+        "roi.high": 949_000,
+        "agent20": 325_000,
+        "chat20": 68_500,
+    }
+    assert {name: recompute(name).answer.value for name in by_hand} == pytest.approx(by_hand)
+    assert [name for name in by_hand if recompute(name).claim.printed and recompute(name).holds] == []
+
+
+@pytest.mark.parametrize(
+    ("question", "numbers", "said"),
+    [
+        ("routed_cost", {"simple": 1.2, "small": 195, "large": 3250}, "simple = 1.2 is a fraction"),
+        ("routed_cost", {"simple": -1, "small": 195, "large": -2}, "large = -2 must not be negative"),
+        ("cached_prompt_day", {"hit": 80, "requests": 1, "prefix_tokens": 1, "fresh_tokens": 1, "output_tokens": 1,
+                               "input_rate": 1, "output_rate": 1, "write": 1, "read": 1}, "hit = 80 is a fraction"),
+        ("spot_price", {"spot": 1, "rework": 1.5}, "rework = 1.5 is a fraction"),
+    ],
+)  # fmt: skip
+def test_shares_beyond_the_whole_and_negative_amounts_have_no_answer(question, numbers, said):
+    with pytest.raises(FormulaError, match=said):
+        ask(question, numbers)
+
+
 def test_an_answer_shows_its_formula_with_the_numbers():
     (line,) = ask("cache_breakeven_hit", {"write": 1.25, "read": 0.1}).lines
     assert line == (
@@ -160,6 +197,11 @@ def test_everything_wrong_in_a_scenario_is_said_at_once():
         "b, c: only one",
     ):
         assert part in str(caught.value)
+
+
+def test_what_is_no_number_is_named_with_its_place():
+    with pytest.raises(ValueError, match=r"workload\.requests_per_day = \[nan\] is no number to count with"):
+        work({}, requests_per_day=math.nan)
 
 
 def test_the_command_works_a_scenario_out_and_says_where_a_file_is_wrong(tmp_path):

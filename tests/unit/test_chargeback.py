@@ -69,6 +69,18 @@ def test_nobodys_cost_is_its_own_row_and_the_first_thing_said(home):
     assert nobody["total"]["cost_nusd"] == table["rows"][-1]["direct_nusd"] > 0
 
 
+def test_what_a_short_list_leaves_out_is_a_row_of_its_own(home):
+    """A total that is more than what stands above it reads as an error in the books."""
+    table = home.json("allocate", "untagged", "--since", "2026-01", "--until", "2026-02", "--limit", "1")
+    assert table["rows"][-1]["key"].startswith("(other: ")
+    assert sum(row["cost_nusd"] for row in table["rows"]) == table["total"]["cost_nusd"]
+    assert sum(row["requests"] for row in table["rows"]) == table["total"]["requests"]
+
+
+def test_owners_say_that_the_requests_of_pools_are_not_among_theirs(home):
+    assert "shared pools" in home.ok("allocate", "run", "--since", "2026-01", "--until", "2026-02")
+
+
 def test_a_tag_makes_an_owner_and_a_pool_has_none(home):
     owners = {
         row["owner"] for row in home.json("allocate", "run", "--since", "2026-01", "--until", "2026-02")["rows"]

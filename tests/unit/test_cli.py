@@ -283,6 +283,12 @@ def test_a_key_with_wrong_options_is_not_made(desk: Desk, arguments: list[str]):
     assert desk.keys.all() == ()
 
 
+@pytest.mark.parametrize("name", ["", " ", "web ", "a\nb", "x" * 129])
+def test_a_key_has_a_name_that_can_be_read_and_typed(desk: Desk, name: str):
+    assert desk.run("key", "create", name).exit_code == 2
+    assert desk.keys.all() == ()
+
+
 def test_a_report_groups_filters_and_keeps_unknown_costs_apart(busy: Desk):
     found = busy.json("report", "--by", "team", "--since", "24h")
     assert [(row["team"], row["cost_nusd"], row["unpriced"], row["estimated_nusd"]) for row in found["rows"]] == [

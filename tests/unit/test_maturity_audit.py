@@ -114,3 +114,17 @@ def test_owners_stand_with_their_budgets_and_keys_and_what_is_missing_is_said(tm
     assert "more than a tenth of cost names no team" in functions["Map"]["open"]
     assert "nobody is told" in functions["Manage"]["open"]
     assert "2 live keys" in functions["Govern"]["evidence"]
+
+
+def test_a_budget_stands_with_the_owner_to_whom_the_rules_give_its_team(tmp_path):
+    home = Home(
+        tmp_path,
+        config='[allocation]\nversion = "1"\nrules = [{owner = "Discovery", match = {team = "search"}}, '
+        '{owner = "{team}", match = {team = "?*"}}]\n'
+        '[[budgets]]\nname = "search-month"\nper = "month"\nusd = "5"\nmatch = {team = "search"}\n',
+    )
+    home.book([an_entry("a", received_at_ms=NOW_MS - 1000, scope=Scope(team="search"))])
+    home.ok("key", "create", "prod", "--team", "search")
+    owners = {row["owner"]: row for row in home.json("governance")["rows"]}
+    assert (owners["Discovery"]["budgets"], owners["Discovery"]["keys"]) == ("search-month", 1)
+    assert "search" not in owners

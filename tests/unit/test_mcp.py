@@ -66,7 +66,12 @@ async def test_an_agent_learns_what_was_spent_and_what_a_request_cost(home):
 async def test_a_question_that_cannot_be_meant_is_an_error_and_not_an_answer(home):
     async with Client(server(app(home))) as client:
         answer = await client.call_tool("spend", {"by": "colour"})
+        late = await client.call_tool("spend", {"since": "2026-13"})
+        less = await client.call_tool("estimate_cost", {"model": "gpt-4o", "input_tokens": -5, "output_tokens": 1})
     assert answer.is_error
+    assert '"colour" is no dimension' in answer.content[0].text
+    assert '"2026-13" is no time' in late.content[0].text
+    assert "0 or more" in less.content[0].text
 
 
 async def test_it_speaks_on_stdio(home):

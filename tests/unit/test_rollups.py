@@ -15,9 +15,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from farthing.adapters import rollup_file
-from farthing.adapters.ledger_query import entry_totals
-from farthing.adapters.rollup_cuboids import BUILT_IN, Cuboid
+from farthing.adapters import rollup_batch, rollup_file
+from farthing.adapters.ledger_query import MEASURES, entry_totals
+from farthing.adapters.rollup_cuboids import BUILT_IN, Cuboid, name, names
+from farthing.adapters.rollup_file import Kept
+from farthing.adapters.rollup_grouping import Grouping
 from farthing.adapters.rollup_job import Rollups
 from farthing.adapters.rollup_ledger import RollupLedger
 from farthing.adapters.rollup_running import Rolling, is_due
@@ -324,8 +326,59 @@ def test_the_thread_of_a_gateway_keeps_up_and_stops(site):
 def test_every_dimension_but_the_session_is_answered_from_the_start():
     from farthing.core.dimensions import ENTRY_DIMENSIONS, SCOPE_DIMENSIONS
 
-    for name in {*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS} - {"session"}:
-        assert any(cuboid.answers((name,)) for cuboid in BUILT_IN), name
+    for one in {*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS} - {"session"}:
+        assert any(cuboid.answers((one,)) for cuboid in BUILT_IN), one
+
+
+SETS = st.lists(
+    st.sampled_from(("team", "user", "model", "provider", "status", "kind", "tag:env")), min_size=1, max_size=5
+)
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(SETS, min_size=1, max_size=6), st.lists(SETS, max_size=3), st.integers(1, 400))
+def test_small_sets_summed_from_large_ones_are_those_summed_from_the_entries(sets, steps, count):
+    with tempfile.TemporaryDirectory() as folder:
+        importer = SqliteImporter(Path(folder) / "farthing.db")
+        importer.import_batch(lifelike_entries(count, seed=count), ())
+        importer.close()
+        rollups = Rollups(Path(folder) / "farthing.db", Path(folder) / "rollups.db")
+        connection = rollups._connection
+        wanted = [
+            Kept(number=at, cuboid=cuboid, state="ready", seq=0, built_in=True, cells=0, asked_at_ms=0)
+            for at, cuboid in enumerate(dict.fromkeys(map(Cuboid.of, sets)), 1)
+        ]
+        rollup_batch.make(connection, [kept.cuboid for kept in wanted], 0, count)
+        grouping = Grouping(connection, tuple(map(Cuboid.of, steps)))
+        grouping.make(wanted)
+        for kept in wanted:
+            keys = names(("slot", *kept.cuboid.dimensions))
+            for table, columns in (("batch", MEASURES), ("fixes", kept.cuboid.requests)):
+                sums = ", ".join(f"sum({name(column)})" for column in columns)
+                own = connection.execute(f"SELECT * FROM temp.{table}_{kept.number} ORDER BY {keys}").fetchall()
+                direct = f"SELECT {keys}, {sums} FROM temp.{table} GROUP BY {keys} ORDER BY {keys}"
+                assert own == connection.execute(direct).fetchall()
+        grouping.drop(wanted)
+        left = connection.execute("SELECT name FROM temp.sqlite_master WHERE type = 'table'").fetchall()
+        assert not [one for (one,) in left if "_" in one and one.rsplit("_", 1)[1].isdigit()]
+        rollups.close()
+
+
+def test_a_step_that_does_not_condense_is_given_up_and_a_small_batch_does_not_tell(tmp_path):
+    importer = SqliteImporter(tmp_path / "farthing.db")
+    unlike = (Scope(user=f"u{at}", key=f"k{at}") for at in range(1_200))
+    importer.import_batch([an_entry(f"e{at}", scope=scope) for at, scope in enumerate(unlike)], ())
+    importer.close()
+    rollups = Rollups(tmp_path / "farthing.db", tmp_path / "rollups.db")
+    wanted = [
+        Kept(number=at, cuboid=Cuboid.of((one,)), state="ready", seq=0, built_in=True, cells=0, asked_at_ms=0)
+        for at, one in enumerate(("user", "key"), 1)
+    ]
+    grouping = Grouping(rollups._connection, (Cuboid.of(("user", "key")),))
+    for high, steps in ((100, 1), (1_200, 1), (1_200, 0)):
+        rollup_batch.make(rollups._connection, [kept.cuboid for kept in wanted], 0, high)
+        assert len(grouping._take_steps(wanted)) == steps
+    rollups.close()
 
 
 def test_pages_count_a_request_once_that_has_entries_on_both_sides_of_midnight(site):
@@ -352,14 +405,15 @@ def test_a_wide_cuboid_counts_requests_for_all_and_for_none_of_its_differing_dim
     ("waiting", "new", "passed_s", "age_ms", "due"),
     [
         (0, 0, 2.0, 10**6, False),
-        (1_999, 10, 2.0, 1_000, False),  # few and fresh
-        (1_999, 10, 2.0, 30_000, True),  # few, for long
-        (2_000, 10, 2.0, 0, True),  # enough
-        (2_000, 401, 2.0, 10**6, False),  # the processor is the calls'
-        (2_000, 400, 2.0, 0, True),
+        (4_999, 10, 2.0, 1_000, False),  # few and fresh
+        (4_999, 10, 2.0, 30_000, True),  # few, for long
+        (5_000, 10, 2.0, 0, True),  # enough
+        (5_000, 401, 2.0, 10**6, False),  # the processor is the calls'
+        (5_000, 400, 2.0, 0, True),
         (499_999, 20_000, 2.0, 10**6, False),
         (500_000, 20_000, 2.0, 0, True),  # however busy
-        (2_000, 2_000, 0.0, 0, True),  # the first look knows of no rate
+        (5_000, 5_000, 0.0, 0, True),  # the first look knows of no rate
+        (5, 0, 2.0, -3_600_000, True),  # the clock was set back
     ],
 )
 def test_when_entries_are_summed(waiting: int, new: int, passed_s: float, age_ms: int, due: bool) -> None:

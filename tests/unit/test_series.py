@@ -103,3 +103,15 @@ def test_a_forecast_never_falls_below_what_is_booked(values, left, coverage):
     made = forecast(values, booked_days=booked, days_left=left, coverage=coverage)
     assert made.remaining >= 0
     assert made.low is None or made.booked <= made.low <= made.high
+
+
+def test_a_call_on_a_day_that_is_otherwise_free_moves_the_forecast_by_about_itself():
+    """A team that works on weekdays and once on a Sunday: its profile of Sundays is nothing, and divides nothing."""
+    weeks = [[10.0, 11.0, 9.0, 10.0, 10.0, 0.0, 0.0] for _ in range(20)]
+    calm = forecast([day for week in weeks for day in week], booked_days=14, days_left=14)
+    weeks[-1][6] = 5.0
+    odd = forecast([day for week in weeks for day in week], booked_days=14, days_left=14)
+    assert calm.total == pytest.approx(200, rel=0.01)
+    assert abs(odd.total - calm.total) < 15
+    assert odd.error is not None
+    assert odd.error < 0.2

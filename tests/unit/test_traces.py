@@ -12,8 +12,8 @@ from farthing.adapters.newest import ReadNewest
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.core.types import AttemptFact, Exchange, KeyRecord, LedgerQuery, PromptView, Scope, Totals
-from farthing.insight.reports import traces
 from farthing.server.auth import scope_of
+from farthing.server.pages.bounds import newest_hours
 from farthing.testing.months import exchange as logged
 from farthing.testing.practice import NOW_MS, Home
 from farthing.testing.records import an_entry
@@ -110,9 +110,9 @@ def test_a_trace_is_told_call_by_call(home):
 
 
 @given(st.lists(st.integers(1, 50), max_size=12), st.integers(1, 200))
-def test_a_long_period_is_cut_to_its_newest_days(counts, most):
-    rows = [Totals(group=(f"2026-11-{place:02}",), entries=count) for place, count in enumerate(counts, 1)]
-    first = traces.newest_days(rows, most)
+def test_a_long_period_is_cut_to_its_newest_hours(counts, most):
+    rows = [Totals(group=(f"2026-11-21T{place:02}",), entries=count) for place, count in enumerate(counts, 1)]
+    first = newest_hours(rows, most)
     kept = [row.entries for row in rows if row.group[0] >= first]
     assert len(kept) <= 1 or sum(kept) <= most
     assert (len(kept) == len(rows)) == (first == "")

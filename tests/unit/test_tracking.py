@@ -105,3 +105,31 @@ def test_langchain_calls_the_handler_and_its_usage_is_booked(home):
     (row,) = home.json("report", "--by", "feature")["rows"]
     assert (row["feature"], row["cached_tokens"]) == ("chain", 600)
     assert row["cost_nusd"] == 400 * 150 + 600 * 75 + 100 * 600
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"cache_read": 1000, "cache_creation": 3000},
+        {
+            "cache_read": 1000,
+            "cache_creation": 0,
+            "ephemeral_5m_input_tokens": 1000,
+            "ephemeral_1h_input_tokens": 2000,
+        },
+    ],
+)
+def test_langchains_usage_is_the_same_for_every_provider(home, details):
+    """Claude behind LangChain: its input holds the cached tokens, unlike the provider's own."""
+    message = AIMessage(
+        content="Hello",
+        usage_metadata={"input_tokens": 5000, "output_tokens": 80, "total_tokens": 5080,
+                        "input_token_details": details, "output_token_details": {"reasoning": 30}},
+        response_metadata={"model_name": "claude-sonnet-4-5"},
+    )  # fmt: skip
+    with tracked(home, feature="chain") as one:
+        GenericFakeChatModel(messages=iter([message])).invoke("Hi", config={"callbacks": [LangChainTracker(one)]})
+    written = 1000 * 3750 + 2000 * 6000 if "ephemeral_1h_input_tokens" in details else 3000 * 3750
+    (row,) = home.json("report", "--by", "feature")["rows"]
+    assert (row["input_tokens"], row["unpriced"]) == (5000, 0)
+    assert row["cost_nusd"] == 1000 * 3000 + 1000 * 300 + written + 80 * 15_000

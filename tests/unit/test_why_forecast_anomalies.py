@@ -167,7 +167,9 @@ def test_a_step_is_one_incident_from_where_it_began():
 
 @pytest.mark.parametrize(
     "arguments", [["why", "--since", "all"], ["why", "--by", "day"], ["anomalies", "expected", "2026-13-01"],
-                  ["anomalies", "expected", "2026-11-01"], ["forecast", "--by", "colour"]]
+                  ["anomalies", "expected", "2026-11-01"], ["forecast", "--by", "colour"],
+                  ["anomalies", "backtest", "--z", "nan"], ["anomalies", "backtest", "--min-usd", "inf", "--save"],
+                  ["budget", "explain", "--team", "a", "--usd", "nan"], ["budget", "explain", "--usd", "-1"]]
 )  # fmt: skip
 def test_what_cannot_be_meant_is_wrong_usage(home, arguments):
     assert home.run(*arguments).exit_code == 2

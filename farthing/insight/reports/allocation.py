@@ -10,6 +10,7 @@ from farthing.insight.table import Column, Row, Table, share
 
 TITLE: Final = "Allocation"
 _NOBODY: Final = "(unallocated)"
+_POOLED: Final = "Requests and tokens are those of direct cost; shared pools have theirs, which nobody is charged by."
 
 
 def build(owners: Sequence[Owner], *, title: str = TITLE, version: str = "", notes: tuple[str, ...] = ()) -> Table:
@@ -38,7 +39,8 @@ def build(owners: Sequence[Owner], *, title: str = TITLE, version: str = "", not
         sum(owner.unpriced for owner in owners),
     )
     first = untagged(owners)
-    said = (f"Rules {version}.",) if version else ()
+    said = [f"Rules {version}."] if version else []
+    said += [_POOLED] if pools else []
     return Table(title=title, columns=columns, rows=rows, total=total, notes=(first, *said, *notes))
 
 
@@ -73,10 +75,15 @@ def queue(rows: Sequence[Totals], by: tuple[str, ...], whole: int, *, limit: int
     ordered = sorted(rows, key=lambda row: (-row.amount, row.group))
     nobody = sum(row.amount for row in rows)
     shown = ordered if limit <= 0 else ordered[:limit]
-    lines = tuple(
+    lines: tuple[Row, ...] = tuple(
         (*(value or "(none)" for value in row.group), row.amount, share(row.amount, whole), row.requests)
         for row in shown
     )
+    rest = ordered[len(shown) :]
+    if rest:
+        amount = sum(row.amount for row in rest)
+        other = (f"(other: {len(rest)})", *([""] * (len(by) - 1)))
+        lines = (*lines, (*other, amount, share(amount, whole), sum(row.requests for row in rest)))
     columns = (
         *(Column(name=name, title=name) for name in by),
         Column(name="cost", title="cost", kind="usd"),

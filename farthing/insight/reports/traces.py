@@ -72,18 +72,6 @@ def query(*, since_ms: int, until_ms: int, where: tuple[tuple[str, str], ...] = 
     return LedgerQuery(group_by=("hour", TRACE, AGENT, "session"), since_ms=since_ms, until_ms=until_ms, where=where)
 
 
-def newest_days(rows: Iterable[Totals], most: int) -> str:
-    """The first of the newest days that have at most so many entries together, one day at least; "" where all fit.
-    ``rows`` are grouped by day."""
-    left, first = most, ""
-    for row in sorted(rows, key=lambda row: row.group, reverse=True):
-        left -= row.entries
-        if left < 0 and first:
-            return first
-        first = row.group[0]
-    return ""
-
-
 def read(rows: Iterable[Totals]) -> tuple[Trace, ...]:
     """The traces, dearest first; calls of none are left out."""
     by_id: dict[str, list[Totals]] = {}

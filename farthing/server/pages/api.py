@@ -61,5 +61,9 @@ _REPORT: Final[dict[str, Any]] = {
         "figures": {"type": "object"},
         "tables": {"type": "object", "description": "By id: title, rows, total and notes, money exact."},
         "notes": {"type": "array", "items": {"type": "string"}},
+        "next": {
+            "type": ["string", "null"],
+            "description": "The query of the rest of a long list, for the same path; null: nothing is left.",
+        },
     },
 }

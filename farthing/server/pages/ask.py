@@ -97,6 +97,8 @@ class Ask:
     sources: Sources
     path: Mapping[str, str]
     """Parts of the address: ``{"id": …}``."""
+    form: str = "html"
+    """How the page is answered: ``html``, ``json`` or ``csv``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

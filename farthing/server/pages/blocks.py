@@ -143,6 +143,8 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     """It shows what is booked now: open in a browser, it follows."""
     pending: bool = False
     """Something is still being worked out: open in a browser, it looks again until that is done."""
+    onward: str = ""
+    """The query of the address under which the rest of a long list stands; empty: nothing is left."""
 
     @property
     def draws(self) -> bool:
@@ -171,4 +173,5 @@ def plain(page: Page) -> dict[str, object]:
         "tables": {block.id: as_json(block.table) for block in page.tables()},
         "texts": {block.title: block.text for block in page.blocks if isinstance(block, Text)},
         "notes": [block.text for block in page.blocks if isinstance(block, Note)],
+        "next": page.onward or None,
     }

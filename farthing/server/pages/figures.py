@@ -1,16 +1,19 @@
 """Tables as Plotly figures: shapes and numbers only, floats for drawing; colours are the style sheet's."""
 
+import re
 from collections.abc import Sequence
 
 from farthing.insight.table import Row, Table, Value
 from farthing.server.pages.blocks import Figure
 
 _NUSD = 10**9
+_HOUR = re.compile(r"^(\d{4}-\d\d-\d\dT\d\d)$")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:00)?")
 
 
 def stacked(table: Table) -> Figure:
     """Time along the bottom (the first column), every other column one colour of a stack."""
-    times = [str(row[0]) for row in table.rows]
+    times = [_HOUR.sub(r"\1:00", str(row[0])) for row in table.rows]
     traces = [
         {
             "type": "bar",
@@ -22,7 +25,9 @@ def stacked(table: Table) -> Figure:
         for place, column in enumerate(table.columns)
         if place
     ]
-    layout = {"barmode": "stack", "xaxis": {"type": "category", "nticks": 12}, "showlegend": len(traces) > 1}
+    dated = bool(times) and all(_DAY.fullmatch(time) for time in times)
+    axis = {"type": "date"} if dated else {"type": "category", "nticks": 12}
+    layout = {"barmode": "stack", "xaxis": axis, "showlegend": len(traces) > 1}
     return {"data": traces, "layout": layout | {"yaxis": {"tickprefix": "$"}}}
 
 
@@ -53,7 +58,8 @@ def steps(table: Table, label: str, amount: str, *, saving: bool = False) -> Fig
         "measure": [*("relative" for _ in rows), "total"],
         "hovertemplate": "%{x}: $%{delta:,.4~f}<extra></extra>",
     }
-    layout = {"yaxis": {"tickprefix": "$"}, "xaxis": {"type": "category"}, "showlegend": False}
+    # Not a prefix: falls stand below zero, and theirs would read "$−0.1".
+    layout = {"yaxis": {"tickformat": "$,~f"}, "xaxis": {"type": "category"}, "showlegend": False}
     return {"data": [trace], "layout": layout}
 
 

@@ -47,6 +47,10 @@ class ScopedLedger:
         bound = msgspec.structs.replace(query, where=(*query.where, *self.scope))
         return isinstance(self._inner, RolledUp) and self._inner.answers(bound)
 
+    def quick(self, query: LedgerQuery) -> bool:
+        """True where a long period costs hardly more than a short one: sums are ready, or an export is read."""
+        return self.answers(query) or (isinstance(self._inner, RememberedLedger) and self._inner.reads_export)
+
     def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]:
         found = self._inner.entries(request_id=request_id, since_ms=since_ms, after=after)
         return (entry for entry in found if self._sees(entry))
@@ -124,6 +128,11 @@ class RememberedLedger:
         """See :class:`farthing.ports.books.RolledUp`."""
         fresh = self._ledger()
         return isinstance(fresh, RolledUp) and fresh.answers(query)
+
+    @property
+    def reads_export(self) -> bool:
+        """Closed days are read from a copy that is made for sums."""
+        return self._history != self._ledger
 
     def _edge_ms(self) -> int:
         """Where the open part begins: today, or the last day that the export has when that is earlier."""

@@ -91,7 +91,7 @@ class Dashboard:
             person = await self._person(ask, program=form != "html")
             if person is None:
                 return self._must_sign_in(ask, form)
-            page, cost = await asyncio.to_thread(self._build, view, person, ask)
+            page, cost = await asyncio.to_thread(self._build, view, person, ask, form)
             answer = self._answer(ask, view, page, person, form)
             wall = (time.perf_counter() - began) * 1000
             cost += time.thread_time() - cpu
@@ -100,7 +100,7 @@ class Dashboard:
 
         return show
 
-    def _build(self, view: View, person: Person, ask: HttpAsk) -> tuple[Page, float]:
+    def _build(self, view: View, person: Person, ask: HttpAsk, form: str) -> tuple[Page, float]:
         """The page, and the seconds of CPU that its thread took."""
         began = time.thread_time()
         if person.role not in view.roles:
@@ -108,10 +108,10 @@ class Dashboard:
                 f"{view.title} is for {' and '.join(view.roles)}; you are signed in as {person.role}.",
                 hint="Ask an admin, or use the pages in the menu.",
             )
-        page = view.build(self._ask(view.address, person, ask))
+        page = view.build(self._ask(view.address, person, ask, form))
         return page, time.thread_time() - began
 
-    def _ask(self, path: str, person: Person, ask: HttpAsk) -> Ask:
+    def _ask(self, path: str, person: Person, ask: HttpAsk, form: str = "html") -> Ask:
         now_ms = self._sources.now_ms()
         parts = {name: str(value) for name, value in ask.path_params.items()}
         for name, value in parts.items():
@@ -123,6 +123,7 @@ class Dashboard:
             ledger=ScopedLedger(self._remembered, self._sources.newest, person.scope),
             sources=self._sources,
             path=parts,
+            form=form,
         )
 
     def _answer(self, ask: HttpAsk, view: View, page: Page, person: Person, form: str) -> Response:
@@ -139,6 +140,8 @@ class Dashboard:
                 raise NotFound("This page has no such table.", hint="Leave ?table= out for its first one.")
             answer = Response(render(block.table, "csv") + "\n", media_type="text/csv; charset=utf-8")
             answer.headers["content-disposition"] = f'attachment; filename="farthing-{view.name}-{block.id}.csv"'
+            if page.onward:
+                answer.headers["link"] = f'<{page.onward}>; rel="next"'
             return guard.secured(answer)
         nonce = guard.nonce()
         now = state.read(ask.url.path, ask.query_params.multi_items(), now_ms=self._sources.now_ms())

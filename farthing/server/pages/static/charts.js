@@ -39,7 +39,8 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: style().fontFamily, size: 13, color: colour("--text-2") },
       margin: { l: 8, r: 8, t: 8, b: 8 }, dragmode: false, bargap: 0.25,
-      legend: { orientation: "h", y: -0.18, x: 0 },
+      // Under the axis whatever its labels need; inside the plot it would lie on them where they stand upright.
+      legend: { orientation: "h", x: 0, xref: "container", y: 0, yref: "container", yanchor: "bottom" },
       hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--text") } },
       xaxis: Object.assign({}, axis, figure.layout.xaxis),
       yaxis: Object.assign({}, axis, figure.layout.yaxis),

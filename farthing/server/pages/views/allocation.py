@@ -8,7 +8,7 @@ import msgspec
 from farthing.core.allocation import UNALLOCATED, AllocationRules, Rule, allocate, owner_of
 from farthing.core.dimensions import is_dimension
 from farthing.core.errors import BadRequest
-from farthing.core.types import Totals
+from farthing.core.types import LedgerQuery, Totals
 from farthing.insight import ownership
 from farthing.insight.moments import parse_moment
 from farthing.insight.reports import allocation, chargeback
@@ -16,10 +16,10 @@ from farthing.insight.table import Column, Table, share
 from farthing.server.pages import figures
 from farthing.server.pages.ask import OFFICE, Ask, View
 from farthing.server.pages.blocks import Block, Field, Form, Link, Page, TableBlock, Tile, Tiles
+from farthing.server.pages.bounds import READ_MAX, SUMMED_MAX
 from farthing.server.pages.money import dollars
 
 MONTHS = 6
-QUEUE = ("key", "feature", "user")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
@@ -32,7 +32,7 @@ def build(ask: Ask) -> Page:
     rules = ownership.rules_of(ask.sources.settings().allocation)
     preview = _preview(ask, rules)
     versions = (rules, preview) if preview is not None else (rules,)
-    query = ownership.query(versions, since_ms=since, until_ms=until, also=(ownership.DETAIL, *QUEUE))
+    query, loose = _asked(ask, versions, since, until)
     rows = ask.ledger.totals(query)
     lines = ownership.lines(rows, query.group_by)
     owners = allocate(rules, lines)
@@ -83,12 +83,28 @@ def build(ask: Ask) -> Page:
         )
     blocks += [
         TableBlock(id="chargeback", table=statements, folded=True),
-        _untagged(rules, rows, query.group_by, whole),
+        *(_untagged(rules, ask.ledger.totals(one), one.group_by, names, whole) for names, one in loose),
         _rules(rules),
         _form(month),
     ]
     lead = "Rules read the ledger and never change it. What no rule claims is a row of its own."
     return Page(title="Allocation", lead=lead, blocks=tuple(blocks))
+
+
+def _asked(
+    ask: Ask, versions: tuple[AllocationRules, ...], since: int, until: int
+) -> tuple[LedgerQuery, tuple[tuple[tuple[str, ...], LedgerQuery], ...]]:
+    """What to ask for owners, and for cost without one: by all dimensions together where that can be read, else one
+    by one, for which sums are ready."""
+
+    def query(*also: str) -> LedgerQuery:
+        return ownership.query(versions, since_ms=since, until_ms=until, also=also)
+
+    together = query(*ownership.QUEUE)
+    (count,) = ask.ledger.totals(msgspec.structs.replace(together, group_by=()))
+    if count.entries <= (SUMMED_MAX if ask.ledger.quick(together) else READ_MAX):
+        return query(ownership.DETAIL), ((ownership.QUEUE, together),)
+    return query(ownership.DETAIL), tuple(((name,), query(name)) for name in ownership.QUEUE)
 
 
 def _after(month: str) -> str:
@@ -119,17 +135,21 @@ def _preview(ask: Ask, rules: AllocationRules) -> AllocationRules | None:
     return AllocationRules(version="preview", rules=(first, *rules.rules), pools=rules.pools)
 
 
-def _untagged(rules: AllocationRules, rows: tuple[Totals, ...], groups: tuple[str, ...], whole: int) -> TableBlock:
+def _untagged(
+    rules: AllocationRules, rows: tuple[Totals, ...], groups: tuple[str, ...], names: tuple[str, ...], whole: int
+) -> TableBlock:
     sums: dict[tuple[str, ...], list[int]] = {}
     for row, line in zip(rows, ownership.lines(rows, groups), strict=True):
         if ownership.is_pooled(rules, line.values) or owner_of(rules, line.values) != UNALLOCATED:
             continue
-        cells = sums.setdefault(tuple(line.values[name] for name in QUEUE), [0, 0])
+        cells = sums.setdefault(tuple(line.values[name] for name in names), [0, 0])
         cells[0] += row.amount
         cells[1] += row.requests
     kept = [Totals(group=group, amount=cells[0], requests=cells[1]) for group, cells in sums.items()]
     return TableBlock(
-        id="untagged", table=allocation.queue(kept, QUEUE, whole), empty="Every cost of this month has an owner."
+        id="untagged" if names == ownership.QUEUE else f"untagged_{names[0]}",
+        table=allocation.queue(kept, names, whole),
+        empty="Every cost of this month has an owner.",
     )
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import msgspec
+
 from farthing.core.errors import BadRequest
 from farthing.insight.table import Column, Table, share
 from farthing.lab.scenario import (
@@ -33,6 +35,11 @@ SLIDERS: dict[str, tuple[str, int, int, int, int, str]] = {
     "shorter": ("Prompts shortened by, %", 0, 0, 60, 1, "outside the prefix"),
 }
 """Name → label, default, least, most, step, hint."""
+CHOICES: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "ttl": ("Life of a cache entry", ("5m", "1h"), "after the last request that read it"),
+    "arrival": ("Requests come", ("poisson", "even", "always_warm"), "at random, evenly spaced, always in time"),
+}
+"""Name → label, values of which the first is the default, hint: what decides whether the prompt cache pays."""
 
 
 def build(ask: Ask) -> Page:
@@ -41,9 +48,9 @@ def build(ask: Ask) -> Page:
     book = ask.sources.book()
     known = rates.known(book)
     model, cheaper = rest.get("model") or known[0], rest.get("to") or known[min(1, len(known) - 1)]
-    numbers = _numbers(rest)
+    numbers, chosen = _numbers(rest), _chosen(rest)
     try:
-        scenario = _scenario(numbers, model, cheaper)
+        scenario = _scenario(numbers, chosen, model, cheaper)
         outcome = Work(scenario, lambda name: rates.rates_of(book, name, ask.now_ms)).outcome()
     except ValueError as error:
         raise BadRequest(f"{error}.") from error
@@ -59,7 +66,7 @@ def build(ask: Ask) -> Page:
     )  # fmt: skip
     formulas = "\n".join(outcome.final.lines)
     blocks: tuple[Block, ...] = (
-        _form(numbers, model, cheaper, (*dict.fromkeys((model, cheaper, *known)),)),
+        _form(numbers, chosen, model, cheaper, (*dict.fromkeys((model, cheaper, *known)),)),
         Tiles(tiles=tiles),
         TableBlock(
             id="levers",
@@ -88,7 +95,19 @@ def _numbers(said: Mapping[str, str]) -> dict[str, int]:
     return found
 
 
-def _scenario(numbers: dict[str, int], model: str, cheaper: str) -> Scenario:
+def _chosen(said: Mapping[str, str]) -> dict[str, str]:
+    found = {name: said.get(name) or values[0] for name, (_, values, _) in CHOICES.items()}
+    problems = [
+        f"{name} ({label}): one of {', '.join(values)}"
+        for name, (label, values, _) in CHOICES.items()
+        if found[name] not in values
+    ]
+    if problems:
+        raise BadRequest("; ".join(problems))
+    return found
+
+
+def _scenario(numbers: dict[str, int], chosen: dict[str, str], model: str, cheaper: str) -> Scenario:
     part = {name: value / 100 for name, value in numbers.items()}
     levers: dict[str, Lever] = {}
     if numbers["hit"]:
@@ -98,7 +117,9 @@ def _scenario(numbers: dict[str, int], model: str, cheaper: str) -> Scenario:
     if numbers["routed"]:
         levers["routing"] = Route(share=part["routed"], to=cheaper, escalated=part["escalated"])
     if numbers["prefix"]:
-        levers["prompt cache"] = PromptCache(prefix_tokens=min(numbers["prefix"], numbers["input"]))
+        levers["prompt cache"] = msgspec.convert(
+            {"type": "prompt_cache", "prefix_tokens": min(numbers["prefix"], numbers["input"]), **chosen}, PromptCache
+        )
     if numbers["batched"]:
         levers["batch"] = Batch(share=part["batched"])
     load = Workload(
@@ -122,7 +143,7 @@ def _table(outcome: Outcome) -> Table:
     )
 
 
-def _form(numbers: dict[str, int], model: str, cheaper: str, known: tuple[str, ...]) -> Form:
+def _form(numbers: dict[str, int], chosen: dict[str, str], model: str, cheaper: str, known: tuple[str, ...]) -> Form:
     sliders = tuple(
         Field(name=name, label=label, kind="range", value=str(numbers[name]), low=str(low), high=str(high),
               step=str(step), hint=hint)
@@ -132,13 +153,17 @@ def _form(numbers: dict[str, int], model: str, cheaper: str, known: tuple[str, .
         Field(name="model", label="Model", kind="select", options=known, value=model),
         Field(name="to", label="Cheaper model", kind="select", options=known, value=cheaper),
     )
+    choices = tuple(
+        Field(name=name, label=label, kind="select", options=values, value=chosen[name], hint=hint)
+        for name, (label, values, hint) in CHOICES.items()
+    )
     return Form(
         id="scenario",
         title="Scenario",
         action="/calculator",
         submit="Work out",
         live=True,
-        fields=(*models, *sliders),
+        fields=(*models, *sliders, *choices),
     )
 
 

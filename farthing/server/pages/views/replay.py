@@ -248,8 +248,12 @@ def _results(one: Replay) -> list[Block]:
             opened = links(table.rows, lambda row: f"/requests/{quote(str(row[0]), safe='')}")
             blocks.append(TableBlock(id="changed", table=_titled(table, _CHANGED), links={"request": opened}))
         else:
-            blocks.append(TableBlock(id="facts", table=table))
+            blocks.append(TableBlock(id=_IDS.get(names[0], "facts"), table=table))
     return blocks
+
+
+_IDS = {"model": "models", "risk": "risk"}
+"""Of tables, by their first column."""
 
 
 def _titled(table: Table, titles: tuple[str, ...]) -> Table:

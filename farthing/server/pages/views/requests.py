@@ -18,8 +18,10 @@ from farthing.server.pages.money import dollars
 from farthing.server.pages.views.explore import controls
 
 PAGE = 50
+FILE = 10_000
+"""Booked tries of one CSV file, unless ``limit`` says otherwise, and the most that may be asked for at once."""
 UNBOOKED = 200
-"""Refused and failed calls shown between the booked tries of one page, at most."""
+"""Refused and failed calls shown between the booked tries of one page, at most; of longer ones, four a try."""
 ENTRY_ONLY = ("provider", "service_tier", "source", "state", "reason", "kind", "price_book")
 """Filters that only booked tries can meet."""
 SHOWS = (("all", "all calls"), ("booked", "booked tries"), ("refused", "refused and failed"))
@@ -32,7 +34,8 @@ def build(ask: Ask) -> Page:
     if show not in dict(SHOWS):
         raise BadRequest(f'show: "{show[:40]}" is none of {", ".join(name for name, _ in SHOWS)}')
     chosen = "" if show == "all" else show
-    found, unbooked, onward, cut = _page(ask, show)
+    limit = _limit(ask)
+    found, unbooked, onward, cut = _page(ask, show, limit)
     table = requests.build(((entry, *_tokens(entry)) for entry in found), unbooked)
     if cut:
         note = "Not every refused or failed call of this stretch of time is here; 'refused and failed' lists all."
@@ -64,10 +67,25 @@ def build(ask: Ask) -> Page:
     if moves:
         blocks.append(tuple(moves))
     lead = "Every try and every refusal, newest first; a request leads to its receipt, or to why it was refused."
-    return Page(title="Requests", lead=lead, blocks=tuple(blocks), live="before" not in state.rest)
+    more = {**onward, "limit": state.rest.get("limit", "")}
+    rest = state.href("", show=chosen, **more).removeprefix(state.path) if onward else ""
+    return Page(
+        title="Requests", lead=lead, blocks=tuple(blocks), live="before" not in state.rest, onward=rest
+    )  # fmt: skip
 
 
-def _page(ask: Ask, show: str) -> tuple[tuple[LedgerEntry, ...], tuple[Exchange, ...], dict[str, str], bool]:
+def _limit(ask: Ask) -> int:
+    said = ask.state.rest.get("limit", "")
+    if not said:
+        return FILE if ask.form == "csv" else PAGE
+    if not (said.isascii() and said.isdigit() and len(said) < 6 and 1 <= int(said) <= FILE):
+        raise BadRequest(f'limit: "{said[:40]}" is no number from 1 to {FILE:,}')
+    return int(said)
+
+
+def _page(
+    ask: Ask, show: str, limit: int
+) -> tuple[tuple[LedgerEntry, ...], tuple[Exchange, ...], dict[str, str], bool]:
     """(booked tries, calls without any, what the address of the next page says, some of the second are left out).
 
     Between booked tries stand the calls of the same stretch of time: ``edge`` is where the page before ended.
@@ -75,9 +93,9 @@ def _page(ask: Ask, show: str) -> tuple[tuple[LedgerEntry, ...], tuple[Exchange,
     state, before = ask.state, ask.state.rest.get("before", "")
     query = LedgerQuery(since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
     if show == "refused":
-        unbooked, cursor = ask.ledger.newest_unbooked(query, before=before, limit=PAGE)
+        unbooked, cursor = ask.ledger.newest_unbooked(query, before=before, limit=limit)
         return (), unbooked, {"before": cursor} if cursor else {}, False
-    found, cursor = ask.ledger.newest_entries(query, before=before, limit=PAGE)
+    found, cursor = ask.ledger.newest_entries(query, before=before, limit=limit)
     onward = {"before": cursor} if cursor else {}
     if show == "booked" or any(name in ENTRY_ONLY for name, _ in state.where):
         return found, (), onward, False
@@ -89,7 +107,7 @@ def _page(ask: Ask, show: str) -> tuple[tuple[LedgerEntry, ...], tuple[Exchange,
     if cursor:
         onward["edge"] = str(lower)
     between = msgspec.structs.replace(query, since_ms=lower, until_ms=upper)
-    unbooked, rest = ask.ledger.newest_unbooked(between, before="", limit=UNBOOKED)
+    unbooked, rest = ask.ledger.newest_unbooked(between, before="", limit=max(UNBOOKED, 4 * limit))
     return found, unbooked, onward, bool(rest)
 
 

@@ -10,6 +10,7 @@ from farthing.insight.table import Table, share
 from farthing.server.pages import figures
 from farthing.server.pages.ask import OFFICE, Ask, View
 from farthing.server.pages.blocks import Block, Note, Page, TableBlock, Tile, Tiles
+from farthing.server.pages.bounds import bounded
 from farthing.server.pages.money import dollars
 from farthing.server.pages.studies import AskRoutes
 from farthing.server.pages.views.explore import controls
@@ -25,11 +26,11 @@ def build(ask: Ask) -> Page:
     state = ask.state
     facts = ask.sources.routes()
     groups = ("model_requested", "model", "reason")
-    rows = ask.ledger.totals(
-        LedgerQuery(group_by=groups, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
-    )
+    query = LedgerQuery(group_by=groups, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
+    query, shortened = bounded(ask, query)
+    rows = ask.ledger.totals(query)
     moved = tables.moved(rows)
-    blocks: list[Block] = [*controls(state, "/routing", grouped=False)]
+    blocks: list[Block] = [*controls(state, "/routing", grouped=False), *shortened]
     if not facts:
         blocks.append(_none())
     blocks += [Tiles(tiles=_tiles(facts, rows)), *_configured(ask, facts)]

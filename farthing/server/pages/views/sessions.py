@@ -3,14 +3,16 @@
 from farthing.insight.reports import sessions
 from farthing.server.pages.ask import EVERYBODY, Ask, View, links
 from farthing.server.pages.blocks import Page, TableBlock
+from farthing.server.pages.bounds import bounded
 from farthing.server.pages.views.explore import controls
 
 
 def build(ask: Ask) -> Page:
     """The dearest sessions of the period."""
     state = ask.state
-    rows = ask.ledger.totals(sessions.query(since_ms=state.since_ms, until_ms=state.until_ms, where=state.where))
-    table = sessions.build(rows)
+    query = sessions.query(since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
+    query, shortened = bounded(ask, query)
+    table = sessions.build(ask.ledger.totals(query))
     block = TableBlock(
         id="sessions",
         table=table,
@@ -19,7 +21,7 @@ def build(ask: Ask) -> Page:
         command="x-farthing-session: <id of the conversation>",
     )
     lead = "Conversations and agents' runs, dearest first."
-    return Page(title="Sessions", lead=lead, blocks=(*controls(state, "/sessions", grouped=False), block))
+    return Page(title="Sessions", lead=lead, blocks=(*controls(state, "/sessions", grouped=False), *shortened, block))
 
 
 VIEW = View(name="sessions", title="Sessions", group="See", build=build, roles=EVERYBODY)

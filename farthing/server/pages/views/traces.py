@@ -11,17 +11,14 @@ from farthing.core.types import Exchange, LedgerEntry, LedgerQuery
 from farthing.insight.reports import metrics, traces
 from farthing.insight.reports.traces import AGENT, TRACE, Trace
 from farthing.insight.scan import scan
-from farthing.insight.series import day_ms
 from farthing.insight.table import Table
 from farthing.server.pages import figures
 from farthing.server.pages.ask import EVERYBODY, Ask, View, links
 from farthing.server.pages.blocks import Block, Link, Note, Page, TableBlock, Tile, Tiles
+from farthing.server.pages.bounds import bounded
 from farthing.server.pages.money import dollars
-from farthing.server.pages.state import State
 from farthing.server.pages.views.explore import controls
 
-SUMMED_MAX = 250_000
-"""Entries whose tags are read for the list: tags are in no roll-up."""
 READ_MAX = 5_000
 """Entries that are read one by one for unit costs; a longer period shows those that sums can tell."""
 LISTED = 50
@@ -32,9 +29,12 @@ DRAWN = 40
 
 def build(ask: Ask) -> Page:
     """The dearest traces of the period, its agents, and unit costs by agent."""
-    state, shortened = _bounded(ask)
+    state = ask.state
+    query = traces.query(since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
+    query, shortened = bounded(ask, query)
+    state = msgspec.structs.replace(state, since_ms=query.since_ms or 0)
     ask = replace(ask, state=state)
-    rows = ask.ledger.totals(traces.query(since_ms=state.since_ms, until_ms=state.until_ms, where=state.where))
+    rows = ask.ledger.totals(query)
     found = traces.read(rows)
     table = traces.build(found, without=sum(row.entries for row in rows if not row.group[1]), limit=LISTED)
     agents = traces.agents(rows)
@@ -64,19 +64,6 @@ def build(ask: Ask) -> Page:
     )  # fmt: skip
     lead = "What one run of an agent costs, and each agent: by trace, from traceparent or the tag of that name."
     return Page(title="Traces", lead=lead, blocks=blocks)
-
-
-def _bounded(ask: Ask) -> tuple[State, tuple[Note, ...]]:
-    """The state with its period cut to the newest days that can be read in seconds, and the note that says so."""
-    state = ask.state
-    whole = LedgerQuery(group_by=("day",), since_ms=state.since_ms, until_ms=state.until_ms)
-    first = traces.newest_days(ask.ledger.totals(whole), SUMMED_MAX)
-    if not first:
-        return state, ()
-    text = (
-        f"Traces are read of at most {SUMMED_MAX:,} entries: this is since {first}. Choose another period to go back."
-    )
-    return msgspec.structs.replace(state, since_ms=day_ms(first)), (Note(text=text, tone="warn"),)
 
 
 def one(ask: Ask) -> Page:

@@ -14,6 +14,7 @@ from farthing.ports.outcomes import Outcome
 from farthing.server.pages import figures
 from farthing.server.pages.ask import OFFICE, Ask, View
 from farthing.server.pages.blocks import Block, Field, Form, Link, Note, Page, TableBlock
+from farthing.server.pages.bounds import bounded
 from farthing.server.pages.views.explore import controls
 
 HEADS: tuple[Per, ...] = get_args(Per)
@@ -64,7 +65,7 @@ def _page(ask: Ask, first: tuple[Block, ...]) -> Page:
     if kind:
         blocks += _outcomes(ask, kind, found)
     else:
-        blocks.append(_heads(ask, per))
+        blocks += _heads(ask, per)
     blocks += [*_how(kinds), _form()]
     lead = "What an outcome, a user, a customer or a session costs. Intervals are 95 %, over sessions."
     return Page(title="Unit economics", lead=lead, blocks=tuple(blocks))
@@ -78,17 +79,19 @@ def _link(ask: Ask, chosen: str, text: str, **said: str) -> Link:
 def _outcomes(ask: Ask, kind: str, found: tuple[Outcome, ...]) -> list[Block]:
     state, by = ask.state, _by(ask, "session")
     query = economics.query(by, "session", since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
+    query, shortened = bounded(ask, query)
     units, lost = economics.per_outcome(ask.ledger, ask.ledger.totals(query), found, by)
     table = unit.build(units, by, title=f"Cost per {kind}", lost=lost, limit=LIMIT)
-    return [_block(table, by, f"What one {kind} costs, slice by slice.")]
+    return [*shortened, _block(table, by, f"What one {kind} costs, slice by slice.")]
 
 
-def _heads(ask: Ask, per: str) -> Block:
+def _heads(ask: Ask, per: str) -> list[Block]:
     state, by = ask.state, _by(ask, per)
     query = economics.query(by, per, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
+    query, shortened = bounded(ask, query)
     found = economics.per_head(ask.ledger.totals(query))
     table = unit.per_head(found, by, per, title=f"Cost per {per}", limit=LIMIT)
-    return _block(table, by, f"What one {per} costs, slice by slice.")
+    return [*shortened, _block(table, by, f"What one {per} costs, slice by slice.")]
 
 
 def _by(ask: Ask, cluster: str) -> tuple[str, ...]:

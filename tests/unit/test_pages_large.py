@@ -1,0 +1,137 @@
+"""Pages over ledgers with more entries than can be read: what is cut, what is asked one by one; it adds up."""
+
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from farthing.adapters.ledger_query import entry_totals
+from farthing.adapters.newest import ReadNewest
+from farthing.adapters.rollup_cuboids import BUILT_IN, Cuboid
+from farthing.adapters.rollup_file import FILE
+from farthing.adapters.rollup_job import Rollups
+from farthing.adapters.rollup_ledger import RollupLedger
+from farthing.adapters.rollup_running import rolling
+from farthing.adapters.sqlite_import import SqliteImporter
+from farthing.adapters.sqlite_reader import SqliteLedger
+from farthing.core.allocation import AllocationRules, Rule
+from farthing.core.types import LedgerEntry, LedgerQuery, Totals
+from farthing.insight import ownership
+from farthing.insight.reports import sessions, traces
+from farthing.server.pages import bounds, state
+from farthing.server.pages.ask import Ask, Person
+from farthing.server.pages.reading import RememberedLedger, ScopedLedger
+from farthing.server.pages.views import allocation
+from farthing.testing.lifelike import MONTH_MS, START_MS, lifelike_entries
+
+ENTRIES = tuple(lifelike_entries(2_000, seed=3))
+NOW_MS = START_MS + MONTH_MS
+TIMES = 5_000
+
+
+class Large:
+    """A ledger that says it had many times the entries it has; ``ready``: what its sums answer."""
+
+    def __init__(self, entries: tuple[LedgerEntry, ...], *, ready: bool = False) -> None:
+        self._entries = entries
+        self._ready = ready
+        self.asked: list[LedgerQuery] = []
+
+    def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
+        self.asked.append(query)
+        rows = entry_totals(self._entries, query)
+        counted = query.group_by in ((), ("hour",))
+        return tuple(_times(row) for row in rows) if counted else rows
+
+    def answers(self, query: LedgerQuery) -> bool:
+        return self._ready
+
+    def entries(self, *, request_id="", since_ms=0, after=""):
+        return iter(self._entries)
+
+    def exchanges(self, *, since_ms=0, after=""):
+        return iter(())
+
+
+def _times(row: Totals) -> Totals:
+    fields = {name: getattr(row, name) for name in row.__struct_fields__}
+    return Totals(**(fields | {"entries": row.entries * TIMES}))
+
+
+def ask_of(inner) -> Ask:
+    return Ask(
+        state=state.read("/x", [("since", "30d")], now_ms=NOW_MS),
+        person=Person(name="a", role="admin"),
+        now_ms=NOW_MS,
+        ledger=ScopedLedger(inner, ReadNewest(lambda: inner), ()),
+        sources=None,  # type: ignore[arg-type]  # not asked
+        path={},
+    )
+
+
+@pytest.mark.parametrize("question", [sessions.query, traces.query])
+@pytest.mark.parametrize(("ready", "most"), [(False, bounds.READ_MAX), (True, bounds.SUMMED_MAX)])
+def test_a_question_of_very_many_values_is_cut_to_hours_that_can_be_read(question, ready, most):
+    query, notes = bounds.bounded(ask_of(Large(ENTRIES, ready=ready)), question(since_ms=START_MS, until_ms=NOW_MS))
+    kept = sum(query.since_ms <= one.received_at_ms < NOW_MS for one in ENTRIES) * TIMES
+    assert query.since_ms % 3_600_000 == 0
+    assert most / 2 < kept <= most
+    (note,) = notes
+    assert f"{most:,} entries" in note.text
+
+
+def test_a_question_that_can_be_read_is_left_alone():
+    asked = sessions.query(since_ms=NOW_MS - 3_600_000, until_ms=NOW_MS)
+    assert bounds.bounded(ask_of(Large(ENTRIES[-20:])), asked) == (asked, ())
+    whole = LedgerQuery(group_by=("session",))
+    assert bounds.bounded(ask_of(Large(ENTRIES)), whole) == (whole, ())
+
+
+def test_an_export_is_asked_for_more_at_once_than_entries():
+    large = Large(ENTRIES)
+    exported = RememberedLedger(lambda: large, lambda: Large(()), lambda: NOW_MS)
+    fresh = RememberedLedger(large_opener := (lambda: large), large_opener, lambda: NOW_MS)
+    query = traces.query(since_ms=START_MS, until_ms=NOW_MS)
+    assert ask_of(exported).ledger.quick(query)
+    assert not ask_of(fresh).ledger.quick(query)
+
+
+RULES = AllocationRules(rules=(Rule(owner="{team}"), Rule(owner="Bots", match=(("tag:env", "prod"),))))
+
+
+def test_cost_without_an_owner_is_told_one_by_one_where_there_is_too_much_and_sums_to_the_same():
+    small, large = ask_of(Large(ENTRIES[:10])), ask_of(Large(ENTRIES))
+    _, ((names, whole),) = allocation._asked(small, (RULES,), START_MS, NOW_MS)
+    query, apart = allocation._asked(large, (RULES,), START_MS, NOW_MS)
+    assert names == ownership.QUEUE
+    assert [names for names, _ in apart] == [("key",), ("feature",), ("user",)]
+    assert {query.group_by, *(one.group_by for _, one in apart)} == set(ownership.questions(RULES))
+    joint = allocation._untagged(RULES, entry_totals(ENTRIES, whole), whole.group_by, ownership.QUEUE, 1).table.total
+    for names, one in apart:
+        table = allocation._untagged(RULES, entry_totals(ENTRIES, one), one.group_by, names, 1).table
+        assert (table.total[1], table.total[-1]) == (joint[3], joint[-1])
+        assert table.total[1] > 0
+
+
+def test_what_allocation_will_ask_is_summed_before_anybody_asks(tmp_path):
+    importer = SqliteImporter(tmp_path / "farthing.db")
+    importer.import_batch(lifelike_entries(6_000, seed=2), ())
+    importer.close()
+    ledger = SqliteLedger(tmp_path / "farthing.db")
+    wanted = ownership.questions(RULES)
+    assert not any(cuboid.answers(Cuboid.of(wanted[0]).dimensions) for cuboid in BUILT_IN)
+    job = rolling(ledger, lambda: 10**13, wanted)
+    Rollups(ledger.path, tmp_path / FILE).close()
+    with closing(sqlite3.connect(tmp_path / FILE)) as busy:
+        busy.execute("BEGIN IMMEDIATE")
+        job.start()
+        time.sleep(8)  # longer than it looks, and than SQLite waits: another process is at it
+    reader = RollupLedger(ledger, tmp_path / FILE)
+    query = ownership.query((RULES,), since_ms=START_MS, until_ms=NOW_MS, also=(ownership.DETAIL,))
+    until = time.monotonic() + 60
+    while not reader.answers(query) and time.monotonic() < until:
+        time.sleep(0.1)
+    job.stop()
+    assert reader.answers(query)
+    assert reader.totals(query) == ledger.totals(query)
