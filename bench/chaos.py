@@ -338,7 +338,7 @@ class Referee:
 
 
 def _drained(cluster: Cluster) -> bool:
-    found = re.findall(r"^farthing_\w*(?:waiting|unshipped)\w* (\S+)$", cluster.metrics(), re.MULTILINE)
+    found = re.findall(r"^farthing_(?!rollup)\w*(?:waiting|unshipped)\w* (\S+)$", cluster.metrics(), re.MULTILINE)
     return all(float(value) == 0 for value in found)
 
 

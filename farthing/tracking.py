@@ -23,13 +23,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from farthing.core.errors import FarthingError
-from farthing.core.types import Decision, LedgerEntry, Scope
+from farthing.core.types import Decision, LedgerEntry, Scope, Usage, UsagePart
+from farthing.core.units import (
+    INPUT,
+    INPUT_CACHE_READ,
+    INPUT_CACHE_WRITE_1H,
+    INPUT_CACHE_WRITE_5M,
+    OUTPUT,
+    OUTPUT_REASONING,
+)
 from farthing.library import rated
 
 if TYPE_CHECKING:
     from farthing.core.types import Charge
 
 _LOG: Final = logging.getLogger("farthing.tracking")
+_WRITTEN: Final = "ephemeral"
 _DIMENSIONS: Final = frozenset(("org", "team", "project", "user", "feature", "customer", "session"))
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -202,25 +211,36 @@ class LangChainTracker:
                 said = getattr(message, "response_metadata", None) or {}
                 model = str(said.get("model_name") or said.get("model") or "")
                 if usage and model:
-                    self._tracked.add(_plain(usage), model=model)
+                    self._tracked.add(_usage_of(usage), model=model)
                 elif message is not None:
                     _LOG.warning("an answer of %s reports no usage: it is not booked", model or "an unnamed model")
 
 
-def _plain(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """LangChain's usage in OpenAI's words: input with its cached part, output with its reasoning."""
-    into, out = usage.get("input_token_details") or {}, usage.get("output_token_details") or {}
-    return {
-        "prompt_tokens": usage["input_tokens"],
-        "completion_tokens": usage["output_tokens"],
-        "total_tokens": usage["input_tokens"] + usage["output_tokens"],
-        "prompt_tokens_details": {"cached_tokens": into.get("cache_read", 0)},
-        "completion_tokens_details": {"reasoning_tokens": out.get("reasoning", 0)},
+def _usage_of(said: Mapping[str, Any]) -> Usage:
+    """LangChain's usage, alike for every provider: its input holds what was read from and written to caches."""
+    into, out = said.get("input_token_details") or {}, said.get("output_token_details") or {}
+    long, short = into.get(f"{_WRITTEN}_1h_input_tokens") or 0, into.get(f"{_WRITTEN}_5m_input_tokens") or 0
+    parts = {
+        INPUT_CACHE_READ: into.get("cache_read") or 0,
+        # Either the sum of what was written or its parts by time to live.
+        INPUT_CACHE_WRITE_5M: short or (0 if long else into.get("cache_creation") or 0),
+        INPUT_CACHE_WRITE_1H: long,
     }
+    thought = min(out.get("reasoning") or 0, said["output_tokens"])
+    lines = {
+        INPUT: max(0, said["input_tokens"] - sum(parts.values())),
+        **parts,
+        OUTPUT: said["output_tokens"] - thought,
+        OUTPUT_REASONING: thought,
+    }
+    kept = tuple((unit, count) for unit, count in lines.items() if count)
+    return Usage(parts=(UsagePart(lines=kept, tier_basis=said["input_tokens"]),), source="reported")
 
 
 def _parts(answer: Any) -> tuple[Any, str, str]:
     """(usage, model, the provider's id of the answer)."""
+    if isinstance(answer, Usage):
+        return answer, "", ""
     if isinstance(answer, Mapping):
         if "usage" in answer:
             return answer["usage"], str(answer.get("model") or ""), str(answer.get("id") or "")

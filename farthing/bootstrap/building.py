@@ -17,10 +17,8 @@ from farthing.adapters.alert_sinks import open_alert_log, open_sinks
 from farthing.adapters.codecs import codec_of, secret_of
 from farthing.adapters.http import HttpTransport
 from farthing.adapters.http_library import LibraryTransport
-from farthing.adapters.newest import ReadNewest
 from farthing.adapters.price_feeds import load_default_book, price_files
 from farthing.adapters.rollup_running import Rolling
-from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.adapters.store_opening import GatewayBooks, ReadableLedger, books_gauges
 from farthing.adapters.system import RandomIds, SteadyClock, SystemClock
 from farthing.adapters.tokenizers_calibrated import CalibratedTokenizer
@@ -28,7 +26,6 @@ from farthing.bootstrap.batching import Batching
 from farthing.bootstrap.caching import caching_of, similar_of, tokenizer
 from farthing.bootstrap.home import (
     DASHBOARD_SECRET_FILE,
-    ledger_path,
     made_home,
     own_secret,
     salt_of,
@@ -57,6 +54,7 @@ from farthing.engine.services import Services, Upstream
 from farthing.engine.summaries import Summaries
 from farthing.insight.incident_alerts import new_alerts
 from farthing.insight.incident_list import Judged
+from farthing.insight.ownership import questions, rules_of
 from farthing.ports.books import Ledger
 from farthing.ports.clock import Clock
 from farthing.ports.provider import Timeouts, Transport
@@ -215,7 +213,7 @@ def build(
     shipping = _shipping(settings, env, clock)
     budgets = Budgets(policy.budgets)
     alerting = _alerting(settings, budgets, books, env, clock)
-    rolling = store_opening.open_rolling(settings, clock.now_ms)
+    rolling = store_opening.open_rolling(settings, clock.now_ms, _asked_often(settings))
     parts: list[_Gauged] = [*shipping, *(part for part in (alerting, rolling) if part is not None)]
     caching = caching_of(settings, env, clock)
     metrics = _metrics(background, books, parts, caching)
@@ -365,7 +363,7 @@ def _page_sources(
         settings=lambda: settings,
         reports=_history(settings, env, ledger),
         ledger=ledger,
-        newest=SqliteNewest(ledger_path(settings)) if settings.store.kind == "sqlite" else ReadNewest(ledger),
+        newest=store_opening.open_newest(settings, env),
         counters=ledger,
         alerts=lambda: open_alert_log(settings, env),
         practice=lambda: store_opening.open_practice(settings, env),
@@ -391,7 +389,7 @@ def _history(
     def reports() -> Ledger:
         return analytics.open_reports(ledger(), settings.analytics, Path(settings.home), env, "")
 
-    return ledger if settings.analytics.reports == "ledger" else reports
+    return ledger if settings.analytics.reports in ("ledger", "copy") else reports
 
 
 def _alerting(
@@ -431,6 +429,11 @@ def _incidents(
     return lambda now_ms, told: new_alerts(totals, ledger(), judged, told, now_ms=now_ms)
 
 
+def _asked_often(settings: Settings) -> tuple[tuple[str, ...], ...]:
+    """Dimensions that pages ask about together: allocation, routing, unit economics."""
+    return (*questions(rules_of(settings.allocation)), ("model_requested", "model", "reason"), ("user", "feature"))
+
+
 def _shipping(settings: Settings, env: Mapping[str, str], clock: Clock) -> tuple[analytics.Shipping, ...]:
     home, chosen, found = Path(settings.home), settings.analytics, []
     if chosen.clickhouse_url:
@@ -439,6 +442,9 @@ def _shipping(settings: Settings, env: Mapping[str, str], clock: Clock) -> tuple
     if chosen.otlp_url:
         shipper = analytics.open_spans(store_opening.open_feed(settings, env), chosen, home, env)
         found.append(analytics.Shipping(shipper, clock.now_ms, name="otlp"))
+    copier = store_opening.open_copier(settings, env)
+    if copier is not None:
+        found.append(analytics.Shipping(copier, clock.now_ms, name="copy"))
     return tuple(found)
 
 

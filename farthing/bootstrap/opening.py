@@ -25,8 +25,8 @@ from farthing.ports.books import Importer, Ledger
 
 
 def open_ledger(settings: Settings) -> ReadableLedger:
-    """The ledger for reading, while gateways may be writing."""
-    return store_opening.open_ledger(settings, os.environ)
+    """The ledger for reading, while gateways may be writing; sums come from its roll-ups where it has them."""
+    return store_opening.open_rolled_up(settings, os.environ)
 
 
 def open_reports(settings: Settings, source: str = "") -> Ledger:
@@ -41,7 +41,7 @@ def export_parquet(
     """Brings the Parquet files up to date with the ledger; the folder and what was written."""
     home = Path(settings.home)
     folder = folder or analytics.parquet_folder(settings.analytics, home)
-    ledger = open_ledger(settings)
+    ledger = store_opening.open_ledger(settings, os.environ)
     return folder, analytics.export_parquet(ledger, folder, home=home, since_ms=since_ms, rebuild=rebuild)
 
 

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 from typing import Any
 
 import uvicorn
@@ -24,6 +25,9 @@ from farthing.server.protocol import GatewayProtocol
 _LOG = logging.getLogger("farthing.bootstrap")
 
 _RESTART_S = 2
+_ANSWERS_WITHIN_S = 30
+"""A worker that does not answer its supervisor for so long is killed. A loaded machine takes more than uvicorn's five
+seconds to start one, and would kill it each time."""
 
 
 def _calm_collector() -> None:
@@ -47,6 +51,23 @@ def check_exposure(settings: Settings, keys_exist: bool) -> None:
                 "with 'farthing key create', listen on 127.0.0.1, or set server.allow_open = true"
             ]
         )
+
+
+def check_address(settings: Settings) -> None:
+    """Raises :class:`ConfigError` when nothing can listen there; uvicorn would say so less plainly, or in a loop."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        with socket.create_server(found[0][4][:2], family=found[0][0]):
+            return
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    raise ConfigError(
+        [
+            f"server.host {host} and server.port {port} cannot be listened on: {why}; stop what listens there, or "
+            "choose another with --port or --host"
+        ]
+    )
 
 
 async def _end_with_parent(parent: int | None) -> None:
@@ -123,6 +144,7 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "proxy_headers": False,
         "backlog": 4096,
         "timeout_keep_alive": 75,
+        "timeout_worker_healthcheck": _ANSWERS_WITHIN_S,
         "timeout_graceful_shutdown": max(1, settings.server.shutdown_timeout_ms // 1000),
     }
 
@@ -136,6 +158,7 @@ def serve(settings: Settings, application: str = "farthing.bootstrap:factory") -
     """Runs the gateway until it is told to stop; one process, or ``server.workers``, each made by ``application``."""
     keys = open_keys(settings)
     check_exposure(settings, any(record.revoked_at_ms is None for record in keys.all()))
+    check_address(settings)
     if settings.server.workers == 1:
         uvicorn.Server(uvicorn_config(_Asgi(settings), settings)).run()
         return

@@ -3,7 +3,7 @@
 import click
 import msgspec
 
-from farthing.cli.context import App, Failed, assignments, closed, format_option, pass_app, show, since_option
+from farthing.cli.context import App, Failed, Finite, assignments, closed, format_option, pass_app, show, since_option
 from farthing.cli.practice import list_price, me, stores_of
 from farthing.cli.report import check_dimension, dimensions
 from farthing.core.alerts import alert_id, incident_key
@@ -145,9 +145,9 @@ def expected(
 @since_option("90d")
 @_by
 @_grain
-@click.option("--z", type=click.FloatRange(1, 20), help="Score beyond which one slot is an anomaly.")
-@click.option("--min-usd", type=click.FloatRange(min=0, min_open=True), help="Least dollars above the expectation.")
-@click.option("--cusum", type=click.FloatRange(1, 100), help="How far steps and leaks may add up.")
+@click.option("--z", type=Finite(1, 20), help="Score beyond which one slot is an anomaly.")
+@click.option("--min-usd", type=Finite(min=0, min_open=True, max=1e9), help="Least dollars above the expectation.")
+@click.option("--cusum", type=Finite(1, 100), help="How far steps and leaks may add up.")
 @click.option("--drops", is_flag=True, help="Large falls too.")
 @click.option("--save", is_flag=True, help="From now on this is the rule.")
 @format_option()

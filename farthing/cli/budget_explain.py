@@ -3,10 +3,11 @@
 import click
 import msgspec
 
-from farthing.cli.context import App, Failed, closed, format_option, pass_app, scope_of, scope_options, show
+from farthing.cli.context import App, Failed, Finite, closed, format_option, pass_app, scope_of, scope_options, show
 from farthing.cli.receipt import find_entries, find_exchange
+from farthing.config.checks import serving
 from farthing.core.budget import Budgets, Need
-from farthing.core.types import Scope
+from farthing.core.types import Bounds, Scope, Target
 from farthing.insight.render import Format
 from farthing.insight.reports import budget_explain
 
@@ -18,8 +19,12 @@ from farthing.insight.reports import budget_explain
 @click.option("--provider", default="", metavar="NAME", help="The provider that would serve it.")
 @click.option("--model", default="", metavar="NAME", help="The model that it would ask for.")
 @click.option("--tokens", type=click.IntRange(0), default=0, help="Input tokens, at most.")
-@click.option("--output", type=click.IntRange(0), default=0, help="Output tokens, at most.")
-@click.option("--usd", type=float, help="What it can cost at most, in dollars.")
+@click.option(
+    "--output", type=click.IntRange(0), help="Output tokens, at most. Default: as for a call that caps none."
+)
+@click.option(
+    "--usd", type=Finite(min=0, max=9e9), help="What it can cost at most. Default: what --model asks for it."
+)
 @format_option()
 @pass_app
 def explain(app: App, /, request_id: str | None, form: Format, **said: object) -> None:
@@ -35,7 +40,7 @@ def explain(app: App, /, request_id: str | None, form: Format, **said: object) -
             raise Failed(f'There is no request "{request_id}"; "farthing requests" lists the last ones.')
         asked = budget_explain.asked_of(entries, exchange)
     else:
-        asked = _imagined(said, app.now_ms())
+        asked = _imagined(app, said, app.now_ms())
     budgets = Budgets(app.settings.policy.budgets)
     found = budget_explain.applying(budgets, asked)
     with closed(app.stores.open_balances(app.settings)) as books:
@@ -43,18 +48,37 @@ def explain(app: App, /, request_id: str | None, form: Format, **said: object) -
     show(budget_explain.build(asked, found, balances), form)
 
 
-def _imagined(said: dict[str, object], now_ms: int) -> budget_explain.Asked:
+def _imagined(app: App, said: dict[str, object], now_ms: int) -> budget_explain.Asked:
     names = [name for name in Scope.__struct_fields__ if name not in ("tags", "key")]
     tags = said["tags"]
     assert isinstance(tags, tuple)
     scope = scope_of({name: str(said[name]) for name in names}, tags, key=str(said["key"]))
-    usd = said["usd"]
-    tokens, output = said["tokens"], said["output"]
+    usd, tokens, output = said["usd"], said["tokens"], said["output"]
     assert isinstance(tokens, int)
-    assert isinstance(output, int)
-    need = Need(usd=None, input_tokens=tokens, output_tokens=output)
+    target = _target(app, str(said["provider"]), str(said["model"]))
+    limits = app.settings.policy.limits
+    given = output if isinstance(output, int) else (limits.output_tokens_max or limits.output_tokens_assumed)
+    need = Need(usd=None, input_tokens=tokens, output_tokens=given if target.model or isinstance(output, int) else 0)
     if isinstance(usd, float):
         need = msgspec.structs.replace(need, usd=round(usd * 1e9))
-    return budget_explain.Asked(
-        scope=scope, provider=str(said["provider"]), model=str(said["model"]), at_ms=now_ms, need=need
+    elif target.model and tokens:
+        bounds = Bounds(input_tokens=tokens, output_tokens=given)
+        need = msgspec.structs.replace(
+            need, usd=app.stores.price_book(app.settings).ceiling(bounds, target, at_ms=now_ms)
+        )
+    return budget_explain.Asked(scope=scope, provider=target.provider, model=target.model, at_ms=now_ms, need=need)
+
+
+def _target(app: App, provider: str, model: str) -> Target:
+    """Who would serve the model, as the gateway chooses; what was not said and cannot be known stays empty."""
+    found = serving(app.settings.providers, f"{provider}/{model}" if provider else model) if model else ()
+    if not found:
+        return Target(provider=provider, price_as=provider, model=model)
+    one = found[0]
+    name = model.removeprefix(f"{one.name}/")
+    return Target(
+        provider=one.name,
+        price_as=one.price_as or one.name,
+        model=name,
+        price_model=dict(one.price_models).get(name, ""),
     )

@@ -1,6 +1,7 @@
 """What every command shares: the stores behind ``bootstrap``, the clock, output formats, and one way to fail."""
 
 import importlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -127,6 +128,16 @@ class Broken(click.ClickException):
     """Something on which the command rests does not work: exit code 2."""
 
     exit_code = 2
+
+
+class Finite(click.FloatRange):
+    """A number in a range; "nan" and "inf" are none. Ranges alone let "nan" through: it is not out of any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def moment(ctx: click.Context, param: click.Parameter | None, value: str) -> int:

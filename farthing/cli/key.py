@@ -24,7 +24,15 @@ from farthing.insight.render import Format
 from farthing.insight.table import Column, Row, Table
 
 REFINABLE: Final = (*SAID, "tags")
+_NAME_MAX: Final = 128
 _DEFAULT_REFINE: Final = "user,feature,customer,session,tags"
+
+
+def plain_name(_: click.Context, __: click.Parameter, name: str) -> str:
+    """A name that can be read in a list and typed again."""
+    if not name.strip() or name != name.strip() or len(name) > _NAME_MAX or not name.isprintable():
+        raise click.BadParameter(f"a name has 1 to {_NAME_MAX} printable characters and no spaces around them")
+    return name
 
 
 @click.group()
@@ -33,7 +41,7 @@ def key() -> None:
 
 
 @key.command()
-@click.argument("name")
+@click.argument("name", callback=plain_name)
 @scope_options
 @click.option(
     "--refine",

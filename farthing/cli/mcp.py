@@ -1,5 +1,7 @@
 """``farthing mcp``: an agent asks what it costs. Read-only tools over the Model Context Protocol, on stdio."""
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
@@ -9,6 +11,7 @@ from farthing.cli.context import App, Broken, closed, pass_app
 from farthing.cli.practice import list_price, stores_of
 from farthing.cli.report import dimensions
 from farthing.config.checks import serving
+from farthing.core.errors import FarthingError
 from farthing.core.money import format_usd
 from farthing.core.types import LedgerQuery, Target, Usage, UsagePart
 from farthing.core.units import INPUT, INPUT_CACHE_READ, OUTPUT
@@ -42,6 +45,7 @@ def server(app: App) -> "MCPServer[Any]":
     """The server and its tools. Raises ``Broken`` where the extra is not installed."""
     try:
         from mcp.server.mcpserver import MCPServer
+        from mcp.server.mcpserver.exceptions import ToolError
         from mcp.types import ToolAnnotations
     except ImportError as error:
         raise Broken('This needs an extra: pip install "farthing[mcp]"') from error
@@ -53,8 +57,25 @@ def server(app: App) -> "MCPServer[Any]":
     )
     tools = Tools(app)
     for tool in (tools.estimate_cost, tools.spend, tools.why_spend_changed, tools.month_end, tools.request_cost):
-        made.tool(annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))(tool)
+        made.tool(annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))(
+            _saying_why(tool, ToolError)
+        )
     return made
+
+
+def _saying_why(tool: Callable[..., Answer], refused: type[Exception]) -> Callable[..., Answer]:
+    """The tool, whose refusals reach the agent with their reason: it may ask again, and better."""
+
+    @functools.wraps(tool)
+    def asked(*arguments: Any, **named: Any) -> Answer:
+        try:
+            return tool(*arguments, **named)
+        except click.ClickException as error:
+            raise refused(error.format_message()) from error
+        except (ValueError, FarthingError) as error:
+            raise refused(str(error)) from error
+
+    return asked
 
 
 class Tools:
@@ -67,8 +88,10 @@ class Tools:
         self, model: str, input_tokens: int, output_tokens: int, cached_tokens: int = 0, calls: int = 1
     ) -> Answer:
         """What calls of this size would cost now. cached_tokens is the part of input_tokens read from a cache."""
+        if min(input_tokens, output_tokens, cached_tokens) < 0 or calls < 1 or cached_tokens > input_tokens:
+            raise ValueError("tokens are 0 or more, cached ones at most those of the input, calls 1 or more")
         provider = next(iter(serving(self._app.settings.providers, model)), None)
-        counts = (max(0, input_tokens - cached_tokens), cached_tokens, output_tokens)
+        counts = (input_tokens - cached_tokens, cached_tokens, output_tokens)
         units = zip((INPUT, INPUT_CACHE_READ, OUTPUT), counts, strict=True)
         part = UsagePart(lines=tuple(one for one in units if one[1] > 0), tier_basis=input_tokens)
         name = provider.name if provider else "unknown"
@@ -76,7 +99,7 @@ class Tools:
         book = self._app.stores.price_book(self._app.settings)
         usage = Usage(parts=(part,), source="estimated", model=model)
         charge = book.charge(usage, target, at_ms=self._app.now_ms())
-        total = None if charge.total is None else charge.total * max(1, calls)
+        total = None if charge.total is None else charge.total * calls
         return {
             "model": model,
             "usd": None if total is None else format_usd(total),

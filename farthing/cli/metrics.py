@@ -11,7 +11,7 @@ from farthing.insight.moments import shown
 from farthing.insight.render import Format, usd
 from farthing.insight.reports import metrics as report
 from farthing.insight.reports import prompts as prompt_report
-from farthing.insight.scan import scan
+from farthing.insight.scan import ENTRIES_MAX, scan
 from farthing.ports.books import Ledger
 
 Where = tuple[tuple[str, str], ...]
@@ -73,7 +73,10 @@ def metrics(
             show(report.six(found, cheap=usd(cheap)), form)
             return
         rows = ledger.totals(report.query(groups, since_ms=since, until_ms=until, where=where))
-        details = scan(ledger.entries(since_ms=since), groups, since_ms=since, until_ms=until, where=where)
+        (read,) = ledger.totals(LedgerQuery(since_ms=since))
+        few = read.entries <= ENTRIES_MAX  # known from sums, before half a million are read in vain
+        entries = ledger.entries(since_ms=since) if few else ()
+        details = scan(entries, groups, since_ms=since, until_ms=until, where=where) if few else None
     title = f"{report.TITLE}, {shown(since)} to {shown(until)} UTC"
     show(report.build(rows, groups, details, title=title, limit=limit), form)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from farthing.cli.context import App, format_option, moment, pass_app, show
+from farthing.cli.context import App, Finite, format_option, moment, pass_app, show
 from farthing.cli.report import dimensions
 from farthing.insight.moments import EXAMPLES, shown
 from farthing.insight.render import Format, render
@@ -21,7 +21,7 @@ from farthing.insight.table import Table
 @click.option("--by", default="team,model", show_default=True, help="Dimensions, comma-separated.")
 @click.option("--since", default="today", show_default=True, help=f"From this instant: {EXAMPLES}.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Rows.")
-@click.option("--every", type=click.FloatRange(0.2), default=2.0, show_default=True, help="Seconds between looks.")
+@click.option("--every", type=Finite(0.2, 86_400), default=2.0, show_default=True, help="Seconds between looks.")
 @click.option("--once", is_flag=True, help="One look, then end.")
 @format_option()
 @pass_app

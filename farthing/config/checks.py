@@ -105,6 +105,23 @@ def _cache(settings: Settings) -> list[str]:
     found = _twice("cache", [route.name for route in settings.policy.cache])
     if settings.cache_store.kind == "valkey" and not settings.cache_store.url_env:
         found.append("cache_store.url_env: is missing; name the variable that holds the address of Valkey")
+    return found + _embedder(settings)
+
+
+def _embedder(settings: Settings) -> list[str]:
+    """What the chosen kind of embedder needs and was not given."""
+    chosen = settings.embedder
+    if chosen.kind == "onnx" and not chosen.folder:
+        return ['embedder.folder: is missing; kind = "onnx" reads model.onnx and tokenizer.json from it']
+    if chosen.kind != "endpoint":
+        return []
+    found = [
+        f'embedder.{name}: is missing; kind = "endpoint" needs it'
+        for name in ("provider", "model", "dimensions")
+        if not getattr(chosen, name)
+    ]
+    if chosen.provider and chosen.provider not in [one.name for one in settings.providers if one.kind == "openai"]:
+        found.append(f'embedder.provider: "{chosen.provider}" is none of the [[providers]] of kind "openai"')
     return found
 
 

@@ -157,7 +157,7 @@ EXCHANGE_LOG: Final = MappingProxyType(
 
 ANALYTICS: Final = MappingProxyType(
     {
-        "reports": Setting(values.choice("ledger", "parquet", "clickhouse")),
+        "reports": Setting(values.choice("ledger", "copy", "parquet", "clickhouse")),
         "parquet": Setting(values.text),
         "rollups": Setting(values.flag),
         "clickhouse_url": Setting(values.url),
@@ -286,6 +286,7 @@ LEVER: Final = MappingProxyType(
         "calls": Setting(values.whole(1)),
         "model": Setting(values.text),
         "evaluated": Setting(values.text),
+        "tier": Setting(values.choice("flex")),
         "tokens": Setting(values.whole(1)),
     }
 )

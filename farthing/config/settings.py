@@ -58,8 +58,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class AnalyticsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[analytics]``."""
 
-    reports: Literal["ledger", "parquet", "clickhouse"] = "ledger"
-    """What ``farthing report`` reads when ``--from`` does not say."""
+    reports: Literal["ledger", "copy", "parquet", "clickhouse"] = "ledger"
+    """What reports and pages read; ``copy``: a copy of the PostgreSQL ledger in the installation's folder."""
     parquet: str = ""
     """Folder of the Parquet export; empty: ``parquet`` in the installation's folder."""
     rollups: bool = True

@@ -73,6 +73,12 @@ def assess(levels: Iterable[Level], thresholds: Mapping[str, tuple[Threshold, ..
     )
 
 
+def acts_from(limit: int, thresholds: Iterable[Threshold]) -> int | None:
+    """The least use of a counter at which :func:`assess` says anything about calls on it; None: it never does."""
+    least = [-(-one.percent * limit // 100) for one in thresholds if one.action in _ACTS]
+    return min(least, default=None)
+
+
 def note_of(crossing: Crossing) -> Decision:
     """The decision to record for an action that was taken."""
     return _note(crossing, crossing.threshold.action)

@@ -19,6 +19,8 @@ TREND_DAYS: Final = 56
 DAMPING: Final = 0.98
 """Part of the trend that lasts to the next day."""
 PROFILE_WEEKS: Final = 8
+RARE: Final = 0.05
+"""Weekdays below this part of the mean day have no share of the level: dividing by it would blow up what is rare."""
 BACKTEST_MIN: Final = 20
 """Past forecasts needed before a band is drawn."""
 BACKTEST_MAX: Final = 120
@@ -81,18 +83,34 @@ def expect_days(past: Sequence[float], days: int) -> list[float]:
         mean = fmean(past) if past else 0.0
         return [mean] * days
     profile = _profile(past)
-    flat = [value / profile[at % SEASON] for at, value in enumerate(past)]
+    flat = [_flat(value, profile[at % SEASON]) for at, value in enumerate(past)]
     slope = _slope(flat[-TREND_DAYS:])
-    recent = flat[-LEVEL_DAYS:]
+    start = max(0, len(past) - LEVEL_DAYS)
     # The level is a mean, not a median: rare heavy days are part of what will be paid. Each day is first carried
     # along the trend to the last one.
-    level = fmean(value * math.exp(slope * (len(recent) - 1 - at)) for at, value in enumerate(recent))
+    level = fmean(
+        flat[at] * math.exp(slope * (len(past) - 1 - at))
+        for at in range(start, len(past))
+        if profile[at % SEASON] >= RARE
+    )
     found, grown, step = [], 0.0, slope
-    for ahead in range(days):
+    for at in range(len(past), len(past) + days):
         step *= DAMPING
         grown += step
-        found.append(level * math.exp(grown) * profile[(len(past) + ahead) % SEASON])
+        share = profile[at % SEASON]
+        found.append(level * math.exp(grown) * share if share >= RARE else _seldom(past, at))
     return found
+
+
+def _flat(value: float, share: float) -> float:
+    return value / share if share >= RARE else 0.0
+
+
+def _seldom(past: Sequence[float], at: int) -> float:
+    """What the weekday of ``at`` cost on average in the weeks of the profile, where it mostly costs nothing."""
+    seen = past[max(0, len(past) - PROFILE_WEEKS * SEASON) :]
+    first = len(past) - len(seen)
+    return fmean(value for place, value in enumerate(seen, first) if place % SEASON == at % SEASON)
 
 
 def _expect(past: Sequence[float], days: int) -> tuple[float, str]:
@@ -115,7 +133,7 @@ def _profile(past: Sequence[float]) -> list[float]:
     total = math.fsum(middles)
     if total <= 0:
         return [1.0] * SEASON
-    return [max(1e-6, middle * SEASON / total) for middle in middles]
+    return [middle * SEASON / total for middle in middles]
 
 
 def _slope(flat: Sequence[float]) -> float:

@@ -17,8 +17,11 @@ def _pairs(text: str) -> dict[str, frozenset[str]]:
 
 
 NEGATORS: Final = _words(
-    "not no never none nothing nobody nowhere neither nor without cannot unable except unless hardly"
+    "not no never none nothing nobody nowhere neither nor without cannot unable except unless hardly "
+    "nicht nie niemals kein keine keinen keinem keiner ohne pas jamais sans aucun aucune nunca sin ningún ninguna "
+    "non senza não sem niet geen nooit zonder"
 )
+"""English, and the commonest of six languages around it; of two that go together (ne … pas) only one."""
 
 CONTRACTIONS: Final = {
     "can't": "can not",
@@ -183,7 +186,8 @@ ANTONYMS: Final = _pairs(
     wet/dry light/dark day/night male/female man/woman men/women boy/girl
     mother/father brother/sister son/daughter husband/wife
     love/hate like/dislike happy/sad happy/unhappy legal/illegal possible/impossible always/never everyone/nobody
-    all/none with/without include/exclude in/out inside/outside front/back left/right top/bottom north/south
+    all/none with/without include/exclude in/out inside/outside within/outside
+    in/outside front/back left/right top/bottom north/south
     east/west public/private internal/external input/output encrypt/decrypt compress/decompress login/logout
     connect/disconnect attach/detach install/uninstall subscribe/unsubscribe follow/unfollow mute/unmute
     show/hide visible/hidden deposit/withdraw deposit/withdrawal debit/credit debtor/creditor savings/checking

@@ -36,6 +36,20 @@ _CODE: Final = re.compile(
     r"|\b[\w-]+\.(?:py|js|ts|json|ya?ml|toml|md|txt|csv|sql|go|rs|java|cpp|html|css|sh)\b"
 )
 """Quoted code, addresses, flags, snake_case, camelCase, calls, paths, hashes, file names."""
+_SIGNS: Final = re.compile(
+    r"\b[a-z]\+\+|\b[a-z]#|(?<!\w)\.net\b|(?:(?<=\s)|^)(?:[=!<>]{1,3}|&&|\|\||[*/+^])(?=\s|[?.,]?$)", re.IGNORECASE
+)
+"""Languages that differ in a sign (C, C++, C#), and operators that stand alone."""
+_ROMAN: Final = re.compile(r"\b(?:(?=[IVX]{2,}\b)X{0,3}(?:IX|IV|V?I{0,3})|ii|iii|vii|viii|xii|xiii)(?!\w)")
+"""A lone I is more often a pronoun; small letters only where they are no word or abbreviation."""
+_ROMAN_DIGITS: Final = {"I": 1, "V": 5, "X": 10}
+_NEGATIVE: Final = re.compile(r"(?<![\w.,)\]-])[-−](?=\d)")
+_FREE: Final = re.compile(r"\w-free\b", re.IGNORECASE)
+"""As in "sugar-free"."""
+_SHORT: Final = (
+    (re.compile(r"\bw/o\b", re.IGNORECASE), "without"),
+    (re.compile(r"\bw/(?=\s|\w)", re.IGNORECASE), "with "),
+)
 _NAME: Final = re.compile(r"(?<=[\w,;:'’)] )([A-Z][\w’'-]+|[A-Z]{2,}\w*)")
 _SYNONYM: Final = {word: line.split()[0] for line in SYNONYMS for word in line.split()}
 _TYPO_LETTERS_MIN: Final = 4
@@ -62,16 +76,20 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(text: str) -> Reading:
     """The facts of a text that guards compare."""
-    text = text.replace("’", "'")
+    text = _ROMAN.sub(_arabic, text.replace("’", "'"))
+    for pattern, full in _SHORT:
+        text = pattern.sub(full, text)
     words = tuple(_words(text))
+    signs = ["-"] * len(_NEGATIVE.findall(text))
     return Reading(
-        words=tuple(word for word in words if word not in FILLER),
-        numbers=tuple(sorted(filter(None, map(_number, words)))),
+        words=tuple(NUMBER_WORDS.get(word, word) for word in words if word not in FILLER),
+        numbers=tuple(sorted([*filter(None, map(_number, words)), *signs])),
         units=frozenset(UNITS[word] for word in words if word in UNITS),
         dates=frozenset(_dates(words)),
         names=_names(text),
-        code=frozenset(found.strip("`") for found in _CODE.findall(text)),
-        negations=sum(word in NEGATORS for word in words),
+        code=frozenset(found.strip("`") for found in _CODE.findall(text))
+        | frozenset(found.lower() for found in _SIGNS.findall(text)),
+        negations=sum(word in NEGATORS for word in words) + len(_FREE.findall(text)),
     )
 
 
@@ -100,6 +118,13 @@ def differences(a: Reading, b: Reading, guards: Collection[GuardName] = GUARDS) 
         elif not found and _another_thing(a.words, b.words):
             found.add("name")
     return tuple(guard for guard in GUARDS if guard in found and guard in guards)
+
+
+def _arabic(found: re.Match[str]) -> str:
+    """A Roman number in digits."""
+    values = [_ROMAN_DIGITS[letter] for letter in found[0].upper()]
+    pairs = zip(values, [*values[1:], 0], strict=True)
+    return str(sum(-value if value < following else value for value, following in pairs))
 
 
 def _words(text: str) -> list[str]:
@@ -157,7 +182,7 @@ def _opposed(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
     ours, theirs = set(a), set(b)
     for word in ours - theirs:
         for other in ANTONYMS.get(word, ()):
-            if other in theirs and other not in ours and word not in FUNCTION:
+            if other in theirs and other not in ours and not (word in FUNCTION and other in FUNCTION):
                 return True
     return False
 

@@ -310,6 +310,10 @@ class AttemptFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Empty when nothing was billed."""
     retry_after_ms: int | None = None
     """How long the provider asked to be left alone, when it did."""
+    lever: str = ""
+    """The lever that asked for its own sake, and whose account paid; empty: the request's own try."""
+    usage: Usage | None = None
+    """What a lever's try consumed; that of the request's own is the exchange's."""
 
 
 class PromptSection(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
