@@ -16,7 +16,6 @@ from farthing.bootstrap.routing import routes_of, routing_of
 from farthing.config import Settings, dialect_of
 from farthing.core.budget import Budgets
 from farthing.core.types import Target, Usage
-from farthing.engine.levers import Levers
 from farthing.engine.routing import Routing
 from farthing.engine.services import Services, Upstream
 from farthing.engine.trials import Logged, Trials
@@ -28,6 +27,7 @@ from farthing.lab.replay_apart import thresholds_of
 from farthing.lab.replay_books import ReplayBooks
 from farthing.lab.replay_cache import LoggedCaching, ReplayCaching, SimilarCaching
 from farthing.lab.replay_cascade import LoggedServing
+from farthing.lab.replay_levers import LoggedLevers
 from farthing.lab.replay_log import Logged as Call
 from farthing.lab.replay_parts import AsOf, Found, Job, OnDisk, TrafficLog, mine, within
 from farthing.lab.replay_provider import Provider
@@ -73,7 +73,7 @@ def replay_services(
         routes=routes_of(settings),
         upstreams=upstreams,
         prices=rated,
-        levers=Levers(policy.levers, rated) if policy.levers else None,
+        levers=LoggedLevers(policy.levers, rated, provider, policy.ref) if policy.levers else None,
         budgets=budgets,
         books=books,
         clock=loop,

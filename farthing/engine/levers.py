@@ -278,6 +278,13 @@ class Levers:
         eased.notes = reading.notes
         return eased
 
+    def is_blind(self, request: Request, target: Target) -> bool:
+        """The text is not known here, nor what these levers made of it; and one of them would have read it."""
+        if request.body is not NO_TEXT or self._name(target) in request.readings:
+            return False
+        readers = (lever for lever in (*self._speech, *self._marks) if not isinstance(lever, ServiceTier))
+        return any(_is_for(lever, request, target) for lever in readers)
+
     def _unread(self, eased: Eased, target: Target) -> Eased:
         """What needs no text to be done: another tier."""
         request = eased.request

@@ -138,7 +138,9 @@ class Kernel:
 
     def _open(self, fly: Fly) -> None:
         """Its ceiling is asked of the books when the log says so."""
-        shape = fly.shape
+        shape, levers = fly.shape, self._services.levers
+        if levers is not None and fly.exchange.policy_ref != self._services.policy_ref:
+            fly.unread = fly.unread or levers.is_blind(fly.request, shape.target)
         if not self._ends.adds:
             fly.decisions = (*fly.decisions, *fly.planned) if fly.decisions else fly.planned
             if shape.ask.notes:

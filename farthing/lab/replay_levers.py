@@ -11,16 +11,38 @@ import msgspec
 from farthing.core.budget import Need, spent
 from farthing.core.errors import UnknownModel
 from farthing.core.money import Nusd
+from farthing.core.policy_levers import AnyLever
 from farthing.core.types import Exchange, LedgerEntry, Request, Reservation, Target
 from farthing.engine.caching_books import LEVER
 from farthing.engine.ceiling import bounds_of
+from farthing.engine.levers import Eased, Levers
 from farthing.engine.plan import plan_for
 from farthing.engine.record import tokens_of
 from farthing.engine.services import Services
 from farthing.lab.replay_outcome import Outcome
+from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_similar import LoggedRecall
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.books import Settlement
+from farthing.ports.prices import Prices
+
+
+class LoggedLevers(Levers):
+    """The levers of a replay. What one that reads texts would have made of a call is not known without its text.
+
+    Under the policy that served nothing is noted of levers that left a call as it was.
+    """
+
+    def __init__(self, levers: tuple[AnyLever, ...], prices: Prices, provider: Provider, policy_ref: str) -> None:
+        super().__init__(levers, prices)
+        self._flights = provider.flights
+        self._policy_ref = policy_ref
+
+    def ease(self, body: bytes, cap: int | None, request: Request, target: Target) -> Eased:
+        flight = self._flights.get(request.id)
+        if flight is not None and flight.logged.source.policy_ref != self._policy_ref:
+            flight.unread = flight.unread or self.is_blind(request, target)
+        return super().ease(body, cap, request, target)
 
 
 def spent_aside(services: Services, source: Exchange, entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:

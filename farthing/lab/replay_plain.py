@@ -68,7 +68,7 @@ class Fly:
     routed: tuple[Decision, ...] = ()
     """A route's choice."""
     unread = False
-    """A route would have had to read what the log does not keep."""
+    """A route or a lever would have had to read what the log does not keep."""
     acts = 0
     """Questions that it has asked of the books."""
     tight = False

@@ -79,7 +79,7 @@ class Flight(msgspec.Struct, kw_only=True):
     moved: bool = False
     """Some try of it is in the log, but at another moment."""
     unread: bool = False
-    """A route would have had to read what the log does not keep: its cost is not known."""
+    """A route or a lever would have had to read what the log does not keep: its cost is not known."""
     guesses: dict[int, str] = {}
     """Tries whose consumption was estimated, with the model that was asked."""
     used: set[int] = set()

@@ -65,3 +65,26 @@ def test_a_model_without_a_cheaper_tier_stays_where_it_was() -> None:
     _, outcomes = replayed(world, FLEX)
     assert {one.fidelity for one in outcomes.values()} == {"exact"}
     assert sum(one.amount or 0 for one in outcomes.values()) == world.billed()
+
+
+SHORTER = '[[levers]]\nkind = "compact_json"\nmatch = { feature = "nightly" }\n'
+ELSEWHERE = '[[levers]]\nkind = "service_tier"\nmatch = { feature = "nobody" }\n'
+
+
+@pytest.mark.parametrize("more", ["", ELSEWHERE])
+def test_what_a_lever_would_make_of_a_text_that_was_not_kept_is_unknown(more: str) -> None:
+    """By the short way, and through the pipeline."""
+    world = served("", "gpt-4o")
+    features = {one.request_id: one.scope.feature for one in world.exchanges()}
+    done, outcomes = replayed(world, SHORTER + more)
+    assert bool(done.why) == bool(more)
+    assert {key for key, one in outcomes.items() if one.fidelity == "unknown"} == {
+        key for key, feature in features.items() if feature == "nightly"
+    }
+    assert {one.fidelity for one in outcomes.values()} == {"unknown", "exact"}
+
+
+def test_a_lever_that_left_calls_as_they_were_does_so_again_under_the_policy_that_served() -> None:
+    world = served(SHORTER, "gpt-4o")
+    _, outcomes = replayed(world, SHORTER)
+    assert {one.fidelity for one in outcomes.values()} == {"exact"}
