@@ -22,9 +22,9 @@ from farthing.cli.context import (
     scope_options,
     show,
 )
-from farthing.cli.price import stores
 from farthing.config.checks import serving
-from farthing.core.types import Exchange, LedgerEntry, Scope
+from farthing.core.types import Exchange, LedgerEntry, Scope, Target, Usage, UsagePart
+from farthing.core.units import INPUT
 from farthing.insight.moments import iso, shown
 from farthing.insight.render import Format
 from farthing.insight.table import Column, Money, Row, Table
@@ -35,6 +35,7 @@ from farthing.ports.books import Importer
 
 _LISTED_BAD: Final = 20
 _STEP: Final = 1000
+_ONE_TOKEN: Final = Usage(source="reported", parts=(UsagePart(lines=((INPUT, 1),)),))
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -184,8 +185,14 @@ def _plan(
 
 
 def _sells(app: App) -> Callable[[str, str], bool]:
-    book = stores(app).price_book(app.settings).book
-    return lambda provider, model: book.resolve(provider, model) is not None
+    """Whether a model has a price at a provider."""
+    prices, now_ms = app.stores.price_book(app.settings), app.now_ms()
+
+    def sells(provider: str, model: str) -> bool:
+        target = Target(provider=provider, price_as=provider, model=model)
+        return prices.charge(_ONE_TOKEN, target, at_ms=now_ms).total is not None
+
+    return sells
 
 
 def _refusal(summary: Summary, plan: Plan, *, strict: bool, allow_unpriced: bool) -> str:
