@@ -85,6 +85,25 @@ def query_value(entry: LedgerEntry, dimension: str) -> str:
     return _slot(entry.received_at_ms, dimension) if dimension in TIME_DIMENSIONS else entry_value(entry, dimension)
 
 
+def entry_edge(before: str) -> int | None:
+    """The number that the cursor of a page of entries names; None: it is the first page. Raises ``BadRequest``."""
+    if before and not (before.isascii() and before.isdigit() and len(before) < 19):
+        raise _no_cursor()
+    return int(before) if before else None
+
+
+def log_edge(query: LedgerQuery, before: str) -> tuple[int, int]:
+    """(instant, number) before which a page of the traffic log begins. Raises ``BadRequest``."""
+    moment, _, number = before.partition(".")
+    if before and not (moment.isdigit() and number.isdigit() and len(before) < 38 and before.isascii()):
+        raise _no_cursor()
+    return (int(moment), int(number)) if before else (query.until_ms or 2**62, 0)
+
+
+def _no_cursor() -> BadRequest:
+    return BadRequest("The cursor of this page is not one of ours.", hint="Start again from the first page.")
+
+
 def is_unbooked(one: Exchange, query: LedgerQuery) -> bool:
     """Nothing was booked of this call, and it matches the period and the filters of the query."""
     if one.usage is not None or any(fact.entry_id for fact in one.attempts):

@@ -2,11 +2,10 @@
 
 from typing import Final
 
-from farthing.adapters.ledger_query import check_query, is_unbooked
+from farthing.adapters.ledger_query import check_query, entry_edge, is_unbooked, log_edge
 from farthing.adapters.postgres import PostgresLedger, condition
 from farthing.adapters.postgres_rows import SEQ_ENTRY_SELECT, entry_of
 from farthing.adapters.sqlite_rows import exchange_from_body
-from farthing.core.errors import BadRequest
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery
 
 SCAN: Final = 20_000
@@ -22,9 +21,8 @@ class PostgresNewest(PostgresLedger):
 
     def newest_entries(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[LedgerEntry, ...], str]:
         check_query(query)
-        if before and not (before.isascii() and before.isdigit() and len(before) < 19):
-            raise BadRequest("The cursor of this page is not one of ours.", hint="Start again from the first page.")
-        top = int(before) if before else self._after_newest(query)
+        edge = entry_edge(before)
+        top = self._after_newest(query) if edge is None else edge
         low = self._number(
             f"SELECT min(seq) FROM (SELECT seq FROM entries WHERE seq < %s ORDER BY seq DESC LIMIT {SCAN}) AS looked",
             (top,),
@@ -41,10 +39,7 @@ class PostgresNewest(PostgresLedger):
 
     def newest_unbooked(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[Exchange, ...], str]:
         check_query(query)
-        moment, _, number = before.partition(".")
-        if before and not (moment.isdigit() and number.isdigit() and len(before) < 38 and before.isascii()):
-            raise BadRequest("The cursor of this page is not one of ours.", hint="Start again from the first page.")
-        edge = (int(moment), int(number)) if before else (query.until_ms or 2**62, 0)
+        edge = log_edge(query, before)
         with self._using() as connection:
             rows = connection.execute(
                 "SELECT received_at_ms, seq, CASE WHEN outcome <> 'answered' THEN body::text END FROM exchanges"

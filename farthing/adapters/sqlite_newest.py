@@ -4,11 +4,10 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from farthing.adapters.ledger_query import check_query, is_unbooked
+from farthing.adapters.ledger_query import check_query, entry_edge, is_unbooked, log_edge
 from farthing.adapters.sqlite_reader import condition
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
 from farthing.adapters.sqlite_schema import connect_read, store_error
-from farthing.core.errors import BadRequest
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery
 
 SCAN: Final = 20_000
@@ -25,12 +24,11 @@ class SqliteNewest:
 
     def newest_entries(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[LedgerEntry, ...], str]:
         check_query(query)
-        if before and not (before.isascii() and before.isdigit() and len(before) < 19):
-            raise BadRequest("The cursor of this page is not one of ours.", hint="Start again from the first page.")
+        edge = entry_edge(before)
         where, values = condition(query)
         connection = connect_read(self.path)
         try:
-            top = int(before) if before else _after_newest(connection, query)
+            top = _after_newest(connection, query) if edge is None else edge
             low = max(0, top - SCAN)
             rows = connection.execute(
                 f"SELECT seq, {quoted(ENTRY_COLUMNS)} FROM entries WHERE seq < ? AND seq >= ?{where}"
@@ -47,10 +45,7 @@ class SqliteNewest:
 
     def newest_unbooked(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[Exchange, ...], str]:
         check_query(query)
-        moment, _, number = before.partition(".")
-        if before and not (moment.isdigit() and number.isdigit() and len(before) < 38 and before.isascii()):
-            raise BadRequest("The cursor of this page is not one of ours.", hint="Start again from the first page.")
-        edge = (int(moment), int(number)) if before else (query.until_ms or 2**62, 0)
+        edge = log_edge(query, before)
         connection = connect_read(self.path)
         found: list[Exchange] = []
         looked, last = 0, edge

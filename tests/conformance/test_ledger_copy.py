@@ -9,7 +9,6 @@ import pytest
 from farthing import config
 from farthing.adapters import store_opening
 from farthing.adapters.ledger_query import entry_totals
-from farthing.adapters.newest import ReadNewest
 from farthing.adapters.postgres import PostgresImporter, PostgresLedger
 from farthing.adapters.postgres_newest import PostgresNewest
 from farthing.adapters.rollup_job import Rollups
@@ -17,6 +16,7 @@ from farthing.adapters.shipping import BATCH
 from farthing.core.errors import BadRequest
 from farthing.core.types import LedgerQuery
 from farthing.testing.lifelike import START_MS, lifelike_entries
+from farthing.testing.newest import ReadNewest
 from farthing.testing.records import an_exchange
 from farthing.testing.servers import postgres_url, store_toml
 from farthing.testing.stores import namespace_of

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.adapters.ledger_query import entry_totals
-from farthing.adapters.newest import ReadNewest
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.adapters.sqlite_reader import SqliteLedger
@@ -22,6 +21,7 @@ from farthing.server.pages.money import dollars
 from farthing.server.pages.people import Door
 from farthing.server.pages.reading import RememberedLedger, ScopedLedger
 from farthing.testing.lifelike import MONTH_MS, START_MS, lifelike_entries
+from farthing.testing.newest import ReadNewest
 from farthing.testing.records import an_entry
 
 DIMENSIONS = ("team", "model", "feature", "day", "week", "state", "tag:env", "month")

@@ -7,7 +7,6 @@ from contextlib import closing
 import pytest
 
 from farthing.adapters.ledger_query import entry_totals
-from farthing.adapters.newest import ReadNewest
 from farthing.adapters.rollup_cuboids import BUILT_IN, Cuboid
 from farthing.adapters.rollup_file import FILE
 from farthing.adapters.rollup_job import Rollups
@@ -24,6 +23,7 @@ from farthing.server.pages.ask import Ask, Person
 from farthing.server.pages.reading import RememberedLedger, ScopedLedger
 from farthing.server.pages.views import allocation
 from farthing.testing.lifelike import MONTH_MS, START_MS, lifelike_entries
+from farthing.testing.newest import ReadNewest
 
 ENTRIES = tuple(lifelike_entries(2_000, seed=3))
 NOW_MS = START_MS + MONTH_MS

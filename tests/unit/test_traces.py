@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.adapters.newest import ReadNewest
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.core.types import AttemptFact, Exchange, KeyRecord, LedgerQuery, PromptView, Scope, Totals
 from farthing.server.auth import scope_of
 from farthing.server.pages.bounds import newest_hours
 from farthing.testing.months import exchange as logged
+from farthing.testing.newest import ReadNewest
 from farthing.testing.practice import NOW_MS, Home
 from farthing.testing.records import an_entry
 

@@ -1,4 +1,4 @@
-"""``Newest`` over any ledger, by reading the period: for stores without a way of their own to go backwards."""
+"""``Newest`` over any ledger, by reading the period: the reference for stores that go backwards themselves."""
 
 import heapq
 from collections.abc import Callable
