@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
 from farthing import bootstrap
 from farthing.core.types import LedgerQuery
@@ -220,8 +220,28 @@ def test_an_empty_installation_says_what_to_do_next(browser: Browser, tmp_path: 
         expect(visitor.open("/").get_by_text("Nothing is booked yet")).to_be_visible()
         for path in ("/explore", "/requests", "/sessions", "/budgets", "/anomalies", "/allocation", "/admin",
                      "/opportunities", "/doctor", "/routing", "/replay", "/reconcile"):  # fmt: skip
-            page = visitor.open(path)
+            page = drawn(visitor.open(path))
             assert page.locator("pre.command").count() or page.locator(".message").count(), path
         context.close()
         assert visitor.complaints == []
         assert httpx.get(f"{server.url}/explore.json").status_code == 200
+
+
+def test_a_page_that_waits_for_its_answer_does_not_call_back_whoever_leaves_it(visit: Visit) -> None:
+    """The answer comes while the next page is on its way: loading this one anew would end that journey."""
+    page = visit.page
+
+    def still_waiting(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace("<main", '<main data-pending="1"', 1))
+
+    def slowly(route: Route) -> None:
+        page.wait_for_timeout(3000)
+        route.continue_()
+
+    drawn(visit.open("/opportunities"))
+    page.route("**/opportunities", still_waiting, times=1)
+    visit.open("/opportunities")
+    page.route("**/budgets", slowly, times=1)
+    page.evaluate("setTimeout(() => location.assign('/budgets'))")
+    expect(page.get_by_role("heading", level=1, name="Budgets")).to_be_visible(timeout=30_000)

@@ -41,14 +41,17 @@
 
   // A page whose answer is still being worked out shows how far it is, and is loaded anew once that is done.
   const pending = document.querySelector("main[data-pending]");
+  const patience = 10000;
   let pause = 1000;
+  let left = 0;  // when another page was chosen: loading this one anew meanwhile would call that off
   async function lookAgain() {
     try {
       const answer = await fetch(location.href, { headers: { accept: "text/html" }, credentials: "same-origin" });
       const text = (await answer.text()).replace(/<style[^>]*><\/style>/g, "");
       const fresh = new DOMParser().parseFromString(text, "text/html").querySelector("main");
       if (!answer.ok || !fresh || !fresh.dataset.pending) {
-        location.reload();
+        if (Date.now() - left > patience) location.reload();
+        else setTimeout(lookAgain, pause);
         return;
       }
       const now = pending.querySelectorAll(":scope > section, :scope > ul");
@@ -62,7 +65,10 @@
     pause = Math.min(pause * 1.2, 5000);
     setTimeout(lookAgain, pause);
   }
-  if (pending) setTimeout(lookAgain, pause);
+  if (pending) {
+    window.addEventListener("beforeunload", function () { left = Date.now(); });
+    setTimeout(lookAgain, pause);
+  }
 
   // An open small-screen menu closes with Escape.
   document.addEventListener("keydown", function (event) {
