@@ -51,6 +51,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_barren",
+        "_between",
         "_fed",
         "_headers",
         "_loop",
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._barren = 0  # bytes read since the last piece of body, or since the exchange began
         self._fed = False  # this read brought body
+        self._between = False  # the last thing parsed was the end of a chunk
         self._surplus = False
         self._refused = False
         self._reusable = False
@@ -172,6 +174,9 @@ class Connection(asyncio.Protocol):
         if reply is None:
             self.drop()  # bytes that nobody asked for: whatever they are, the next answer could not be trusted
             return
+        if self._between and reply.framed is not None and reply.framed(data):
+            self.seen = self._ticker.now
+            return
         size = len(data)
         headless = not reply.status
         self._fed = False
@@ -197,6 +202,8 @@ class Connection(asyncio.Protocol):
                 return
         else:
             self._barren = 0
+        if self._between and not data.endswith(_LINE_END):
+            self._between = False  # part of the next chunk's size was read too
         self.seen = self._ticker.now
         self._deliver(reply, size)
 
@@ -237,7 +244,14 @@ class Connection(asyncio.Protocol):
             reply.parts.append(body)
             self._fed = True
 
+    def on_chunk_header(self) -> None:
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        self._between = True
+
     def on_message_complete(self) -> None:
+        self._between = False
         reply = self._reply
         if reply is not None and reply.status:
             reply.complete = True
@@ -319,6 +333,7 @@ class Connection(asyncio.Protocol):
         return StreamBroken(message, status=reply.status) if reply.status else Overloaded(message)
 
 
+_LINE_END = b"\r\n"
 _SWITCHED = "switched protocols, which was not asked for"
 _SLOW_HINT = "Raise first_byte_ms for slow models, or stream."
 

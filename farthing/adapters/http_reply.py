@@ -35,6 +35,7 @@ class Reply:
         "collecting",
         "complete",
         "error",
+        "framed",
         "headers",
         "method",
         "parts",
@@ -48,6 +49,8 @@ class Reply:
         self._timeouts = timeouts
         self._waiter: asyncio.Future[None] | None = None
         self._sink: Sink | None = None
+        self.framed: Sink | None = None
+        """Is shown what was read between two chunks, while nothing waits to be taken before it."""
         self._stopped = False
         self._raised: Exception | None = None
         self.method = method
@@ -111,7 +114,7 @@ class Reply:
         self._line.resume(self)
         return data
 
-    async def pass_on(self, sink: Sink) -> bool:
+    async def pass_on(self, sink: Sink, framed: Sink | None = None) -> bool:
         while True:
             if self.parts:
                 data = self._take()
@@ -124,10 +127,11 @@ class Reply:
                 return False
             else:
                 self._sink = sink
+                self.framed = framed
                 try:
                     await self._wait()
                 finally:
-                    self._sink = None
+                    self._sink = self.framed = None
                 if self._raised is not None:
                     raise self._raised
                 if self._stopped:
@@ -166,7 +170,7 @@ class Reply:
                 self._raised = error
                 goes_on = False
             if not goes_on:
-                self._sink = None
+                self._sink = self.framed = None
                 self._stopped = True
                 self.wake()
 

@@ -1,7 +1,9 @@
 """A reply that also remembers what it carried, so that the answer can be kept."""
 
+from typing import cast
+
 from farthing.core.types import PromptView
-from farthing.ports.reply import Headers, Reply
+from farthing.ports.reply import Headers, PromptReply, Reply
 from farthing.wire.replay import collected, with_usage
 
 _WORD = b"x-farthing-cache"
@@ -14,6 +16,7 @@ class Tee:
     def __init__(self, reply: Reply, word: bytes, bytes_max: int) -> None:
         """``word`` is what the answer's ``x-farthing-cache`` says; ``bytes_max`` 0: nothing is kept."""
         self._reply = reply
+        self._prompt = cast(PromptReply, reply) if hasattr(reply, "write_now") else None
         self._word = word
         self._left = bytes_max
         self._parts: list[bytes] | None = [] if bytes_max else None
@@ -49,6 +52,18 @@ class Tee:
         if status != _OK:
             self._parts = None
         await self._reply.start(status, self._marked(headers))
+
+    def write_now(self, data: bytes) -> bool:
+        if self._prompt is None or not self._prompt.write_now(data):
+            return False
+        self._keep(data)
+        return True
+
+    def write_chunk(self, chunk: bytes) -> bool:
+        if self._prompt is None or not self._prompt.write_chunk(chunk):
+            return False
+        self._keep(chunk[chunk.index(10) + 1 : -2])
+        return True
 
     async def write(self, data: bytes) -> None:
         self._keep(data)

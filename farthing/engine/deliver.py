@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache
 from typing import cast
 
 import msgspec
@@ -55,8 +55,13 @@ def _streams(http: HttpReply, asked: bool) -> bool:
     """Whether events come; a server that does not say what it sends is taken to send what was asked for."""
     for name, value in http.headers:
         if name == b"content-type":
-            return value.lower().startswith(_EVENTS) and http.status != _NO_CONTENT
+            return _says_events(value) and http.status != _NO_CONTENT
     return asked and http.status != _NO_CONTENT
+
+
+@lru_cache(maxsize=256)
+def _says_events(content_type: bytes) -> bool:
+    return content_type.lower().startswith(_EVENTS)
 
 
 def _upstream_id(http: HttpReply) -> str:
@@ -69,22 +74,28 @@ def answer_headers(call: Call, attempt: Attempt, http: HttpReply, *, cost: bool)
     """The provider's headers without connection matters, and Farthing's own."""
     translation = attempt.ask.translation
     if translation is None:
-        headers = [pair for pair in http.headers if pair[0] not in _DROPPED and not pair[0].startswith(b"x-farthing")]
+        headers = [pair for pair in http.headers if pair[0] not in _DROPPED and pair[0][:10] != b"x-farthing"]
     else:
         headers = translation.headers(http, streams=not cost)
     target = attempt.target
     reason = "fallback" if target is not call.plan.targets[0] else call.plan.reason
-    headers += (
-        (b"x-farthing-request-id", call.request.id.encode()),
-        (b"x-farthing-cache", b"bypass"),
-        (b"x-farthing-route", f"{target.provider}/{target.model}".encode("latin-1", "replace")),
-        (b"x-farthing-route-reason", reason.encode()),
-    )
+    headers.append((b"x-farthing-request-id", call.request.id.encode()))
+    headers += _routed(target.provider, target.model, reason)
     if cost:
         headers.append((b"x-farthing-cost-usd", _cost(call).encode()))
     elif attempt.ceiling.amount is not None:
         headers.append((b"x-farthing-cost-ceiling-usd", format_usd(attempt.ceiling.amount).encode()))
     return headers
+
+
+@lru_cache(maxsize=1024)
+def _routed(provider: str, model: str, reason: str) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that say who answers, and why."""
+    return (
+        (b"x-farthing-cache", b"bypass"),
+        (b"x-farthing-route", f"{provider}/{model}".encode("latin-1", "replace")),
+        (b"x-farthing-route-reason", reason.encode()),
+    )
 
 
 def _cost(call: Call) -> str:
@@ -184,9 +195,12 @@ class _Stream:
             terminals=TERMINALS[attempt.ask.request.view.endpoint],
             strip_usage=attempt.ask.strips_usage,
         )
-        self._kept: list[bytes] = []
+        self._kept: list[tuple[bytes, bool]] = []
+        """(what came, whether it is an HTTP chunk as it stood on the wire)."""
         self._kept_bytes = 0
         self._cancels = call.services.policy.on_disconnect == "cancel"
+        self._prompt = cast(PromptReply, reply)
+        """The same, of those that are."""
         self._due = b""
         """What a lagging caller could not take at once."""
 
@@ -220,8 +234,8 @@ class _Stream:
         tap, reply = self._tap, self._reply
         upstream: object = self._http
         if chunks is upstream and hasattr(upstream, "pass_on") and hasattr(reply, "write_now"):
-            forward = partial(self._forward, cast(PromptReply, reply))
-            while await cast(PushingReply, upstream).pass_on(forward):
+            framed = self._forward_chunk if self._back is None else None  # what is translated is read event by event
+            while await cast(PushingReply, upstream).pass_on(self._forward, framed):
                 if self._due:
                     due, self._due = self._due, b""
                     await reply.write(due)
@@ -240,19 +254,29 @@ class _Stream:
                 return False
         return True
 
-    def _forward(self, reply: PromptReply, chunk: bytes) -> bool:
+    def _forward(self, chunk: bytes) -> bool:
         """Gives a chunk to the caller where it is read: no task is woken for it. False: there is more to do."""
         passed = self._take(chunk)
-        gone = reply.gone
-        if passed and not gone and not reply.write_now(passed):
+        gone = self._reply.gone
+        if passed and not self._prompt.write_now(passed):  # also when it has gone, see above
             self._due = passed
             return False
         return not self._tap.ended and not (gone and self._cancels)
 
+    def _forward_chunk(self, chunk: bytes) -> bool:
+        """Gives a chunk that says nothing about billing to the caller as it stands on the wire. False: it was not."""
+        passed = self._tap.take_chunk(chunk)
+        if not passed or not self._prompt.write_chunk(passed):
+            return False
+        if self._kept_bytes < _KEPT_BYTES_MAX:
+            self._kept.append((chunk, True))
+            self._kept_bytes += len(chunk)
+        return True
+
     def _take(self, chunk: bytes) -> bytes:
         """What of a chunk the caller gets, once it is metered."""
         if self._kept_bytes < _KEPT_BYTES_MAX:
-            self._kept.append(chunk)
+            self._kept.append((chunk, False))
             self._kept_bytes += len(chunk)
         passed = self._tap.feed(chunk)
         if passed and self._back is not None:
@@ -270,7 +294,7 @@ class _Stream:
             usage = self._with_estimate(usage, complete=complete)
         if not usage.upstream_id:
             usage = msgspec.structs.replace(usage, upstream_id=_upstream_id(self._http))
-        answer = b"".join(self._kept) if call.keeps_text else None
+        answer = b"".join(self._answer()) if call.keeps_text else None
         ending = Ending(
             outcome="answered" if complete and not error else "aborted" if error == "client_gone" else "failed",
             status=self._http.status,
@@ -300,9 +324,13 @@ class _Stream:
     def _text_bytes(self) -> int:
         """Bytes of answer text that arrived; read again from the start because the tap skips plain events."""
         again = SseMeter(self._reader.meter())
-        for chunk in self._kept:
-            again.feed(chunk)
+        for piece in self._answer():
+            again.feed(piece)
         return again.text_bytes
+
+    def _answer(self) -> list[bytes]:
+        """What came, without what HTTP put around it."""
+        return [data[data.index(10) + 1 : -2] if framed else data for data, framed in self._kept]
 
     async def _drain(self, chunks: AsyncIterator[bytes]) -> None:
         """Reads what follows the terminal event, so that the connection can be used again."""

@@ -51,8 +51,11 @@ class PushingReply(HttpReply, Protocol):
     complete: bool
     """All of the body has arrived."""
 
-    async def pass_on(self, sink: Sink) -> bool:
+    async def pass_on(self, sink: Sink, framed: Sink | None = None) -> bool:
         """Calls ``sink`` with each piece as it arrives; False at the body's end, True when the sink has stopped it.
+
+        ``framed`` is shown first what was read between two HTTP chunks, as it stands on the wire. It takes what is
+        exactly one chunk of the body, or nothing (False); then the ``sink`` gets what the bytes say.
 
         May be called again, or ``chunks`` after it. Raises like ``read``, and whatever ``sink`` raises.
         """

@@ -55,7 +55,11 @@ class PromptReply(Reply, Protocol):
     """A reply that can often take bytes without waiting."""
 
     def write_now(self, data: bytes) -> bool:
-        """Like ``write``; False: the caller lags, nothing was taken, and ``write`` would wait."""
+        """Like ``write``; False: the caller lags, nothing was taken, and ``write`` may wait."""
+        ...
+
+    def write_chunk(self, chunk: bytes) -> bool:
+        """The same for one whole HTTP chunk as it stands on the wire. False also for a caller that has gone."""
         ...
 
 

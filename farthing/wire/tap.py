@@ -6,6 +6,7 @@ answer can rely on the entry being durable.
 """
 
 import re
+from functools import lru_cache
 from typing import Protocol
 
 from farthing.core.errors import StreamBroken
@@ -27,6 +28,11 @@ class Meter(Protocol):
 class StreamTap:
     """Reads one stream, in order. ``feed`` returns what may go to the caller now; ``held`` is what waits."""
 
+    __slots__ = (
+        "_begun", "_edge", "_frame", "_meter", "_more", "_more_bytes", "_strip", "_tail", "_terminals", "_wanted",
+        "ended", "held",
+    )  # fmt: skip
+
     def __init__(
         self,
         meter: Meter,
@@ -41,11 +47,10 @@ class StreamTap:
         """
         self.ended = False
         self.held = b""
-        self.events = 0
         self._meter = meter
-        self._marks = marks
+        self._begun = False
         self._terminals = terminals
-        self._wanted = (*marks, *terminals)
+        self._wanted = _wanted(marks, terminals)
         self._strip = strip_usage
         self._frame = PlainFrame(strips=strip_usage)
         self._tail = b""
@@ -67,17 +72,23 @@ class StreamTap:
             data = data[:end]
         if not data:
             return b""
-        if not self.events:
-            return self._walk(data)
-        end, plain = self._frame.take(data, 0)
-        if end == len(data):
-            self.events += 1
-            return plain
-        if self._relevant(data):
-            return self._walk(data)
-        self.events += 1
-        self._frame.learn(data)
-        return strip_null_usage(data) if self._strip else data
+        if self._begun:
+            plain = self._frame.take_all(data)
+            if plain:
+                return plain
+            if not _has(data, self._wanted):
+                self._frame.learn(data)
+                return strip_null_usage(data) if self._strip else data
+        if data.find(b"\n\n") == len(data) - 2 and 13 not in data:
+            return self._look(data)
+        return self._walk(data)
+
+    def take_chunk(self, chunk: bytes) -> bytes:
+        """Takes an HTTP chunk as it stands on the wire and returns what may pass of it, framed again.
+
+        Empty: nothing was taken, and what the chunk holds is to be fed like anything else.
+        """
+        return b"" if self._tail or self.ended else self._frame.take_chunk(chunk)
 
     def _joined(self, chunk: bytes) -> bytes:
         """The event that is arriving, or nothing while its end is not in ``chunk``: so a long one is joined once."""
@@ -112,62 +123,64 @@ class StreamTap:
             self._measure(rest)
         return rest
 
-    def _relevant(self, data: bytes) -> bool:
-        return _has(data, self._wanted)
-
     def _walk(self, data: bytes) -> bytes:
         """What of these events may pass, the end and what follows it kept back."""
+        if 13 in data:
+            return b"".join([self._step(event) for event in _events(data)])
         passed: list[bytes] = []
-        if data.find(b"\r") >= 0:
-            for event in _events(data):
-                self._step(event, passed)
-            return b"".join(passed)
         start = 0
         while start < len(data):
             end = start
-            if self.events and not self.ended:
+            if self._begun and not self.ended:
                 end, plain = self._frame.take(data, start)
             if end > start:
-                self.events += 1
                 passed.append(plain)
             else:
                 end = data.find(b"\n\n", start) + 2
                 if end < 2:
                     end = len(data)
-                self._step(data[start:end], passed)
+                passed.append(self._step(data[start:end]))
             start = end
         return b"".join(passed)
 
-    def _step(self, event: bytes, passed: list[bytes]) -> None:
-        self.events += 1
-        if self.events > 1 and not self.ended and not self._relevant(event):
+    def _step(self, event: bytes) -> bytes:
+        if self._begun and not self.ended and not _has(event, self._wanted):
             self._frame.learn(event)
-            passed.append(strip_null_usage(event) if self._strip else event)
-        else:
-            self._look(event, passed)
+            return strip_null_usage(event) if self._strip else event
+        return self._look(event)
 
-    def _look(self, event: bytes, passed: list[bytes]) -> None:
+    def _look(self, event: bytes) -> bytes:
         """Meters one event, and keeps it back if it is the end."""
-        terminal = _has(event, self._terminals) and self._is_terminal(event)
-        if self.events == 1 or terminal or _has(event, self._marks):
-            self._measure(event)
-        if terminal:
-            self.ended = True
+        self._begun = True
+        self._measure(event)
         kept = strip_asked_usage(event) if self._strip else event
-        if self.ended:
+        if self.ended or self._is_terminal(event):
+            self.ended = True
             self.held += kept
-        else:
-            passed.append(kept)
+            return b""
+        return kept
 
     def _is_terminal(self, event: bytes) -> bool:
         """A mark inside an answer's text is no end: it must stand in the event's name or be its whole payload."""
-        head = b"\n" + event.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        return any(b"\n" + mark in head for mark in self._terminals)
+        for mark in self._terminals:
+            place = event.find(mark)
+            while place > 0 and event[place - 1] not in b"\r\n":
+                place = event.find(mark, place + 1)
+            if place >= 0:
+                return True
+        return False
 
     def _measure(self, event: bytes) -> None:
         payload = payload_of(event)
         if payload:
             self._meter.event(payload)
+
+
+@lru_cache(maxsize=64)
+def _wanted(marks: tuple[bytes, ...], terminals: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """Marks and terminals, without those that hold another one: whoever has them has that one too."""
+    every = dict.fromkeys((*marks, *terminals))
+    return tuple([one for one in every if not any(other in one for other in every if other != one)])
 
 
 def _has(data: bytes, marks: tuple[bytes, ...]) -> bool:
@@ -180,8 +193,9 @@ def _has(data: bytes, marks: tuple[bytes, ...]) -> bool:
 
 def payload_of(event: bytes) -> bytes:
     """The ``data:`` lines of one event, joined by newlines."""
-    if event.startswith(b"data: ") and event.endswith(b"\n\n") and event.find(b"\n") == len(event) - 2:
-        return event[6:-2]
+    payload = event.removeprefix(b"data: ").removesuffix(b"\n\n")
+    if len(payload) == len(event) - 8 and 10 not in payload and 13 not in payload:
+        return payload
     lines = event.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
     found = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
     return b"\n".join(found)
@@ -232,6 +246,6 @@ def strip_null_usage(data: bytes) -> bytes:
 def strip_asked_usage(event: bytes) -> bytes:
     """One OpenAI stream event as a caller that did not ask for usage would have received it, or nothing."""
     bare = strip_null_usage(event)
-    if b'"usage"' in bare and (b'"choices":[]' in bare or b'"choices": []' in bare):
+    if bare.find(b'"usage"') >= 0 and _has(bare, (b'"choices":[]', b'"choices": []')):
         return b""
     return bare

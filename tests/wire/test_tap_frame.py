@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,6 +83,85 @@ def test_a_message_stream_is_metered_and_passed_as_if_every_event_were_read(data
         every.event(payload_of(event))
     assert meter.usage(complete=True) == every.usage(complete=True)
     assert (passed, tap.held) == (b"".join(events[:-1]), events[-1])
+
+
+@st.composite
+def in_chunks(draw, events):
+    """The same stream as HTTP chunks: mostly an event each, now and then several or a part of one."""
+    parts = []
+    for event in events:
+        way = draw(st.sampled_from(["alone", "alone", "alone", "joined", "cut"]))
+        if way == "joined" and parts:
+            parts[-1] += event
+        elif way == "cut":
+            place = draw(st.integers(1, len(event) - 1))
+            parts += [event[:place], event[place:]]
+        else:
+            parts.append(event)
+    return [b"%x\r\n%b\r\n" % (len(part), part) for part in parts]
+
+
+def payload(chunk):
+    line, _, rest = chunk.partition(b"\r\n")
+    assert (int(line, 16), rest[-2:]) == (len(rest) - 2, b"\r\n"), "a chunk that passes is framed as it must be"
+    return rest[:-2]
+
+
+@QUICK
+@given(data=st.data(), events=chats(), strip=st.booleans())
+def test_chunks_that_are_not_parsed_are_metered_and_passed_as_if_they_were(data, events, strip):
+    meter, every = (reader_for("openai", "chat").meter() for _ in range(2))
+    tap = StreamTap(meter, marks=meter.marks, terminals=OPENAI_TERMINALS, strip_usage=strip)
+    passed = []
+    for chunk in data.draw(in_chunks(events)):
+        whole = tap.take_chunk(chunk)
+        passed.append(payload(whole) if whole else tap.feed(payload(chunk)))
+    for event in events:
+        every.event(payload_of(event))
+    assert meter.usage(complete=True) == every.usage(complete=True)
+    said = [strip_asked_usage(event) if strip else event for event in events[:-1]]
+    assert (b"".join(passed), tap.held) == (b"".join(said), DONE)
+
+
+@pytest.mark.parametrize("size", [1, 30, 180, 200, 240, 250, 260, 1_900, 3_000, 5_000])
+@pytest.mark.parametrize("strips", [False, True])
+def test_a_chunk_is_known_at_any_length_and_only_as_it_stands(size, strips):
+    frame = PlainFrame(strips=strips)
+    frame.learn(line({"a": "x", "content": "y", "usage": None}))
+    event = line({"a": "x", "content": "z" * size, "usage": None})
+    chunk = b"%x\r\n%b\r\n" % (len(event), event)
+    for _ in range(2):  # the second time its length is known
+        assert payload(frame.take_chunk(chunk)) == (event.replace(b',"usage":null', b"") if strips else event)
+    for other in (
+        chunk[1:],
+        chunk[:-1],
+        chunk + b"\n",
+        b"0" + chunk,
+        chunk[:-2] + b"\n\r",
+        b"%x\r\n%b\r\n" % (len(event) + 1, event),
+        b"%x\r\n%b\r\n" % (len(event) - 1, event),
+        chunk.replace(b"z", b"\n", 1),
+        chunk.replace(b"z", b'"', 1),
+        event,
+    ):
+        assert frame.take_chunk(other) == b""
+
+
+def test_no_chunk_is_taken_while_an_event_is_arriving_or_after_the_end():
+    meter = reader_for("openai", "chat").meter()
+    tap = StreamTap(meter, marks=meter.marks, terminals=OPENAI_TERMINALS)
+    event = line({"choices": [{"index": 0, "delta": {"content": "a"}}]})
+    chunk = b"%x\r\n%b\r\n" % (len(event), event)
+    assert tap.take_chunk(chunk) == b""
+    tap.feed(event + event)
+    tap.feed(event)
+    assert tap.take_chunk(chunk) == chunk
+    tap.feed(event[:9])
+    assert tap.take_chunk(chunk) == b""
+    assert tap.feed(event[9:]) == event
+    assert tap.take_chunk(chunk) == chunk
+    tap.feed(DONE)
+    assert tap.take_chunk(chunk) == b""
 
 
 def known(*events):

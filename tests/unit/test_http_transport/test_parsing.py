@@ -30,6 +30,7 @@ SAMPLES = [
     b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\nhello\r\n",
     b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello!",
     b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\nhello!",
+    b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n8\r\n3\r\nabc\r\n\r\n0\r\n\r\n",
 ]
 
 
@@ -56,11 +57,18 @@ def reference(raw: bytes) -> Answer:
     return None
 
 
-WAYS = ("whole", "chunks", "passed on")
+WAYS = ("whole", "chunks", "passed on", "framed")
+
+
+def one_chunk(data: bytes) -> bytes:
+    """What is in exactly one HTTP chunk; empty: it is something else."""
+    line, ended, rest = data.partition(b"\r\n")
+    whole = ended and line.isalnum() and rest.endswith(b"\r\n") and rest[:-2]
+    return whole if whole and line.lower() == b"%x" % len(whole) else b""
 
 
 async def observed(http: HttpTransport, pieces: Sequence[bytes], *, way: str) -> Answer:
-    """What the transport makes of it, taken in one of the three ways; every piece is written by itself."""
+    """What the transport makes of it, taken in one of the ways; every piece is written by itself."""
 
     ended = asyncio.Event()
 
@@ -87,7 +95,12 @@ async def observed(http: HttpTransport, pieces: Sequence[bytes], *, way: str) ->
             parts = [chunk async for chunk in reply.chunks()]
         else:
             parts = []
-            while await reply.pass_on(lambda chunk: parts.append(chunk) or len(parts) % 3 > 0):
+            framed = (
+                (lambda data: bool(one_chunk(data) and not parts.append(one_chunk(data))))
+                if way == "framed"
+                else None
+            )
+            while await reply.pass_on(lambda chunk: parts.append(chunk) or len(parts) % 3 > 0, framed):
                 pass
         assert way == "whole" or b"" not in parts
         return reply.status, reply.headers, b"".join(parts)
@@ -103,7 +116,7 @@ async def observed(http: HttpTransport, pieces: Sequence[bytes], *, way: str) ->
 async def test_an_answer_cut_at_any_byte_means_what_h11_reads(http, raw):
     expected = reference(raw)
     for cut in range(len(raw)):
-        got = await observed(http, (raw[:cut], raw[cut:]) if cut else (raw,), way=WAYS[cut % 3])
+        got = await observed(http, (raw[:cut], raw[cut:]) if cut else (raw,), way=WAYS[cut % 4])
         assert got == expected, f"cut at {cut}"
 
 
@@ -112,6 +125,24 @@ async def test_an_answer_that_comes_byte_by_byte_means_what_h11_reads(http, raw)
     pieces = [raw[index : index + 1] for index in range(len(raw))]
     for way in WAYS:
         assert await observed(http, pieces, way=way) == reference(raw)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (CHUNKED + b"2\r\nab\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n"),
+        (CHUNKED + b"2\r\nab\r\n8\r\n", b"3\r\nabc\r\n", b"\r\n0\r\n\r\n"),
+        (CHUNKED + b"2\r\nab\r\n9\r\n.", b"3\r\nabc\r\n", b"\r\n0\r\n\r\n"),
+        (CHUNKED + b"2\r\nab\r\n1", b"3\r\nabc\r\n", b"0123456789abcd\r\n0\r\n\r\n"),
+        (CHUNKED + b"2\r\nab", b"3\r\nabc\r\n", b"0\r\n\r\n"),
+        (CHUNKED + b"2\r\nab\r\n0\r\n", b"3\r\nabc\r\n", b"\r\n"),
+    ],
+)
+async def test_what_looks_like_a_chunk_is_one_only_between_two_others(http, pieces):
+    assert await observed(http, pieces, way="framed") == reference(b"".join(pieces))
 
 
 TOKENS = st.text("abcdefgh-", min_size=1, max_size=8).map(lambda text: b"x" + text.encode())

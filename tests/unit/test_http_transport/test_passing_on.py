@@ -109,3 +109,48 @@ async def test_a_sink_is_not_called_for_a_consumer_that_has_left(http, serve, po
     go.set()
     assert [chunk async for chunk in reply.chunks()] == [b"a"]
     assert took == []
+
+
+async def test_a_chunk_is_shown_as_it_stands_on_the_wire_and_read_only_when_it_is_declined(
+    http, serve, post, patient
+):
+    seen: asyncio.Queue[None] = asyncio.Queue()
+    sent = pieces(b"a", b"b", b"c", b"d")
+
+    async def script(exchange):
+        await exchange.send(HEAD)
+        for piece in sent:
+            await exchange.send(piece)
+            await seen.get()
+        await exchange.send(b"0\r\n\r\n")
+
+    upstream = await serve(script)
+    reply = await http.send(post(upstream.url), timeouts=patient)
+    shown: list[bytes] = []
+    took: list[bytes] = []
+
+    def framed(data: bytes) -> bool:
+        shown.append(data)
+        if data != sent[1]:
+            return False
+        seen.put_nowait(None)
+        return True
+
+    assert await reply.pass_on(lambda chunk: took.append(chunk) or not seen.put_nowait(None), framed) is False
+    assert took == [b"a", b"c", b"d"]
+    assert shown[:3] == sent[1:], "the first comes before a chunk has ended"
+
+
+async def test_a_body_of_known_length_is_never_shown_as_chunks(http, serve, post, patient):
+    async def script(exchange):
+        if len(upstream.requests) == 1:
+            await exchange.send(HEAD, *pieces(b"a"), b"0\r\n\r\n")
+        else:
+            await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n", *pieces(b"a"), *pieces(b"b"))
+
+    upstream = await serve(script)
+    assert await (await http.send(post(upstream.url), timeouts=patient)).read() == b"a"
+    reply = await http.send(post(upstream.url), timeouts=patient)
+    took: list[bytes] = []
+    assert await reply.pass_on(lambda chunk: took.append(chunk) or True, lambda data: True) is False
+    assert (b"".join(took), upstream.connections) == (b"".join(pieces(b"a", b"b")), 1)
