@@ -27,6 +27,7 @@ KEPT_BYTES: Final = 16 * 1024 * 1024
 """Records beyond that, which pile up while the database is away, are read from the file when they are shipped."""
 
 _SUM_BYTES: Final = 9
+Line = bytes | bytearray
 
 
 class Post(msgspec.Struct, frozen=True, array_like=True):
@@ -61,16 +62,16 @@ _encoder: Final = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder(Record).decode
 
 
-def line_of(record: Record) -> bytes:
+def line_of(record: Record) -> Line:
     """The record as a line of the file."""
     line = bytearray(8192)  # encoded where it stays, without growing step by step
     _encoder.encode_into(record, line, _SUM_BYTES)
     line[:_SUM_BYTES] = b"%08x " % zlib.crc32(memoryview(line)[_SUM_BYTES:])
     line += b"\n"
-    return bytes(line)
+    return line
 
 
-def record_of(line: bytes) -> Record | None:
+def record_of(line: Line) -> Record | None:
     """The record of a line; None when the line is torn."""
     text = line[_SUM_BYTES:]
     if line[: _SUM_BYTES - 1] != b"%08x" % zlib.crc32(text):
@@ -108,7 +109,7 @@ class EntryJournal:
         self._dropped_bytes = 0
         """Of those kept; each number is counted by one thread only."""
 
-    def write(self, lines: Sequence[bytes], records: Sequence[Record] = ()) -> None:
+    def write(self, lines: Sequence[Line], records: Sequence[Record] = ()) -> None:
         """Appends whole lines and waits for the disk. Raises ``OSError``: then nothing was appended.
 
         ``records`` are what the lines say, where the caller wants them to be kept.
@@ -209,11 +210,11 @@ class JournalThread:
         self._journal = journal
         self._loop = loop
         self._done = done
-        self._groups: queue.SimpleQueue[tuple[Sequence[bytes], Sequence[Record]] | None] = queue.SimpleQueue()
+        self._groups: queue.SimpleQueue[tuple[Sequence[Line], Sequence[Record]] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="farthing-journal", daemon=True)
         self._thread.start()
 
-    def write(self, lines: Sequence[bytes], records: Sequence[Record]) -> None:
+    def write(self, lines: Sequence[Line], records: Sequence[Record]) -> None:
         """Write these lines next; ``records`` are what they say."""
         self._groups.put((lines, records))
 

@@ -84,7 +84,7 @@ class Posted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaseStore(Protocol):
-    """The store's side. Blocking; called by one thread at a time. Raises ``StoreUnavailable`` and its children.
+    """The store's side; one act at a time. Raises ``StoreUnavailable`` and its children.
 
     Every method may be repeated when its outcome is unknown.
     """
@@ -92,29 +92,29 @@ class LeaseStore(Protocol):
     in_ledger: bool
     """It reads what is booked where the ledger writes it: shipping lowers the leases in the same transaction."""
 
-    def declare(self, shares: Sequence[Share]) -> None:
+    async def declare(self, shares: Sequence[Share]) -> None:
         """Join, or come back after ``LeaseLost``: this is what I use, whether there is room for it or not."""
         ...
 
-    def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
+    async def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
         """I live; my authority and the ledger's figures have changed so. The recalls: counter → (number, now_ms)."""
         ...
 
-    def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]: ...
+    async def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]: ...
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """Give everything back."""
         ...
 
-    def drop(self, worker: str, posted: Sequence[Posted]) -> None:
+    async def drop(self, worker: str, posted: Sequence[Posted]) -> None:
         """End another worker's lease; it is dead, and the ledger knows all that it will ever know of it."""
         ...
 
-    def leased(self, worker: str) -> Sequence[CounterKey]:
+    async def leased(self, worker: str) -> Sequence[CounterKey]:
         """Counters on which a worker has authority."""
         ...
 
-    def silent(self, workers: Sequence[str]) -> Sequence[str]:
+    async def silent(self, workers: Sequence[str]) -> Sequence[str]:
         """Those of the workers whose lease has run out."""
         ...
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Mapping
 
 import msgspec
 
@@ -21,10 +21,10 @@ from farthing.adapters.leases_state import (
     State,
     log,
 )
-from farthing.adapters.memory import CounterKey
+from farthing.adapters.memory import CounterKey, counter_key
 from farthing.adapters.sqlite_rows import Row, held_record
 from farthing.core.errors import Conflict, OutageAllowanceSpent, StoreUnavailable
-from farthing.core.types import Denied, Held, LedgerEntry, Reservation
+from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
 
 
 class Asking(State):
@@ -38,7 +38,7 @@ class Asking(State):
         row = held_record(reservation, worker=self._name, now_ms=now_ms, stub=stub)
         needs: list[Need] | None = None
         if self._may_spend():
-            verdict = desk.decide(reservation, {}, {}, patient=True)
+            verdict = desk.decide(reservation, {}, {}, patient=True, claimed=desk.claimed)
             if isinstance(verdict, Held):
                 self._take(reservation, row)
                 return verdict
@@ -46,8 +46,10 @@ class Asking(State):
         elif self.books._allowance is not None:
             return self._take_on_allowance(reservation, row)
         waiting = Waiting(reservation, row, now_ms, self._acts, self._loop.create_future())
-        waiting.needs = needs
-        self._waiting.append(waiting)
+        if needs:
+            waiting.needs = needs
+            desk.claim(waiting, needs)
+        self._waiting[waiting] = None
         self._pump_kick.set()
         try:
             return await waiting.future
@@ -86,10 +88,15 @@ class Asking(State):
     def _give_up(self, waiting: Waiting) -> None:
         """The caller is gone and may never settle: whatever was held is given back."""
         if waiting in self._waiting:
-            self._waiting.remove(waiting)
+            self._leave(waiting)
         elif waiting.future.done() and not waiting.future.cancelled() and self.desk.open.get(waiting.reservation.id):
             self._release(self.desk.open[waiting.reservation.id])
             self.desk.bury(Tombstone(waiting.reservation, (), ()))
+
+    def _leave(self, waiting: Waiting) -> None:
+        """It waits no more."""
+        del self._waiting[waiting]
+        self.desk.unclaim(waiting)
 
     def _release(self, flight: Flight) -> None:
         self.desk.release(flight)
@@ -158,10 +165,14 @@ class Asking(State):
                 verdict = self.desk.decide(waiting.reservation, {}, {}, patient=True)
                 needs = verdict if isinstance(verdict, list) else []
             for need in needs:
-                terms = _terms(need)
-                known = sums.setdefault(terms, Need(need.hold, 0))
-                known.ask += need.ask
-                known.recall = known.recall or terms in waiting.short
+                terms = need.terms
+                need.recall = terms in waiting.short
+                known = sums.get(terms)
+                if known is None:
+                    sums[terms] = need
+                else:
+                    known.ask += need.ask
+                    known.recall = known.recall or need.recall
         self._expire(now_ms)
         for need in sums.values():
             if need.hold.also:
@@ -170,31 +181,38 @@ class Asking(State):
             self._process(await self._tell())
         if not sums:
             return {}
-        wants = [self.desk.want(need.hold, need.ask, recall=need.recall) for need in sums.values()]
+        wants = [self.desk.want(need) for need in sums.values()]
         try:
-            grants = await self._lease_call(lambda: self._leases.grant(wants, now_ms=now_ms))
+            grants = await self._lease_call(self._leases.grant(wants, now_ms=now_ms))
         finally:
             for want in wants:
                 self.desk.account(want.key).busy = False
-        fresh = {}
-        self.desk.granted([(need.hold, grant) for need, grant in zip(sums.values(), grants, strict=True)])
+        fresh = dict(zip(sums, grants, strict=True))
+        self.desk.granted(fresh)
         for (terms, need), want, grant in zip(sums.items(), wants, grants, strict=True):
-            fresh[terms] = msgspec.structs.replace(grant, room=grant.room + need.hold.limit - want.limit)
+            if want.also:  # it was asked for less than the limit: what this worker uses in other windows was left out
+                fresh[terms] = msgspec.structs.replace(grant, room=grant.room + need.hold.limit - want.limit)
         return fresh
 
     def _answer_all(self, batch: list[Waiting], fresh: dict[Terms, Grant]) -> bool:
         answered = False
         now_s = time.monotonic()
+        passed: set[CounterKey] = set()
+        self._soon = None
         for waiting in batch:
             if waiting not in self._waiting:
                 continue
+            if passed and not passed.isdisjoint(map(counter_key, waiting.reservation.holds)):
+                continue  # one that came earlier is not answered yet
             for terms in waiting.short:
                 if terms in fresh and fresh[terms].recall:
                     waiting.recalls[terms] = fresh[terms].recall
             waiting.short.clear()
             if self._answer_one(waiting, fresh, now_s):
                 answered = True
-                self._waiting.remove(waiting)
+                self._leave(waiting)
+            else:
+                passed.update(waiting.claims)
         return answered
 
     def _answer_one(self, waiting: Waiting, fresh: dict[Terms, Grant], now_s: float) -> bool:
@@ -205,9 +223,12 @@ class Asking(State):
                 return True
             verdict = self.desk.decide(waiting.reservation, fresh, waiting.recalls, patient=patient)
             if isinstance(verdict, list):
-                waiting.short = {_terms(need) for need in verdict if need.recall}
+                waiting.short = {need.terms for need in verdict if need.recall}
                 if waiting.short and waiting.deadline == 0.0:
                     waiting.deadline = now_s + RECALL_WAIT_S
+                    self.desk.unclaim(waiting)  # other workers may take their time
+                return False
+            if isinstance(verdict, Denied) and self._settled_soon(waiting, verdict.hold):
                 return False
             if isinstance(verdict, Held):
                 self._take(waiting.reservation, waiting.row)
@@ -218,6 +239,15 @@ class Asking(State):
             waiting.future.set_exception(error)
         return True
 
+    def _settled_soon(self, waiting: Waiting, hold: Hold) -> bool:
+        """A settlement that came earlier is still being written, and may make room."""
+        if self._soon is None:
+            self._soon = {}
+            for one in (*self._group, *self._lines):
+                for account in one.flight.accounts if one.flight and one.future else ():
+                    self._soon.setdefault(account.key, one.number)
+        return self._soon.get(counter_key(hold), waiting.number) < waiting.number
+
     def _refuse_late(self, batch: list[Waiting], error: StoreUnavailable) -> None:
         """Who has waited long enough is told; the first wait begins with the first failure."""
         now_s = time.monotonic()
@@ -225,15 +255,16 @@ class Asking(State):
             if waiting not in self._waiting:
                 continue
             if self.books._allowance is not None and not self._may_spend():
-                self._waiting.remove(waiting)
+                self._leave(waiting)
                 try:
                     waiting.future.set_result(self._take_on_allowance(waiting.reservation, waiting.row))
                 except StoreUnavailable as spent:
                     waiting.future.set_exception(spent)
             elif waiting.deadline == 0.0:
                 waiting.deadline = now_s + STORE_WAIT_S
+                self.desk.unclaim(waiting)
             elif now_s >= waiting.deadline:
-                self._waiting.remove(waiting)
+                self._leave(waiting)
                 waiting.future.set_exception(error)
 
     def _untold(self) -> bool:
@@ -247,7 +278,7 @@ class Asking(State):
         desk = self.desk
         hurry = 0 < self._hurry_seq <= self._shipped_seq
         if now_s < self._news_due_s and not (desk.urgent or desk.recalled or self._closing or hurry):
-            recalls = await self._lease_call(lambda: self._leases.renew([], []))
+            recalls = await self._lease_call(self._leases.renew([], []))
             self._renewed_s = now_s
             return recalls
         self._news_due_s = now_s + NEWS_S
@@ -259,12 +290,13 @@ class Asking(State):
         for posts, posted in booked:
             for key, amount in posts.items():
                 sums[key] = sums.get(key, 0) + amount
-            newest |= {one.key: one for one in posted}
+            for one in posted:
+                newest[one.key] = one
         self.desk.booked(sums)
         shares: list[Share] = self.desk.shares()
         asked_s = time.monotonic()
         try:
-            recalls = await self._lease_call(lambda: self._leases.renew(shares, list(newest.values())))
+            recalls = await self._lease_call(self._leases.renew(shares, list(newest.values())))
         except StoreUnavailable:
             self.desk.unbooked(sums)
             self.desk.untold(shares)
@@ -273,9 +305,9 @@ class Asking(State):
         self._renewed_s = asked_s
         return recalls
 
-    async def _lease_call(self, act: Callable[[], Answer]) -> Answer:
+    async def _lease_call(self, act: Awaitable[Answer]) -> Answer:
         try:
-            answer = await self._on_leases(act)
+            answer = await act
         except LeaseLost:
             self._joined = False
             raise
@@ -316,8 +348,3 @@ class Asking(State):
                 continue
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_S)
-
-
-def _terms(need: Need) -> Terms:
-    hold = need.hold
-    return ((hold.counter, hold.window, hold.unit), hold.limit, hold.also)

@@ -166,7 +166,7 @@ class _Running(Shipping):
             async with self._lease_lock:
                 await self._tell()
             if not self.desk.open:
-                await self._on_leases(self._leases.leave)
+                await self._leases.leave()
                 await self.on_shelf(lambda: self._shelf.forget(self._name))
                 clean = True
         except StoreUnavailable as error:
@@ -178,8 +178,7 @@ class _Running(Shipping):
     def _close_files(self, *, clean: bool) -> None:
         self._disk.stop()
         self._note_over()
-        for pool in (self._db, self._lease_thread):
-            pool.shutdown(wait=True)
+        self._db.shutdown(wait=True)
         self._shelf.close()
         self._leases.close()
         self.books._reader.close()

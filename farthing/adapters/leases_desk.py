@@ -4,7 +4,7 @@ Pure bookkeeping in memory, owned by the event loop; ``leases_books`` does the w
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -51,7 +51,9 @@ class Flight:
 class Waiting:
     """A reservation that needs the store's answer."""
 
-    __slots__ = ("deadline", "future", "needs", "now_ms", "number", "recalls", "reservation", "row", "short")
+    __slots__ = (
+        "claims", "deadline", "future", "needs", "now_ms", "number", "recalls", "reservation", "row", "short",
+    )  # fmt: skip
 
     def __init__(
         self, reservation: Reservation, row: Row, now_ms: int, number: int, future: "asyncio.Future[Held | Denied]"
@@ -66,6 +68,8 @@ class Waiting:
         """The recall that was started for this reservation, by terms."""
         self.needs: list[Need] | None = None
         """What it lacked when it came, until the store was asked for it."""
+        self.claims: tuple[CounterKey, ...] = ()
+        """Counters of which it is short: what is left of them is not given to one that came later."""
         self.short: set[Terms] = set()
         """Terms on which a recall must be started."""
         self.deadline = 0.0
@@ -76,6 +80,7 @@ class Need(msgspec.Struct):
     """What a reservation lacks on one counter."""
 
     hold: Hold
+    terms: Terms
     ask: int
     recall: bool = False
 
@@ -88,6 +93,8 @@ class Desk:
         self.accounts: dict[CounterKey, Account] = {}
         self.recalled: dict[CounterKey, int] = {}
         """Counters on which some worker is short: no slices there, and what is not in use goes back."""
+        self.claimed: dict[CounterKey, int] = {}
+        """Counters that reservations wait for, with how many of them; see ``Waiting.claims``."""
         self.urgent = False
         """More is in use somewhere than the store knows of."""
         self.now_s = 0.0
@@ -102,22 +109,28 @@ class Desk:
 
     def known(self, reservation: Reservation) -> bool:
         """It was seen before, with the same content. Raises ``Conflict`` when the content was another."""
-        flight = self.open.get(reservation.id)
-        tombstone = self.tombstone(reservation.id) if flight is None else None
-        known = flight.reservation if flight is not None else None if tombstone is None else tombstone.reservation
-        if known is None:
+        id = reservation.id
+        ended = self.open.get(id) or self._tombstones.get(id) or self._older.get(id)
+        if ended is None:
             return False
+        known = ended.reservation
         if known is not reservation and known != reservation:
             raise Conflict(f"Reservation {reservation.id} already exists with other content.")
         return True
 
     def decide(
-        self, reservation: Reservation, fresh: Mapping[Terms, Grant], recalls: Mapping[Terms, int], *, patient: bool
+        self,
+        reservation: Reservation,
+        fresh: Mapping[Terms, Grant],
+        recalls: Mapping[Terms, int],
+        *,
+        patient: bool,
+        claimed: Container[CounterKey] = (),
     ) -> Held | Denied | list[Need]:
         """Held, denied, or what must be asked of the store first. ``fresh``: its answers of this moment.
 
         ``recalls`` says which recall must have been answered by everybody before a refusal is certain; it is certain
-        without when patience has ended.
+        without when patience has ended. What is left of ``claimed`` counters is not given away.
         """
         needed: dict[CounterKey, int] = {}
         over: list[Denied] = []
@@ -127,49 +140,63 @@ class Desk:
             account = self.accounts.get(key)
             before = needed.get(key, 0)
             need = before + hold.amount
-            if account is None or not _covers(account, hold, need):
-                grant = fresh.get((key, hold.limit, hold.also))
+            if account is None or not _covers(account, hold, need) or (claimed and key in claimed):
+                terms = (key, hold.limit, hold.also)
+                grant = fresh.get(terms)
                 if grant is None:
-                    needs.append(Need(hold, need))
+                    needs.append(Need(hold, terms, need))
                 else:
                     left = self._left(grant, hold, needed)
                     if hold.amount > left:
-                        terms = (key, hold.limit, hold.also)
                         asked = recalls.get(terms)
                         sure = grant.answered == ALL_ANSWERED or (asked is not None and asked <= grant.answered)
                         if not hold.hard:
                             over.append(Denied(id=reservation.id, hold=hold, left=max(0, left)))
                         elif not sure and patient:
-                            needs.append(Need(hold, need, recall=asked is None))
+                            needs.append(Need(hold, terms, need, recall=asked is None))
                         elif not needs:
                             return Denied(id=reservation.id, hold=hold, left=max(0, left))
                     elif account is None or account.held + account.pending + need > account.authority:
-                        needs.append(Need(hold, need))
+                        needs.append(Need(hold, terms, need))
             needed[key] = need
         return needs or Held(id=reservation.id, over=tuple(over))
 
-    def want(self, hold: Hold, ask: int, *, recall: bool) -> Want:
+    def claim(self, waiting: Waiting, needs: Iterable[Need]) -> None:
+        """Who comes later shall not pass by on these counters."""
+        waiting.claims = tuple([need.terms[0] for need in needs])
+        for key in waiting.claims:
+            self.claimed[key] = self.claimed.get(key, 0) + 1
+
+    def unclaim(self, waiting: Waiting) -> None:
+        """It is answered, or waits for others than this worker."""
+        for key in waiting.claims:
+            self.claimed[key] -= 1
+            if not self.claimed[key]:
+                del self.claimed[key]
+        waiting.claims = ()
+
+    def want(self, need: Need) -> Want:
         """What to ask of the store; the account is busy until ``granted``."""
-        key = counter_key(hold)
-        account = self.account(key)
+        hold, key = need.hold, need.terms[0]
+        account = self.accounts.get(key) or self.account(key)
         account.busy = True
+        also: tuple[CounterKey, ...] = ()
         elsewhere = 0
-        for other in counted_keys(hold)[1:]:
-            mine = self.accounts.get(other)
-            if mine is not None:
-                elsewhere += mine.used
+        if hold.also:
+            also = counted_keys(hold)[1:]
+            elsewhere = sum([self.accounts[other].used for other in also if other in self.accounts])
         if hold.resets_at_ms is not None:
             # Windows that count against later ones too live on; how long is not known here.
             account.ends_at_ms = _ends_at_ms(hold)
         return Want(
             key=key,
-            also=counted_keys(hold)[1:],
+            also=also,
             limit=hold.limit - elsewhere,
-            used=account.used,
-            ask=ask,
-            slice=0 if hold.also or account.exact else SLICE * max(1, hold.amount),
+            used=account.held + account.pending,
+            ask=need.ask,
+            slice=0 if also or account.exact else SLICE * max(1, hold.amount),
             ends_at_ms=account.ends_at_ms,
-            recall=recall,
+            recall=need.recall,
         )
 
     def make_exact(self, hold: Hold) -> None:
@@ -180,19 +207,20 @@ class Desk:
                 account.exact = True
                 self._trim(account)
 
-    def granted(self, answers: Sequence[tuple[Hold, Grant]]) -> None:
+    def granted(self, answers: Mapping[Terms, Grant]) -> None:
         """The store has answered. Of several limits on one counter, the widest decided the authority."""
-        fresh: set[CounterKey] = set()
-        for hold, grant in answers:
-            account = self.account(counter_key(hold))
-            if account.key not in fresh or grant.authority > account.authority:
+        fresh: dict[CounterKey, Account] = {}
+        for (key, limit, also), grant in answers.items():
+            account = self.accounts.get(key) or self.account(key)
+            if key not in fresh or grant.authority > account.authority:
                 account.authority = grant.authority
-                account.limit = (hold.limit, hold.also)
-            fresh.add(account.key)
+                account.limit = (limit, also)
+            fresh[key] = account
             account.busy = False
             account.answered = 0
-        for key in fresh:
-            self.cover(self.accounts[key])
+        for account in fresh.values():
+            if account.authority < account.held + account.pending:
+                self.cover(account)
 
     def hold(self, reservation: Reservation) -> None:
         """Set everything aside."""
@@ -248,11 +276,12 @@ class Desk:
 
     def booked(self, posts: Mapping[CounterKey, int]) -> None:
         """The ledger has these amounts now: they need no authority any more."""
+        find, dirty = self.accounts.get, self._dirty
         for key, amount in posts.items():
-            account = self.account(key)
+            account = find(key) or self.account(key)
             account.pending -= amount
             account.authority = max(account.authority - amount, account.held + account.pending)
-            self._mark(account)
+            dirty[key] = account
 
     def unbooked(self, posts: Mapping[CounterKey, int]) -> None:
         """Undo ``booked``: the store could not be told."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from farthing.adapters.leases_books import LeasedBooks
+from farthing.adapters.leases_threaded import ThreadedLeases
 from farthing.adapters.postgres import PostgresLedger
 from farthing.adapters.postgres_leases import PostgresLeases
 from farthing.adapters.postgres_shelf import Shelf
@@ -25,7 +26,7 @@ def postgres_books(
         home,
         worker=worker,
         shelf=lambda name: Shelf(url, namespace, name, leases=True),
-        leases=lambda name, shelf: PostgresLeases(url, namespace, name),
+        leases=lambda name, shelf: ThreadedLeases(PostgresLeases(url, namespace, name)),
         reader=PostgresLedger(url, namespace, keep=True),
         durability=durability,
         on_lost=on_lost,

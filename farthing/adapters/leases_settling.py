@@ -9,7 +9,7 @@ import msgspec
 
 from farthing.adapters.journal import Record, line_of
 from farthing.adapters.leases_asking import Asking
-from farthing.adapters.leases_desk import Tombstone, posts_of
+from farthing.adapters.leases_desk import Flight, Tombstone, posts_of
 from farthing.adapters.leases_state import RECENT_MAX, RETRY_S, Written
 from farthing.adapters.memory import amount_deltas
 from farthing.adapters.postgres_rows import entry_to_json, exchange_to_json
@@ -29,7 +29,7 @@ class Settling(Asking):
         exchange = None if settlement.exchange is None else exchange_to_json(settlement.exchange)
         if reservation is None:
             fresh = await self._look_up(rows) if rows else rows
-            await self._write(settlement, fresh, exchange, (), None)
+            await self._written(self._write(settlement, fresh, exchange, (), None))
             return
         key = reservation.id
         settling = self._settling
@@ -38,7 +38,13 @@ class Settling(Asking):
             await asyncio.shield(ended)
         settling[key] = None
         try:
-            await self._settle(settlement, reservation, rows, exchange)
+            flight = self.desk.open.get(key)
+            if flight is None:
+                one = await self._settle_late(settlement, reservation, rows, exchange)
+            else:
+                one = self._settle_open(settlement, flight, rows, exchange)
+            if one is not None:
+                await self._written(one)
         finally:
             if key not in self._unfinished:
                 self._finished(key)
@@ -48,26 +54,25 @@ class Settling(Asking):
         if waiting is not None:
             waiting.set_result(None)
 
-    async def _settle(
-        self, settlement: Settlement, reservation: Reservation, rows: dict[str, bytes], exchange: bytes | None
-    ) -> None:
-        flight = self.desk.open.get(reservation.id)
-        if flight is None:
-            await self._settle_late(settlement, reservation, rows, exchange)
-            return
+    def _settle_open(
+        self, settlement: Settlement, flight: Flight, rows: dict[str, bytes], exchange: bytes | None
+    ) -> Written | None:
+        """What is open here; what is on its way to the journal for it."""
+        reservation = settlement.reservation
+        assert reservation is not None
         self.desk.known(reservation)
         fresh = self._unbooked(rows)
         deltas = settlement.amounts or (0,) * len(reservation.holds)
         tombstone = Tombstone(reservation, settlement.amounts, tuple(rows))
         if fresh or exchange or any(deltas):
-            await self._write(settlement, fresh, exchange, deltas, tombstone)
-        else:
-            self._release(flight)
-            self.desk.bury(tombstone)
+            return self._write(settlement, fresh, exchange, deltas, tombstone)
+        self._release(flight)
+        self.desk.bury(tombstone)
+        return None
 
     async def _settle_late(
         self, settlement: Settlement, reservation: Reservation, rows: dict[str, bytes], exchange: bytes | None
-    ) -> None:
+    ) -> Written | None:
         """What is not open here: voided, expired, of a dead worker, never reserved."""
         self.desk.known(reservation)
         before = self.desk.tombstone(reservation.id)
@@ -75,7 +80,7 @@ class Settling(Asking):
         if before is not None and before.entry_ids is not None:
             fresh = self._unbooked(rows)
             if (before.amounts, before.entry_ids) == (settlement.amounts, tuple(rows)):
-                return
+                return None
             if before.entry_ids or not rows:
                 raise Conflict(f"Reservation {reservation.id} is already settled with other content.")
             counted = before.amounts
@@ -83,18 +88,18 @@ class Settling(Asking):
         else:
             fresh, late = await self._find(rows, reservation)
             if late is None:
-                return
+                return None
             counted = late if late else ()
             if before is None and rows and not fresh:
-                return
+                return None
         deltas = amount_deltas(reservation, settlement.amounts, counted)
         tombstone = Tombstone(reservation, settlement.amounts, tuple(rows))
         self._ended_rows.append(reservation.id)  # wherever its row came from
         if fresh or exchange or any(deltas):
             self._hurry_seq = self._seq + 1  # it may take an estimate back
-            await self._write(settlement, fresh, exchange, deltas, tombstone)
-        else:
-            self.desk.bury(tombstone)
+            return self._write(settlement, fresh, exchange, deltas, tombstone)
+        self.desk.bury(tombstone)
+        return None
 
     async def _find(
         self, rows: dict[str, bytes], reservation: Reservation
@@ -142,15 +147,15 @@ class Settling(Asking):
                 raise _taken(id)
         return {id: row for id, row in rows.items() if id not in booked}
 
-    async def _write(
+    def _write(
         self,
         settlement: Settlement,
         rows: dict[str, bytes],
         exchange: bytes | None,
         deltas: Sequence[int],
         tombstone: Tombstone | None,
-    ) -> None:
-        """Into the journal; then it counts. Raises ``StoreUnavailable`` when the journal cannot be written."""
+    ) -> Written:
+        """Give it to the journal; it counts once it is written."""
         posts = posts_of(settlement, deltas)
         ended = "" if settlement.reservation is None else settlement.reservation.id
         record = Record(
@@ -168,17 +173,23 @@ class Settling(Asking):
         self._seq += 1
         self._remember(rows)
         future = self._loop.create_future() if self.books._strict else None
-        one = Written(line, record, rows, posts, self.desk.open.get(ended), tombstone, future)
+        one = Written(line, record, rows, posts, self.desk.open.get(ended), tombstone, future, self._acts)
         self._lines.append(one)
         if not self._writing:
             self._writing = True
             self._loop.call_soon(self._write_next)
         if future is None:
             self._count(one)
+        return one
+
+    async def _written(self, one: Written) -> None:
+        """Wait for the disk. Raises ``StoreUnavailable`` when the journal cannot be written."""
+        if one.future is None:
             return
         try:
-            await future
+            await one.future
         except asyncio.CancelledError:
+            ended = one.record.ended
             if ended and one in (*self._group, *self._lines):
                 self._unfinished.add(ended)  # nobody else may settle it before the journal has
             raise

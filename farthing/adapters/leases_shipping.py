@@ -17,6 +17,7 @@ from farthing.adapters.leases_state import (
     log,
 )
 from farthing.adapters.memory import CounterKey
+from farthing.adapters.postgres_shelf import sums_of
 from farthing.adapters.sqlite_journal import read_journal, remove_journal
 from farthing.adapters.sqlite_rows import Row, record_to_row, reservation_from_row
 from farthing.core.errors import StoreUnavailable
@@ -81,15 +82,11 @@ class Shipping(Settling):
         """On the ledger's thread, or on the loop's for a reader that waits."""
         with self._shelf.lock:
             records, place = self._journal.read()
-            posted = self._shelf.ship(records, begun=begun, ended=ended)
+            added = sums_of(records)
+            posted = self._shelf.ship(records, begun=begun, ended=ended, added=added)
             self._journal.shipped(place)
-            sums: dict[CounterKey, int] = {}
-            for record in records:
-                for post in record.posts:
-                    key = (post.counter, post.window, post.unit)
-                    sums[key] = sums.get(key, 0) + post.amount
-            if sums:
-                self._booked.append((sums, posted))
+            if added[0]:
+                self._booked.append((added[0], posted))
             if records:
                 self._shipped_seq = records[-1].seq
 
@@ -126,7 +123,7 @@ class Shipping(Settling):
                 rejoin = self._joined and not self._leases.in_ledger
                 silent = await self.on_shelf(partial(self._shelf.beat, rejoin=rejoin))
                 await self._bury_dead_here()
-                for worker in await self._on_leases(partial(self._leases.silent, silent)):
+                for worker in await self._leases.silent(silent):
                     if worker != self._name:
                         log.warning("Worker %s has been silent for too long; its calls in flight are booked", worker)
                         await self._bury(worker, here=False)
@@ -150,10 +147,10 @@ class Shipping(Settling):
         records = read_entries(self._folder, worker) if here else []
         ended = {record.ended for record in records}
         holds = [row for row in read_journal(self._folder, worker) if row[0] not in ended] if here else []
-        leased = await self._on_leases(lambda: self._leases.leased(worker))
+        leased = await self._leases.leased(worker)
         book = self.books._on_lost == "ceiling"
         posted = await self.on_shelf(lambda: self._shelf.bury(worker, records, holds, book=book, leased=leased))
-        await self._on_leases(lambda: self._leases.drop(worker, posted))
+        await self._leases.drop(worker, posted)
         if here:
             await self.on_shelf(lambda: self._shelf.forget(worker))
             remove_journal(self._folder, worker)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeVar
 
-from farthing.adapters.journal import EntryJournal, JournalThread, Post, Record
+from farthing.adapters.journal import EntryJournal, JournalThread, Line, Post, Record
 from farthing.adapters.leases import LEASE_S, LeaseLost, LeaseStore, Posted
 from farthing.adapters.leases_desk import Desk, Flight, Tombstone, Waiting
 from farthing.adapters.memory import CounterKey
@@ -52,17 +52,18 @@ Answer = TypeVar("Answer")
 class Written:
     """A settlement on its way to the journal."""
 
-    __slots__ = ("flight", "future", "line", "posts", "record", "rows", "tombstone")
+    __slots__ = ("flight", "future", "line", "number", "posts", "record", "rows", "tombstone")
 
     def __init__(
         self,
-        line: bytes,
+        line: Line,
         record: Record,
         rows: dict[str, bytes],
         posts: tuple[Post, ...],
         flight: Flight | None,
         tombstone: Tombstone | None,
         future: asyncio.Future[None] | None,
+        number: int,
     ) -> None:
         self.line = line
         self.record = record
@@ -71,6 +72,8 @@ class Written:
         self.flight = flight
         self.tombstone = tombstone
         self.future = future
+        self.number = number
+        """How many acts had come when this one was given to the journal."""
 
 
 class LedgerReader(Protocol):
@@ -106,7 +109,7 @@ class Owner(Protocol):
 
 
 class State:
-    """Between start and close. Three threads do what blocks: the journal, the ledger, the leases."""
+    """Between start and close. Threads do what blocks: the journal, the ledger, and some stores of leases."""
 
     _holds: HoldJournal
     _journal: EntryJournal
@@ -120,7 +123,6 @@ class State:
         self._folder = books._folder
         self._loop = asyncio.get_running_loop()
         self._db = ThreadPoolExecutor(1, "farthing-ledger")
-        self._lease_thread = ThreadPoolExecutor(1, "farthing-leases")
         self._locks = WorkerLocks(self._folder)
         self._lock = self._locks.take(self._name)
         self._tasks: list[asyncio.Task[None]] = []
@@ -130,7 +132,10 @@ class State:
         self._writing = False
         self._to_ship = asyncio.Event()
         self._pump_kick = asyncio.Event()
-        self._waiting: list[Waiting] = []
+        self._waiting: dict[Waiting, None] = {}
+        """In the order in which they came."""
+        self._soon: dict[CounterKey, int] | None = None
+        """Counters of settlements that are being written, with when the first of each came; None: not looked yet."""
         self._lease_lock = asyncio.Lock()
         self._settling: dict[str, asyncio.Future[None] | None] = {}
         self._unfinished: set[str] = set()
@@ -167,16 +172,13 @@ class State:
         """Run on the ledger's thread."""
         return await self._loop.run_in_executor(self._db, act)
 
-    async def _on_leases(self, act: Callable[[], Answer]) -> Answer:
-        return await self._loop.run_in_executor(self._lease_thread, act)
-
     async def _declare(self) -> bool:
         """Tell what is in use, after the store has forgotten it; False: not possible yet."""
         async with self._lease_lock:
             asked_s = time.monotonic()
             shares = self.desk.in_use()
             try:
-                await self._on_leases(lambda: self._leases.declare(shares))
+                await self._leases.declare(shares)
             except LeaseLost:
                 return False
             except StoreUnavailable as error:

@@ -46,7 +46,7 @@ _GIVE_UP: Final = """
 
 
 class PostgresLeases:
-    """``LeaseStore`` in the ledger's database; what is booked is read where it is written."""
+    """``BlockingLeases`` in the ledger's database; what is booked is read where it is written."""
 
     in_ledger = True
 

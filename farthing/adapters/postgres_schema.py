@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
+from psycopg.adapt import Dumper
 
 from farthing.core.errors import StoreUnavailable
 
@@ -44,12 +45,29 @@ def store_error(error: Exception) -> StoreUnavailable:
     return StoreUnavailable(f"The PostgreSQL ledger cannot be used: {text}", hint=fix)
 
 
+class JsonText:
+    """JSON that is encoded already, as a parameter: it is sent as it is."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class _JsonTextDumper(Dumper):
+    oid = psycopg.postgres.types["json"].oid
+
+    def dump(self, obj: JsonText) -> bytes:
+        return obj.data
+
+
 def connect(url: str, namespace: str) -> Connection:
     """A connection in autocommit mode whose tables are those of ``namespace``. Raises ``StoreUnavailable``."""
     try:
         connection = psycopg.connect(
             url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="farthing"
         )
+        connection.adapters.register_dumper(JsonText, _JsonTextDumper)
         path = sql.SQL("SET search_path TO {}").format(sql.Identifier(namespace))
         connection.execute(path)
         connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")

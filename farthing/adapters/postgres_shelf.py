@@ -25,7 +25,7 @@ from farthing.adapters.postgres_rows import (
     entry_to_json,
     ship_statement,
 )
-from farthing.adapters.postgres_schema import Connection, connect, contract, expand, migrations, store_error
+from farthing.adapters.postgres_schema import Connection, JsonText, connect, contract, expand, migrations, store_error
 from farthing.adapters.sqlite_rows import (
     RESERVATION_COLUMNS,
     WORKER_LOST,
@@ -64,6 +64,10 @@ _INSERT_RESERVATIONS: Final = (
 _FIND_WORKER: Final = "SELECT shipped, lost FROM workers WHERE worker = %s FOR UPDATE"
 
 
+Added = tuple[dict[CounterKey, int], dict[CounterKey, int]]
+"""What is added to each counter, and when each ends."""
+
+
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """What the ledger knows of a settlement that came late."""
 
@@ -99,14 +103,20 @@ class Shelf:
             self._register(connection)
 
     def ship(
-        self, records: Sequence[Record], *, begun: Sequence[Row] = (), ended: Sequence[str] = ()
+        self,
+        records: Sequence[Record],
+        *,
+        begun: Sequence[Row] = (),
+        ended: Sequence[str] = (),
+        added: Added | None = None,
     ) -> Sequence[Posted]:
         """Book these records of this worker's journal; the counters they touched, as they are now.
 
-        ``begun`` are rows of calls in flight, ``ended`` ids of reservations whose rows go.
+        ``begun`` are rows of calls in flight, ``ended`` ids of reservations whose rows go, ``added`` is what the
+        records add, where that is known.
         """
         with self._using() as connection:
-            found = self._ship_quickly(connection, records, begun, ended)
+            found = self._ship_quickly(connection, records, begun, ended, added or sums_of(records))
             if found is not None:
                 return found
             try:
@@ -124,12 +134,17 @@ class Shelf:
         return list(newest.values())
 
     def _ship_quickly(
-        self, connection: Connection, records: Sequence[Record], begun: Sequence[Row], ended: Sequence[str]
+        self,
+        connection: Connection,
+        records: Sequence[Record],
+        begun: Sequence[Row],
+        ended: Sequence[str],
+        added: Added,
     ) -> Sequence[Posted] | None:
         """Book these records with one statement, when none is booked and no id is taken; None: go the long way."""
         if not records or self._shipped is None or records[0].seq <= self._shipped:
             return None
-        sums, ends = _sums(post for record in records for post in record.posts)
+        sums, ends = added
         entries = [row for record in records for row in record.entries]
         told = {
             "worker": self.worker,
@@ -137,7 +152,7 @@ class Shelf:
             "after": records[-1].seq,
             "entries": _array(entries),
             "exchanges": _array(row for record in records for row in record.exchanges),
-            "posts": _encode([_Sum(*key, amount, ends[key]) for key, amount in sums.items()]).decode(),
+            "posts": JsonText(_encode([_Sum(*key, amount, ends[key]) for key, amount in sums.items()])),
             "count": len(entries),
         }
         shipped, self._shipped = self._shipped, None
@@ -152,7 +167,7 @@ class Shelf:
             return None
         assert row is not None
         self._shipped = max(shipped, records[-1].seq)
-        said = _sums_of(str(row[0]))
+        said = _counters_in(str(row[0]))
         return [Posted(key=(c, w, u), amount=int(a), version=v, ends_at_ms=e) for c, w, u, a, v, e in said]
 
     def _note_flights(self, connection: Connection, begun: Sequence[Row], ended: Sequence[str]) -> None:
@@ -413,7 +428,12 @@ class Shelf:
             return self._posted(connection, {(post.counter, post.window, post.unit) for post in record.posts})
 
 
-def _sums(posts: Iterable[Post]) -> tuple[dict[CounterKey, int], dict[CounterKey, int]]:
+def sums_of(records: Iterable[Record]) -> Added:
+    """What is added to each counter, and when it ends."""
+    return _sums([post for record in records for post in record.posts])
+
+
+def _sums(posts: Iterable[Post]) -> Added:
     """What is added to each counter, and when it ends."""
     sums: dict[CounterKey, int] = {}
     ends: dict[CounterKey, int] = {}
@@ -435,11 +455,11 @@ class _Sum(msgspec.Struct, frozen=True, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
-_sums_of: Final = msgspec.json.Decoder(list[tuple[str, str, str, str, int, int]]).decode
+_counters_in: Final = msgspec.json.Decoder(list[tuple[str, str, str, str, int, int]]).decode
 
 
-def _array(rows: Iterable[msgspec.Raw]) -> str:
-    return (b"[" + b",".join([bytes(row) for row in rows]) + b"]").decode()
+def _array(rows: Iterable[msgspec.Raw]) -> JsonText:
+    return JsonText(b"[" + b",".join(rows) + b"]")
 
 
 def _posted(row: Sequence[object]) -> Posted:

@@ -5,21 +5,25 @@ model at once, so they must live in one slot of a cluster. Valkey holds no truth
 is in use is known to the workers, and both are put together again when Valkey has lost its data.
 """
 
+import asyncio
+import hashlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import valkey
-from valkey.exceptions import ConnectionError, NoScriptError, ResponseError, ValkeyError
+from libvalkey import ReplyError
+from valkey.exceptions import ResponseError, ValkeyError
 
 from farthing.adapters.leases import GRACE, LEASE_S, Grant, LeaseLost, Posted, Rebuilding, Share, Want
 from farthing.adapters.memory import CounterKey
+from farthing.adapters.valkey_line import TIMEOUT_S, ValkeyLine, packed
 from farthing.core.errors import StoreUnavailable
 
-TIMEOUT_S: Final = 2.0
 SEED_PAGE: Final = 2_000
 _SEPARATOR: Final = "\x1f"
 _SCRIPTS: Final = ("declare", "renew", "grant", "seed", "drop")
@@ -29,6 +33,10 @@ _READY: Final = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET',
 def valkey_error(error: Exception) -> StoreUnavailable:
     """The error to raise for a failure of Valkey; never shows the URL."""
     text = " ".join(str(error).split())
+    if isinstance(error, ResponseError | ReplyError) and "OOM" in text:
+        return StoreUnavailable(
+            "Valkey is out of memory.", hint="Raise maxmemory; maxmemory-policy must be noeviction."
+        )
     return StoreUnavailable(f"Valkey cannot be used: {text}", hint="Check that it runs and can be reached.")
 
 
@@ -58,21 +66,23 @@ class Ledger(Protocol):
         ...
 
 
+_Answer = TypeVar("_Answer")
 KEPT_MS: Final = 2 * 86_400_000
 """How long a counter is kept after its window has ended."""
 
 
 class ValkeyLeases:
-    """``LeaseStore`` in Valkey. ``ledger`` is asked when Valkey has lost its data."""
+    """``LeaseStore`` in Valkey. ``ledger`` is asked when Valkey has lost its data.
+
+    What is asked all the time goes over a line of the event loop; what is rare and may read the ledger has a thread.
+    """
 
     in_ledger = False
 
     def __init__(self, url: str, namespace: str, worker: str, ledger: Ledger) -> None:
         self._client = connect(url)
-        self._line: valkey.Connection | None = None
-        """The connection on which scripts run: a pool would look at it before each of them."""
-        self._spoken = False
-        """It was good a moment ago."""
+        self._line = ValkeyLine(url)
+        self._thread = ThreadPoolExecutor(1, "farthing-leases")
         self._worker = worker
         self._ledger = ledger
         self._tag = f"{{{namespace}}}"
@@ -81,9 +91,106 @@ class ValkeyLeases:
         folder = files("farthing.adapters") / "valkey"
         common = (folder / "common.lua").read_text(encoding="utf-8")
         self._scripts = {name: common + (folder / f"{name}.lua").read_text(encoding="utf-8") for name in _SCRIPTS}
-        self._hashes: dict[str, str] = {}
+        self._hashes = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in self._scripts.items()}
 
-    def declare(self, shares: Sequence[Share]) -> None:
+    async def declare(self, shares: Sequence[Share]) -> None:
+        await self._apart(partial(self._declare, shares))
+
+    async def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
+        keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._mine()]
+        places: dict[CounterKey, int] = {}
+        told = [str(len(shares))]
+        for share in shares:
+            keys.append(self._counter(share.key))
+            places[share.key] = len(keys)
+            told.append(f"{len(keys)} {share.authority} {share.answers}")
+        for one in posted:
+            place = places.get(one.key)
+            if place is None:
+                keys.append(self._counter(one.key))
+                place = len(keys)
+            told.append(f"{place} {one.amount} {one.version} {_forget_ms(one.ends_at_ms)}")
+        answer = await self._ask("renew", keys, [self._epoch, self._worker, str(self._lease_ms), " ".join(told)])
+        pairs = answer[1]
+        recalls = {}
+        for name, value in zip(pairs[::2], pairs[1::2], strict=True):
+            number, now_ms, _ = str(value).split(" ")
+            recalls[self._key_of(name)] = (int(number), int(now_ms))
+        return recalls
+
+    async def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]:
+        keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._name("number"), self._mine()]
+        places: dict[CounterKey, int] = {}
+
+        def place(key: CounterKey) -> int:
+            found = places.get(key)
+            if found is None:
+                keys.append(self._counter(key))
+                found = places[key] = len(keys)
+            return found
+
+        told = []
+        for want in wants:
+            others = "".join([f" {place(key)}" for key in want.also]) if want.also else ""
+            told.append(
+                f"{place(want.key)} {want.limit} {want.used} {want.ask} {want.slice} {want.recall:d}"
+                f" {_forget_ms(want.ends_at_ms)} {len(want.also)}{others}"
+            )
+        answer = await self._ask("grant", keys, [self._epoch, self._worker, str(now_ms), " ".join(told)])
+        said = [int(word) for word in answer[1].split(" ")]
+        return [
+            Grant(authority=authority, room=room, answered=answered, recall=recall)
+            for authority, room, answered, recall in zip(*[iter(said)] * 4, strict=True)
+        ]
+
+    async def leave(self) -> None:
+        await self.drop(self._worker, ())
+
+    async def drop(self, worker: str, posted: Sequence[Posted]) -> None:
+        keys = [self._pulse(worker), self._mine(worker), *(self._counter(one.key) for one in posted)]
+        told: list[str | int] = [worker]
+        for one in posted:
+            told += [one.amount, one.version, _forget_ms(one.ends_at_ms)]
+        await self._apart(lambda: self._run("drop", keys, told))
+
+    async def leased(self, worker: str) -> Sequence[CounterKey]:
+        names = await self._apart(lambda: self._call(lambda: self._client.smembers(self._mine(worker))))
+        return [self._key_of(name) for name in names]
+
+    async def silent(self, workers: Sequence[str]) -> Sequence[str]:
+        return await self._apart(partial(self._silent, workers)) if workers else ()
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+        self._line.close()
+        self._client.close()  # type: ignore[no-untyped-call]
+
+    # On the line
+
+    async def _ask(self, name: str, keys: Sequence[str], told: Sequence[str]) -> Any:
+        """A script's answer. Raises ``LeaseLost``, ``StoreUnavailable``."""
+        words = [str(len(keys)), *keys, *told]
+        try:
+            answer = await self._line.say(packed(["EVALSHA", self._hashes[name], *words]))
+            if isinstance(answer, ReplyError) and str(answer).startswith("NOSCRIPT"):
+                answer = await self._line.say(packed(["EVAL", self._scripts[name], *words]))
+        except (ValkeyError, OSError) as error:
+            raise valkey_error(error) from error
+        if isinstance(answer, ReplyError):
+            raise valkey_error(answer) from answer
+        said = cast(list[Any], answer)
+        if said[0] != "ok":
+            raise LeaseLost(
+                f"Valkey does not know this worker any more ({said[0]}).", hint="It joins again by itself."
+            )
+        return said
+
+    # On the thread
+
+    async def _apart(self, act: Callable[[], _Answer]) -> _Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, act)
+
+    def _declare(self, shares: Sequence[Share]) -> None:
         while True:
             keys = [self._name("epoch"), self._pulse(), self._mine(), *(self._counter(one.key) for one in shares)]
             arguments: list[str | int] = [self._worker, self._lease_ms, *(one.authority for one in shares)]
@@ -97,70 +204,9 @@ class ValkeyLeases:
         if str(epoch).startswith("?"):
             self._rebuild(str(epoch))
 
-    def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
-        keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._mine()]
-        told: list[str | int] = [self._epoch, self._worker, self._lease_ms, len(shares)]
-        places: dict[CounterKey, int] = {}
-        for share in shares:
-            keys.append(self._counter(share.key))
-            places[share.key] = len(keys)
-            told += [len(keys), share.authority, share.answers]
-        told.append(len(posted))
-        for one in posted:
-            place = places.get(one.key)
-            if place is None:
-                keys.append(self._counter(one.key))
-                place = len(keys)
-            told += [place, one.amount, one.version, _forget_ms(one.ends_at_ms)]
-        answer = self._checked(self._run("renew", keys, told))
-        pairs = answer[1]
-        recalls = {}
-        for name, value in zip(pairs[::2], pairs[1::2], strict=True):
-            number, now_ms, _ = str(value).split(" ")
-            recalls[self._key_of(name)] = (int(number), int(now_ms))
-        return recalls
-
-    def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]:
-        keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._name("number"), self._mine()]
-        places: dict[CounterKey, int] = {}
-
-        def place(key: CounterKey) -> int:
-            if key not in places:
-                keys.append(self._counter(key))
-                places[key] = len(keys)
-            return places[key]
-
-        told: list[str | int] = [self._epoch, self._worker, now_ms, len(wants)]
-        for want in wants:
-            told += [place(want.key), len(want.also), *(place(key) for key in want.also)]
-            told += [want.limit, want.used, want.ask, want.slice, int(want.recall), _forget_ms(want.ends_at_ms)]
-        answer = self._checked(self._run("grant", keys, told))
-        return [
-            Grant(authority=int(authority), room=int(room), answered=int(answered), recall=int(recall))
-            for authority, room, answered, recall in answer[1:]
-        ]
-
-    def leave(self) -> None:
-        self.drop(self._worker, ())
-
-    def drop(self, worker: str, posted: Sequence[Posted]) -> None:
-        keys = [self._pulse(worker), self._mine(worker), *(self._counter(one.key) for one in posted)]
-        told: list[str | int] = [worker]
-        for one in posted:
-            told += [one.amount, one.version, _forget_ms(one.ends_at_ms)]
-        self._run("drop", keys, told)
-
-    def leased(self, worker: str) -> Sequence[CounterKey]:
-        return [self._key_of(name) for name in self._call(lambda: self._client.smembers(self._mine(worker)))]
-
-    def silent(self, workers: Sequence[str]) -> Sequence[str]:
-        if not workers:
-            return ()
+    def _silent(self, workers: Sequence[str]) -> Sequence[str]:
         alive = self._call(lambda: self._client.mget([self._pulse(worker) for worker in workers]))
         return [worker for worker, pulse in zip(workers, alive, strict=True) if pulse is None]
-
-    def close(self) -> None:
-        self._client.close()  # type: ignore[no-untyped-call]
 
     def _rebuild(self, epoch: str) -> None:
         """Load the ledger's counters, wait until every living worker has said what it uses, then open.
@@ -169,7 +215,8 @@ class ValkeyLeases:
         """
         now_s = self._call(lambda: self._client.time())[0]
         started_s = int(epoch[1:].split("-")[0])
-        if now_s - started_s < LEASE_S * GRACE and self.silent(self._ledger.living()):
+        living = self._ledger.living()
+        if now_s - started_s < LEASE_S * GRACE and living and self._silent(living):
             raise Rebuilding(
                 "Valkey has lost its data; its counters are being rebuilt from the ledger.",
                 hint="This takes some seconds; try again.",
@@ -188,56 +235,17 @@ class ValkeyLeases:
             told = [value for one in page for value in (one.amount, one.version, _forget_ms(one.ends_at_ms))]
             self._run("seed", [self._counter(one.key) for one in page], told)
 
-    def _checked(self, answer: Any) -> Any:
-        if answer[0] == "ok":
-            return answer
-        raise LeaseLost(f"Valkey does not know this worker any more ({answer[0]}).", hint="It joins again by itself.")
-
-    def _run(self, name: str, keys: Sequence[str], arguments: Iterable[str | int]) -> Any:
-        told = list(arguments)
-        digest = self._hashes.get(name)
-        if digest is None:
-            digest = self._hashes[name] = str(self._call(lambda: self._client.script_load(self._scripts[name])))
-        try:
-            return self._call(lambda: self._say("EVALSHA", digest, len(keys), *keys, *told))
-        except NoScriptError:
-            return self._call(lambda: self._say("EVAL", self._scripts[name], len(keys), *keys, *told))
-
-    def _say(self, *command: str | int) -> Any:
-        """One command and its answer; once more on a new connection where an old one was closed meanwhile."""
-        line = self._line
-        if line is None:
-            line = self._line = cast("valkey.Connection", self._client.connection_pool.get_connection("EVALSHA"))
-        packed = [_packed(command)]
-        while True:
-            spoken, self._spoken = self._spoken, False
-            try:
-                line.send_packed_command(packed, check_health=False)  # type: ignore[no-untyped-call]
-                answer = line.read_response()  # type: ignore[no-untyped-call]
-            except ConnectionError:
-                if not spoken:
-                    raise
-            except ResponseError:
-                self._spoken = True
-                raise
-            else:
-                self._spoken = True
-                return answer
+    def _run(self, name: str, keys: Sequence[str], told: Iterable[str | int]) -> Any:
+        return self._call(lambda: self._client.eval(self._scripts[name], len(keys), *keys, *map(str, told)))
 
     def _call(self, act: Callable[[], Any]) -> Any:
-        """Raises ``StoreUnavailable``, ``NoScriptError``."""
+        """Raises ``StoreUnavailable``."""
         try:
             return act()
-        except NoScriptError:
-            raise
-        except ResponseError as error:
-            if "OOM" in str(error):
-                raise StoreUnavailable(
-                    "Valkey is out of memory.", hint="Raise maxmemory; maxmemory-policy must be noeviction."
-                ) from error
-            raise valkey_error(error) from error
         except (ValkeyError, OSError) as error:
             raise valkey_error(error) from error
+
+    # Names
 
     def _name(self, what: str) -> str:
         return f"{self._tag}:{what}"
@@ -254,16 +262,6 @@ class ValkeyLeases:
     def _key_of(self, name: str) -> CounterKey:
         counter, window, unit = name[len(self._tag) + 3 :].split(_SEPARATOR)
         return counter, window, unit
-
-
-def _packed(command: Sequence[str | int]) -> bytes:
-    """A command as it travels; several times as fast as the client's own way with hundreds of small arguments."""
-    parts = [f"*{len(command)}"]
-    for one in command:
-        text = str(one)
-        parts.append(f"${len(text) if text.isascii() else len(text.encode())}\r\n{text}")
-    parts.append("")
-    return "\r\n".join(parts).encode()
 
 
 def _forget_ms(ends_at_ms: int) -> int:

@@ -8,7 +8,7 @@ from farthing.core.types import Denied, Held
 from farthing.ports.books import Settlement
 from farthing.testing.contracts import BooksContract, DurableBooksContract
 from farthing.testing.records import AT_MS, a_hold, a_reservation, an_entry
-from farthing.testing.stores import open_memory, open_sqlite
+from farthing.testing.stores import open_memory, open_postgres, open_sqlite, open_valkey
 
 
 class TestMemoryBooks(BooksContract):
@@ -20,7 +20,7 @@ class TestSqliteBooks(DurableBooksContract):
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("opener", [open_memory, open_sqlite])
+@pytest.mark.parametrize("opener", [open_memory, open_sqlite, open_postgres, open_valkey])
 async def test_acts_of_one_worker_take_effect_in_the_order_in_which_they_are_asked(opener, tmp_path):
     """One that asks later and needs less does not pass by one that fits once what is being settled is free.
 

@@ -259,3 +259,35 @@ async def test_imported_exchanges_are_not_pruned_by_the_dates_of_their_trace(tmp
         assert [one.request_id for one in books.exchanges()] == ["imp-0123456789abcdef"]
     finally:
         await books.close()
+
+
+async def test_a_hold_that_cannot_be_made_whole_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Two holds on one counter count together; what was set aside before the one that does not fit is given back."""
+    async with opened(tmp_path) as books:
+        for name, amount in (("too-much", 60), ("fits", 50), ("no-room", 1)):
+            holds = a_hold("user", 7, limit=1_000), a_hold("team", amount), a_hold("team", amount)
+            held = await books.reserve(a_reservation(name, *holds), now_ms=AT_MS)
+            assert isinstance(held, Held) == (name == "fits")
+        broken = a_reservation("\ud800", a_hold("user", 7, limit=1_000))
+        with pytest.raises(ValueError, match="surrogates"):
+            await books.reserve(broken, now_ms=AT_MS)
+        assert [(one.counter, one.held) for one in books.balances([("team", "all"), ("user", "all")])] == [
+            ("team", 100),
+            ("user", 7),
+        ]
+        assert [one.id for one in books.open_reservations()] == ["fits"]
+
+
+async def test_the_writer_turns_once_for_all_that_came_meanwhile(tmp_path: Path) -> None:
+    """Acts that come in many turns of the event loop do not leave as many empty turns of the writer behind."""
+    async with opened(tmp_path) as books:
+        writer = books._require().writer
+        waiting = []
+        with writer.lock:  # it cannot decide the first, and so the others gather
+            for number in range(50):
+                waiting.append(asyncio.create_task(books.settle(booking(f"e{number}"), now_ms=AT_MS)))
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            assert writer._wake.qsize() <= 1
+        await asyncio.gather(*waiting)
+        assert books.totals(LedgerQuery())[0].entries == 50

@@ -34,7 +34,16 @@ local function eighth(a)
   local high = math.floor(a[1] / 8)
   return {high, math.floor(((a[1] - high * 8) * BASE + a[2]) / 8)}
 end
-local ZERO = {0, 0}
+
+-- Many small values travel as one argument, with blanks between them.
+local function words(text)
+  local found, n = {}, 0
+  for word in string.gmatch(text, '%S+') do
+    n = n + 1
+    found[n] = word
+  end
+  return found
+end
 
 -- May this worker work here? KEYS[1]: epoch, KEYS[2]: its pulse, ARGV[1]: the epoch it knows.
 local function state()

@@ -1,26 +1,20 @@
 -- I live; this is my authority now, and this is what the ledger has booked.
--- KEYS: epoch, pulse, recalls, my counters, then counters. ARGV: epoch, worker, lease in ms, number of shares, then per
--- share: index in KEYS, authority, answers; then number of posted, then per posted: index, amount, version, ends.
+-- KEYS: epoch, pulse, recalls, my counters, then counters. ARGV: epoch, worker, lease in ms, words: number of shares, then
+-- per share: index in KEYS, authority, answers; then per posted: index, amount, version, ends.
 -- Answer: {'ok', recalls as HGETALL tells them}; recalls older than five seconds are forgotten.
 local bad = state()
 if bad then return {bad} end
-local me, at = ARGV[2], 5
+local me, word = ARGV[2], words(ARGV[4])
 redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])
-local count = tonumber(ARGV[4])
-local after = at + 3 * count
-for n = 1, tonumber(ARGV[after]) do
-  local i = after + 1 + 4 * (n - 1)
-  set_posted(KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
-end
-for _ = 1, count do
-  local key, authority, answers = KEYS[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2]
-  at = at + 3
+local last = 1 + 3 * tonumber(word[1])
+for i = last + 1, #word, 4 do set_posted(KEYS[tonumber(word[i])], word[i + 1], word[i + 2], word[i + 3]) end
+for i = 2, last, 3 do
+  local key, authority, answers = KEYS[tonumber(word[i])], word[i + 1], word[i + 2]
   if authority == '0' then
     redis.call('HDEL', key, 'a:' .. me, 'k:' .. me)
     redis.call('SREM', KEYS[4], key)
   else
-    redis.call('HSET', key, 'a:' .. me, authority)
-    redis.call('SADD', KEYS[4], key)
+    if redis.call('HSET', key, 'a:' .. me, authority) == 1 then redis.call('SADD', KEYS[4], key) end
     if answers ~= '0' then redis.call('HSET', key, 'k:' .. me, answers) end
   end
 end
