@@ -1,6 +1,7 @@
 """What a page costs the server over a large ledger: CPU and wall-clock, the first time and again.
 
     python bench/pages.py --entries 10000000 [--keep DIR] [--no-check] [--all] [--commands] [--reports parquet]
+                          [--sample 80] [--only-sample]
 
 Fills a ledger with lifelike entries of the last thirty days, rolls it up (``--reports parquet``: exports it instead)
 and opens every page three times over HTTP. ``--keep`` leaves ledger and roll-ups in a folder for the next run. Before
@@ -10,15 +11,21 @@ pages are opened, answers from the roll-ups are compared with sums over all entr
 thread, in which SQLite runs too; DuckDB has threads of its own. The goals (300 ms for Overview and Explore, 100 ms
 for Requests) are held against the worst of the looks, the first one included.
 
+``--sample`` of addresses that the controls of Explore and Requests can make, by a seed, are opened once each besides:
+one to four groups, filters on frequent, rare and absent values, periods, grains, comparisons, cursors. The worst are
+told at the end.
+
 The last line is one JSON object: ``rollup_cpu_us`` per entry (null: rolled up before), ``differences`` (must be 0),
 ``over`` and ``over_cpu`` (pages beyond their goal by wall-clock and by CPU), ``slow`` (any page beyond a second of
-CPU), ``wall_per_cpu`` (how busy the machine was: about 1 when idle; well above, wall-clock says more of the other
-programs than of the pages), ``pages``, ``commands``.
+CPU), ``sample_over`` and ``sample_over_cpu`` (of the addresses drawn), ``wall_per_cpu`` (how busy the machine was:
+about 1 when idle; well above, wall-clock says more of the other programs than of the pages), ``pages``, ``sample``,
+``commands``.
 """
 
 import argparse
 import itertools
 import json
+import random
 import re
 import resource
 import shlex
@@ -29,6 +36,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 
@@ -86,7 +94,31 @@ CHECKED = (
     LedgerQuery(group_by=("team", "model")),
     LedgerQuery(group_by=("day", "feature", "provider", "model", "kind", "reason")),
     LedgerQuery(group_by=("user",), where=(("team", "search"),)),
+    LedgerQuery(group_by=("model", "status"), where=(("user", "user-1999"),)),  # from the blocks that have the user
 )
+BY = (
+    "team", "feature", "model", "provider", "user", "customer", "project", "key", "endpoint", "status",  # in the menu
+    "team", "feature", "model", "user", "session", "org", "kind", "state", "source", "day", "hour", "week", "tag:env",
+)  # fmt: skip
+"""What Explore is grouped by: what is in its menu more often than what must be typed."""
+ONLY = {
+    "team": ("search", "", "legal", "nobody"),
+    "feature": ("agent", "chat", ""),
+    "model": ("gpt-4o", "claude-haiku-4-5", "gpt-17"),
+    "provider": ("openai", "mistral"),
+    "user": ("user-1", "user-40", "user-1999", "o'brien", "nobody"),
+    "customer": ("customer-1", "customer-499", ""),
+    "project": ("project-2", "project-39"),
+    "key": ("key-3", "key-59", "key-none"),
+    "session": ("session-7-2", "session-1999-3", "run-77", "run-none"),
+    "status": ("502", "200", "429"),
+    "endpoint": ("embeddings", "chat"),
+    "tag:env": ("prod",),
+    "kind": ("adjustment", "reversal"),
+}
+"""Frequent, rare and absent values."""
+SINCE = ("24h", "7d", "30d", "30d", "90d", "all")
+WORST = 12
 PROVIDERS = '[[providers]]\nname = "openai"\nbase_url = "http://127.0.0.1:9/v1"\napi_key_env = "SIM_KEY"\n'
 
 
@@ -182,7 +214,7 @@ def differences(home: Path) -> int:
     since, until = (time.time_ns() // 1_000_000 - days * 24 * HOUR_MS - 12_345 for days in (16, 2))
     found = 0
     for query in (*CHECKED, LedgerQuery(group_by=("hour", "team"), since_ms=since, until_ms=until)):
-        assert rolled.answers(query), query
+        assert rolled.cells(query) is not None, query
         taken = []
         for one in (rolled, ledger):
             began = time.thread_time()
@@ -202,10 +234,14 @@ def look(client: httpx.Client, path: str) -> tuple[float, float]:
     return float(found["page"]), float(found["cpu"])
 
 
+def settings(reports: str) -> str:
+    return f'{PROVIDERS}[analytics]\nreports = "{reports}"\nrollups = {str(reports == "ledger").lower()}\n'
+
+
 def opened(home: Path, reports: str, deep: int, *, all_pages: bool) -> dict[str, dict[str, float]]:
     """Every page three times: the first look, at once again, and when what is kept of the present is over."""
     results: dict[str, dict[str, float]] = {}
-    toml = f'{PROVIDERS}[analytics]\nreports = "{reports}"\nrollups = {str(reports == "ledger").lower()}\n'
+    toml = settings(reports)
     asked = PAGES | dict.fromkeys(OTHERS if all_pages else (), 0)
     with GatewayServer(home, toml) as server, httpx.Client(base_url=server.url, timeout=600) as client:
         client.get("/").raise_for_status()  # templates and price book are loaded by the first page of a process
@@ -226,6 +262,40 @@ def opened(home: Path, reports: str, deep: int, *, all_pages: bool) -> dict[str,
                 f"{path:45} limit {goal or '-':>4} ms | first {first[0]:8.1f} ms, {first[1]:8.1f} CPU-ms"
                 f" | again {again[0]:7.1f} ms | later {later[0]:7.1f} ms, {later[1]:7.1f} CPU-ms"
             )
+    return results
+
+
+def sampled(count: int, seed: int, entries: int) -> dict[str, int]:
+    """So many addresses, two thirds of them of Explore, with their goals."""
+    chance, found = random.Random(seed), dict[str, int]()
+    while len(found) < count:
+        explores = chance.random() < 0.65
+        names = chance.sample(sorted(ONLY), k=chance.choice((0, 0, 1, 1, 2) if explores else (1, 1, 1, 2, 3)))
+        said = [("where", f"{name}={chance.choice(ONLY[name])}") for name in names]
+        said.append(("since", chance.choice(SINCE)))
+        if explores:
+            by = dict.fromkeys(chance.choice(BY) for _ in range(chance.choice((1, 1, 2, 2, 3, 4))))
+            said += [("by", ",".join(by)), ("grain", chance.choice(("day", "day", "hour", "week", "month")))]
+            said += [("compare", "1")] * (chance.random() < 0.2)
+        else:
+            said += [("before", str(chance.randrange(1, entries)))] * (chance.random() < 0.4)
+            said += [("show", chance.choice(("booked", "all")))]
+        found[f"/{'explore' if explores else 'requests'}?{urlencode(said)}"] = EXPLORE if explores else REQUESTS
+    return found
+
+
+def looked(home: Path, toml: str, addresses: dict[str, int]) -> dict[str, dict[str, float]]:
+    """Every address once, the dearest told."""
+    results: dict[str, dict[str, float]] = {}
+    with GatewayServer(home, toml) as server, httpx.Client(base_url=server.url, timeout=600) as client:
+        for path in ("/", "/explore", "/requests"):  # what a process does once, it has done
+            client.get(path).raise_for_status()
+        for path, goal in addresses.items():
+            wall, cpu = look(client, path)
+            results[path] = {"goal_ms": goal, "first_ms": wall, "first_cpu_ms": cpu}
+    dearest = sorted(results.items(), key=lambda one: -one[1]["first_cpu_ms"] / one[1]["goal_ms"])
+    for path, one in dearest[:WORST]:
+        say(f"limit {one['goal_ms']:>4} ms | {one['first_ms']:8.1f} ms, {one['first_cpu_ms']:8.1f} CPU-ms | {path}")
     return results
 
 
@@ -258,6 +328,9 @@ def main() -> None:
     parser.add_argument("--check", action=argparse.BooleanOptionalAction, default=True, help="compare the answers")
     parser.add_argument("--all", action="store_true", help="open every page")
     parser.add_argument("--commands", action="store_true", help="run the report commands, too")
+    parser.add_argument("--sample", type=int, default=80, help="addresses that are opened once besides")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--only-sample", action="store_true", help="open nothing else")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         home = options.keep or Path(scratch)
@@ -271,7 +344,10 @@ def main() -> None:
         else:
             cost = roll_up(home)
             wrong = differences(home) if options.check else 0
-        results = opened(home, options.reports, options.entries // 2, all_pages=options.all)
+        deep = options.entries // 2
+        results = {} if options.only_sample else opened(home, options.reports, deep, all_pages=options.all)
+        drawn = sampled(options.sample, options.seed, options.entries)
+        chosen = looked(home, settings(options.reports), drawn) if drawn else {}
         commands = ran(home) if options.commands else {}
     limited = {path: found for path, found in results.items() if found["goal_ms"]}
     print(
@@ -286,8 +362,11 @@ def main() -> None:
                     p for p, one in limited.items() if max(one["first_cpu_ms"], one["later_cpu_ms"]) > one["goal_ms"]
                 ],
                 "slow": [p for p, one in results.items() if max(one["first_cpu_ms"], one["later_cpu_ms"]) > SLOW],
+                "sample_over": [p for p, one in chosen.items() if one["first_ms"] > one["goal_ms"]],
+                "sample_over_cpu": [p for p, one in chosen.items() if one["first_cpu_ms"] > one["goal_ms"]],
                 "wall_per_cpu": busy(results),
                 "pages": results,
+                "sample": chosen,
                 "commands": commands,
             }
         )

@@ -5,7 +5,7 @@ its id. The traffic log stays where it is. Until the copy has been complete once
 itself; from then on they see it as old as the last batch, about a second.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -113,6 +113,18 @@ class CopiedLedger:
     def answers(self, query: LedgerQuery) -> bool:
         """See :class:`farthing.ports.books.RolledUp`."""
         return self._is_complete and self._copy.answers(query)
+
+    def cells(self, query: LedgerQuery) -> int | None:
+        """See :class:`farthing.ports.books.Ranked`."""
+        return self._copy.cells(query) if self._is_complete else None
+
+    def amounts(self, query: LedgerQuery) -> Mapping[tuple[str, ...], tuple[int, int]]:
+        """See :class:`farthing.ports.books.Ranked`."""
+        return self._copy.amounts(query)
+
+    def some(self, query: LedgerQuery, groups: Sequence[tuple[str, ...]]) -> tuple[Totals, ...]:
+        """See :class:`farthing.ports.books.Ranked`."""
+        return self._copy.some(query, groups)
 
     def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]:
         return self._entries_from.entries(request_id=request_id, since_ms=since_ms, after=after)

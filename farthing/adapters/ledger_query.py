@@ -7,7 +7,15 @@ from typing import Final
 from farthing.core.dimensions import ENTRY_DIMENSIONS, TIME_DIMENSIONS, entry_value, exchange_value, is_dimension
 from farthing.core.errors import BadRequest
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
-from farthing.core.units import INPUT_UNITS, OUTPUT_REASONING, OUTPUT_UNITS, is_cache_read, is_cache_write
+from farthing.core.units import (
+    INPUT,
+    INPUT_UNITS,
+    OUTPUT,
+    OUTPUT_REASONING,
+    OUTPUT_UNITS,
+    is_cache_read,
+    is_cache_write,
+)
 
 MEASURES: Final = (
     "entries",
@@ -149,12 +157,22 @@ def entry_measures(entry: LedgerEntry) -> tuple[int, ...]:
 
 def token_sums(entry: LedgerEntry) -> tuple[int, int, int, int, int]:
     """(input, cache read, cache write, output, reasoning) tokens over all parts of the usage."""
-    sums = [0, 0, 0, 0, 0]
+    plain_input = plain_output = 0
+    sums: list[int] | None = None
     for part in entry.usage.parts:
         for unit, quantity in part.lines:
-            for place in _PLACES.get(unit, ()):
-                sums[place] += quantity
-    return sums[0], sums[1], sums[2], sums[3], sums[4]
+            if unit == INPUT:
+                plain_input += quantity
+            elif unit == OUTPUT:
+                plain_output += quantity
+            else:
+                if sums is None:
+                    sums = [0, 0, 0, 0, 0]
+                for place in _PLACES.get(unit, ()):
+                    sums[place] += quantity
+    if sums is None:  # most calls
+        return plain_input, 0, 0, plain_output, 0
+    return sums[0] + plain_input, sums[1], sums[2], sums[3] + plain_output, sums[4]
 
 
 def _places(unit: str) -> tuple[int, ...]:

@@ -64,6 +64,7 @@ BUILT_IN: Final = tuple(
         ("team", "feature", "provider", "model", "kind", "reason"),
         ("team", "endpoint", "provider", "model", "status"),
         ("feature", "provider", "model", "kind", "reason"),
+        ("team", "feature", "model"),
         ("service_tier", "source", "state", "dialect"),
         ("org", "model_requested", "policy", "price_book"),
         ("team", "project", "key"),

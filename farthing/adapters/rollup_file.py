@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from farthing.adapters import rollup_postings
 from farthing.adapters.ledger_query import MEASURES
 from farthing.adapters.rollup_cuboids import BUILT_IN, Cuboid, name, names
 from farthing.adapters.sqlite_schema import APPLICATION_ID as LEDGER_ID
@@ -19,7 +20,7 @@ from farthing.core.errors import StoreUnavailable
 FILE: Final = "rollups.db"
 APPLICATION_ID: Final = 0x46545255
 """``FTRU`` in the file's header."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the file's form; another version is made anew."""
 GRAINS: Final = ("hour", "day")
 STRAY_COLUMNS: Final = ("request_id", "received_at_ms", "slot", *SCOPE_DIMENSIONS, "tags", *ENTRY_DIMENSIONS)
@@ -29,12 +30,14 @@ _TABLES: Final = (
     " last_id TEXT NOT NULL, entries INTEGER NOT NULL, at_ms INTEGER NOT NULL) STRICT",
     "INSERT INTO progress VALUES (1, 0, '', 0, 0)",
     "CREATE TABLE cuboids (number INTEGER PRIMARY KEY, dimensions TEXT NOT NULL UNIQUE, state TEXT NOT NULL,"
-    " seq INTEGER NOT NULL, built_in INTEGER NOT NULL, cells INTEGER NOT NULL, asked_at_ms INTEGER NOT NULL) STRICT",
+    " seq INTEGER NOT NULL, built_in INTEGER NOT NULL, cells INTEGER NOT NULL, asked_at_ms INTEGER NOT NULL,"
+    " hour_cells INTEGER NOT NULL) STRICT",
     # Entries of requests that are not of one hour and one scope: their requests are counted one by one.
     f"CREATE TABLE strays (seq INTEGER PRIMARY KEY, {', '.join(map(name, STRAY_COLUMNS))})",
     "CREATE INDEX strays_slot ON strays (slot)",
     # Entries whose numbers are too large to be added up in 64 bits: read from the ledger.
     "CREATE TABLE odd (seq INTEGER PRIMARY KEY) STRICT",
+    rollup_postings.TABLE,
 )
 
 State = Literal["ready", "filling", "refused"]
@@ -51,6 +54,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     built_in: bool
     cells: int
     """Rows of its days, as last counted."""
+    hour_cells: int = 0
+    """Rows of its hours, as last counted."""
     asked_at_ms: int
 
     def table(self, grain: str) -> str:
@@ -138,7 +143,7 @@ def add(connection: sqlite3.Connection, cuboid: Cuboid, *, built_in: bool, at_ms
     """Inside a transaction: a cuboid without cells; built-in ones are there before the first entry."""
     (number,) = connection.execute("SELECT coalesce(max(number), 0) + 1 FROM cuboids").fetchone()
     connection.execute(
-        "INSERT INTO cuboids VALUES (?, ?, ?, 0, ?, 0, ?)",
+        "INSERT INTO cuboids VALUES (?, ?, ?, 0, ?, 0, ?, 0)",
         (number, json.dumps(cuboid.dimensions), "ready" if built_in else "filling", int(built_in), at_ms),
     )
     texts = ", ".join(f"{name(dimension)} TEXT NOT NULL" for dimension in cuboid.dimensions)
@@ -158,17 +163,19 @@ def empty(connection: sqlite3.Connection, kept: Kept, state: State | None) -> No
     if state is None:
         connection.execute("DELETE FROM cuboids WHERE number = ?", (kept.number,))
     else:
-        connection.execute("UPDATE cuboids SET state = ?, cells = 0 WHERE number = ?", (state, kept.number))
+        connection.execute(
+            "UPDATE cuboids SET state = ?, cells = 0, hour_cells = 0 WHERE number = ?", (state, kept.number)
+        )
 
 
 def cuboids(connection: sqlite3.Connection) -> tuple[Kept, ...]:
     """All that the file knows of."""
     rows = connection.execute(
-        "SELECT number, dimensions, state, seq, built_in, cells, asked_at_ms FROM cuboids ORDER BY number"
+        "SELECT number, dimensions, state, seq, built_in, cells, asked_at_ms, hour_cells FROM cuboids ORDER BY number"
     ).fetchall()
     return tuple(
         Kept(number=row[0], cuboid=Cuboid(tuple(json.loads(row[1]))), state=row[2], seq=row[3],
-             built_in=bool(row[4]), cells=row[5], asked_at_ms=row[6])
+             built_in=bool(row[4]), cells=row[5], asked_at_ms=row[6], hour_cells=row[7])
         for row in rows
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from farthing.adapters import rollup_batch, rollup_file
+from farthing.adapters import rollup_batch, rollup_file, rollup_postings
 from farthing.adapters.ledger_query import MEASURES
 from farthing.adapters.rollup_cuboids import Cuboid, name, names
 from farthing.adapters.rollup_file import Kept, Progress, writing
@@ -110,6 +110,7 @@ class Rollups:
         ready = [kept for kept in rollup_file.cuboids(self._connection) if kept.state == "ready"]
         self._absorb(ready, progress.seq, high)
         rollup_batch.note_strays(self._connection)
+        rollup_postings.note(self._connection, progress.seq, high)
         rollup_batch.drop(self._connection)
         total = progress.entries + count
         self._connection.execute(
@@ -161,11 +162,16 @@ class Rollups:
 
     def _weigh(self, kept: Kept, entries: int) -> None:
         """Counts the cells of its days; gives it up where they are not much fewer than entries."""
-        (cells,) = self._connection.execute(f"SELECT count(*) FROM {kept.table('day')}").fetchone()
+        cells, hour_cells = (
+            int(self._connection.execute(f"SELECT count(*) FROM {kept.table(grain)}").fetchone()[0])
+            for grain in ("day", "hour")
+        )
         if cells > self._dense_cells and cells * DENSE > entries:
             rollup_file.empty(self._connection, kept, "refused")
         else:
-            self._connection.execute("UPDATE cuboids SET cells = ? WHERE number = ?", (cells, kept.number))
+            self._connection.execute(
+                "UPDATE cuboids SET cells = ?, hour_cells = ? WHERE number = ?", (cells, hour_cells, kept.number)
+            )
 
 
 def want(connection: sqlite3.Connection, cuboid: Cuboid, *, now_ms: int) -> None:

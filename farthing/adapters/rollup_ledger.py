@@ -1,57 +1,35 @@
 """``Ledger`` that answers from roll-ups where it can; the answer is the one that the entries give. Blocking.
 
-Whole hours come from the cells (whole days from the cells of days), the rest from the entries: parts of an hour at
-either end of the period, whatever was booked after the last batch, and entries with numbers too large for cells.
+What no cuboid answers about one user, session or key is read from the blocks that have its entries.
 """
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from farthing.adapters import rollup_file
+from farthing.adapters import rollup_file, rollup_postings
 from farthing.adapters.ledger_query import MEASURES, check_query, totals_of
-from farthing.adapters.rollup_cuboids import HOUR_MS, Cuboid, asked_of, differing, name, requests_column
+from farthing.adapters.rollup_answer import AMOUNTS, Answer, Group, Part, Sums, divided, is_hourly
+from farthing.adapters.rollup_cuboids import Cuboid, asked_of
 from farthing.adapters.rollup_file import Kept, Progress
 from farthing.adapters.rollup_job import want
-from farthing.adapters.sqlite_reader import SUMMED, TIMES, SqliteLedger, expression
-from farthing.core.dimensions import TIME_DIMENSIONS
+from farthing.adapters.rollup_postings import Span
+from farthing.adapters.sqlite_reader import SqliteLedger, read_sums
 from farthing.core.errors import StoreUnavailable
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
 from farthing.ports.books import Balance
 
-CELLS_MANY: Final = 60_000
+CELLS_MANY: Final = 20_000
 """Cells of days beyond which a question is worth a cuboid of its own."""
+POSTED_MAX: Final = 20_000
+"""Entries in the blocks of one user, session or key that are read at once, at most."""
 TOUCHED_MS: Final = 3_600_000
 """How often it is noted that a cuboid is in use."""
-SLOTS_NAMED: Final = 1_000
-"""Days or hours that are looked up one by one, at most."""
-EVER: Final = 2**40
-"""More hours than there are."""
-
-Group = tuple[str, ...]
-Sums = dict[Group, list[int]]
-"""Requests, then the measures, by group."""
-
-
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """How a period is divided: whole hours from ``first`` up to ``end``, which is not among them."""
-
-    first: int
-    end: int
-    since_ms: int | None
-    until_ms: int | None
-
-    @property
-    def edges(self) -> tuple[tuple[int, int], ...]:
-        """(from, until) of the parts of an hour before and after."""
-        low = [(self.since_ms, self.first * HOUR_MS)] if self.since_ms is not None else []
-        high = [(self.end * HOUR_MS, self.until_ms)] if self.until_ms is not None else []
-        return tuple((since, until) for since, until in (*low, *high) if since < until)
+WISH_MS: Final = 20
+"""How long a wish waits for whoever is writing."""
 
 
 class RollupLedger:
@@ -81,6 +59,36 @@ class RollupLedger:
         except (StoreUnavailable, sqlite3.Error):
             return False
 
+    def cells(self, query: LedgerQuery) -> int | None:
+        """See :class:`farthing.ports.books.Ranked`."""
+        try:
+            with closing(self._open()) as connection:
+                progress = rollup_file.progress(connection)
+                kept = _choose(connection, progress, query)
+                if kept is not None:
+                    return _estimate(connection, kept, query)
+                found = _posted(connection, progress, query)
+                return None if found is None else sum(high - low for low, high in found)
+        except (StoreUnavailable, sqlite3.Error):
+            return None
+
+    def amounts(self, query: LedgerQuery) -> Mapping[Group, tuple[int, int]]:
+        """See :class:`farthing.ports.books.Ranked`."""
+        with suppress(StoreUnavailable, sqlite3.Error):
+            sums = self._summed(query, AMOUNTS, ())
+            if sums is not None:
+                return {group: (amount, entries) for group, (_, entries, amount) in sums.items() if entries}
+        return self._ledger.amounts(query)
+
+    def some(self, query: LedgerQuery, groups: Sequence[Group]) -> tuple[Totals, ...]:
+        """See :class:`farthing.ports.books.Ranked`."""
+        with suppress(StoreUnavailable, sqlite3.Error):
+            sums = self._summed(query, MEASURES, groups) if groups else {}
+            if sums is not None:
+                return tuple(_totals(group, sums[group]) for group in sorted(sums) if sums[group][1])
+        wanted = set(groups)
+        return tuple(row for row in self.totals(query) if row.group in wanted)
+
     def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]:
         return self._ledger.entries(request_id=request_id, since_ms=since_ms, after=after)
 
@@ -96,21 +104,40 @@ class RollupLedger:
 
     def _rolled(self, query: LedgerQuery) -> tuple[Totals, ...] | None:
         """None: the roll-ups do not answer."""
-        period = _divided(query)
+        period = divided(query)
         if period.first >= period.end:
             return None
         with closing(self._open()) as connection:
             connection.execute("BEGIN")  # cells and progress of one moment
             progress = rollup_file.progress(connection)
             kept = _choose(connection, progress, query)
-            sums = None if kept is None else _Answer(connection, query, period, progress, kept).sums()
+            if kept is None:
+                sums = _from_blocks(connection, progress, query, MEASURES)
+            else:
+                sums = Answer(connection, query, period, progress, kept).sums()
             known = rollup_file.cuboids(connection)
-        self._wish(query, kept, known)
+        if kept is not None or sums is None:
+            self._wish(query, kept, known)
         if sums is None:
             return None
         if not query.group_by:
             sums.setdefault((), [0] * (len(MEASURES) + 1))
         return tuple(_totals(group, sums[group]) for group in sorted(sums) if not query.group_by or sums[group][1])
+
+    def _summed(self, query: LedgerQuery, measures: Sequence[str], only: Sequence[Group]) -> Sums | None:
+        """Some measures of some groups; None: no cuboid answers."""
+        check_query(query)
+        period = divided(query)
+        if period.first >= period.end:
+            return None
+        with closing(self._open()) as connection:
+            connection.execute("BEGIN")
+            progress = rollup_file.progress(connection)
+            kept = _choose(connection, progress, query)
+            if kept is not None:
+                return Answer(connection, query, period, progress, kept, measures=measures, only=only).sums()
+            sums = _from_blocks(connection, progress, query, measures)
+            return sums if sums is None or not only else {group: sums[group] for group in only if group in sums}
 
     def _wish(self, query: LedgerQuery, used: Kept | None, known: Sequence[Kept]) -> None:
         """Notes for the gateway what is asked: what no cuboid answers, or only one much larger than it need be."""
@@ -125,170 +152,10 @@ class RollupLedger:
             return
         with (
             suppress(StoreUnavailable, sqlite3.Error),  # a wish: whoever asks next wishes again
-            closing(rollup_file.connect(self._path, self._ledger.path, write=True, wait_ms=50)) as connection,
+            closing(rollup_file.connect(self._path, self._ledger.path, write=True, wait_ms=WISH_MS)) as connection,
             rollup_file.writing(connection),
         ):
             want(connection, cuboid, now_ms=now_ms)
-
-
-class _Answer:
-    """One question, put to the cells of one cuboid and to the entries that are not in them."""
-
-    def __init__(
-        self, connection: sqlite3.Connection, query: LedgerQuery, period: Part, progress: Progress, kept: Kept
-    ) -> None:
-        self._connection = connection
-        self._query = query
-        self._period = period
-        self._progress = progress
-        self._kept = kept
-        self._width = len(query.group_by)
-
-    def sums(self) -> Sums:
-        """Everything together."""
-        sums: Sums = {}
-        for sql in self._cells():
-            _add(sums, self._rows(*sql), self._width)
-        self._add_requests(sums, *self._strays())
-        entries, values = self._entries()
-        for condition in self._outside():
-            rows = self._rows(entries.replace("{outside}", condition), values)
-            _add(sums, (_whole(row, self._width) for row in rows), self._width)
-        self._count_once(sums)
-        return sums
-
-    def _rows(self, sql: str, values: Sequence[object]) -> sqlite3.Cursor:
-        return self._connection.execute(sql, values)
-
-    def _cells(self) -> Iterator[tuple[str, list[object]]]:
-        query, period = self._query, self._period
-        columns = [requests_column(differing(asked_of(query))), *MEASURES]
-        sums = ", ".join(f"sum({name(column)})" for column in columns)
-        days = -(-period.first // 24), period.end // 24
-        if "hour" in query.group_by or any(dimension == "hour" for dimension, _ in query.where) or days[0] >= days[1]:
-            parts = [("hour", 3600, period.first, period.end)]
-        else:
-            parts = [
-                ("hour", 3600, period.first, days[0] * 24),
-                ("day", 86_400, *days),
-                ("hour", 3600, days[1] * 24, period.end),
-            ]
-        for grain, seconds, first, end in parts:
-            if first >= end:
-                continue
-            groups = "".join(
-                f"{_of_cell(dimension, seconds)} AS g{at}, " for at, dimension in enumerate(query.group_by)
-            )
-            where = "".join(f" AND {_of_cell(dimension, seconds)} = ?" for dimension, _ in query.where)
-            by = ", ".join(f"g{at}" for at in range(self._width))
-            yield (
-                f"SELECT {groups}{sums} FROM {self._kept.table(grain)} WHERE {self._slots(grain, first, end)}{where}"
-                + (f" GROUP BY {by}" if by else ""),
-                [value for _, value in query.where],
-            )
-
-    def _slots(self, grain: str, first: int, end: int) -> str:
-        """The condition on slots: one by one where the next column of the key is known, so that each is looked up."""
-        table, lead = self._kept.table(grain), self._kept.cuboid.dimensions[:1]
-        if not any((dimension,) == lead for dimension, _ in self._query.where):
-            return f"slot >= {first} AND slot < {end}"
-        sql = f"SELECT (SELECT min(slot) FROM {table}), (SELECT max(slot) FROM {table})"
-        low, high = self._connection.execute(sql).fetchone()
-        slots = range(0) if low is None else range(max(first, low), min(end, high + 1))
-        if len(slots) > SLOTS_NAMED:
-            return f"slot >= {first} AND slot < {end}"
-        return f"slot IN ({', '.join(map(str, slots))})"
-
-    def _strays(self) -> tuple[str, list[object]]:
-        groups, where, values = self._compiled()
-        by = ", ".join(f"g{at}" for at in range(self._width))
-        return (
-            f"SELECT {groups}count(DISTINCT request_id) FROM main.strays AS entries"
-            f" WHERE slot >= {self._period.first} AND slot < {self._period.end}{where}"
-            + (f" GROUP BY {by}" if by else "")
-        ), values
-
-    def _entries(self) -> tuple[str, list[object]]:
-        groups, where, values = self._compiled()
-        by = ", ".join(f"g{at}" for at in range(self._width))
-        summed = [SUMMED.get(measure, measure) for measure in MEASURES]
-        halves = ", ".join(f"sum(({sql}) >> 32), sum(({sql}) & 4294967295)" for sql in summed)
-        return (
-            f"SELECT {groups}count(DISTINCT request_id), {halves} FROM ledger.entries AS entries"
-            f" WHERE {{outside}}{where}" + (f" GROUP BY {by}" if by else "")
-        ), values
-
-    def _compiled(self) -> tuple[str, str, list[object]]:
-        """(groups, conditions, parameters) over rows of entries."""
-        groups, where, values = "", "", []
-        for at, dimension in enumerate(self._query.group_by):
-            sql, own = expression(dimension)
-            groups += f"{sql} AS g{at}, "
-            values += own
-        for dimension, value in self._query.where:
-            sql, own = expression(dimension)
-            where += f" AND {sql} = ?"
-            values += [*own, value]
-        return groups, where, values
-
-    def _outside(self) -> list[str]:
-        """Conditions of the entries that are in no cell of the period: booked since, at its ends, odd."""
-        period, seq = self._period, self._progress.seq
-        inside = "" if period.since_ms is None else f" AND received_at_ms >= {period.first * HOUR_MS}"
-        inside += "" if period.until_ms is None else f" AND received_at_ms < {period.end * HOUR_MS}"
-        return [
-            f"seq > {seq}{self._in_period()}",
-            *(f"+seq <= {seq} AND received_at_ms >= {since} AND received_at_ms < {until}"
-              for since, until in period.edges),
-            f"seq IN (SELECT seq FROM main.odd) AND +seq <= {seq}{inside}",
-        ]  # fmt: skip
-
-    def _in_period(self) -> str:
-        period = self._period
-        since = "" if period.since_ms is None else f" AND +received_at_ms >= {period.since_ms}"
-        return since + ("" if period.until_ms is None else f" AND +received_at_ms < {period.until_ms}")
-
-    def _add_requests(self, sums: Sums, sql: str, values: Sequence[object]) -> None:
-        for row in self._rows(sql, values):
-            if row[self._width]:
-                sums.setdefault(row[: self._width], [0] * (len(MEASURES) + 1))[0] += row[self._width]
-
-    def _count_once(self, sums: Sums) -> None:
-        """Requests that were counted in several parts of the answer are counted once."""
-        seq, period = self._progress.seq, self._period
-        edges = "".join(
-            " UNION SELECT request_id FROM main.strays WHERE received_at_ms >= {} AND received_at_ms < {}".format(
-                *edge
-            )
-            for edge in period.edges
-        )
-        several = (
-            "SELECT request_id FROM ledger.entries AS fresh"
-            f" WHERE seq > {seq}{self._in_period()} AND EXISTS (SELECT 1 FROM ledger.entries AS other"
-            f" WHERE other.request_id = fresh.request_id AND other.seq <= {seq})"
-            " UNION SELECT request_id FROM ledger.entries WHERE seq IN (SELECT seq FROM main.odd)" + edges
-        )
-        groups, where, values = self._compiled()
-        rows = self._rows(
-            f"SELECT {groups}request_id, received_at_ms, seq > {seq}, seq IN (SELECT seq FROM main.odd)"
-            f" FROM ledger.entries AS entries WHERE request_id IN ({several}){self._in_period()}{where}",
-            values,
-        )
-        parts: dict[tuple[Group, str], set[int]] = {}
-        for row in rows:
-            request_id, at_ms, fresh, odd = row[self._width :]
-            part = 0
-            if fresh:
-                part = 1
-            elif period.since_ms is not None and at_ms < period.first * HOUR_MS:
-                part = 2
-            elif period.until_ms is not None and at_ms >= period.end * HOUR_MS:
-                part = 3
-            elif odd:
-                part = 4
-            parts.setdefault((row[: self._width], request_id), set()).add(part)
-        for (group, _), found in parts.items():
-            sums[group][0] -= len(found) - 1
 
 
 def _choose(connection: sqlite3.Connection, progress: Progress, query: LedgerQuery) -> Kept | None:
@@ -300,38 +167,57 @@ def _choose(connection: sqlite3.Connection, progress: Progress, query: LedgerQue
     return min(able, key=lambda kept: (kept.cells, len(kept.cuboid.dimensions)), default=None)
 
 
-def _divided(query: LedgerQuery) -> Part:
-    since, until = query.since_ms, query.until_ms
-    return Part(
-        first=0 if since is None else max(0, -(-since // HOUR_MS)),
-        end=EVER if until is None else until // HOUR_MS,
-        since_ms=since,
-        until_ms=until,
+def _estimate(connection: sqlite3.Connection, kept: Kept, query: LedgerQuery) -> int:
+    """About how many cells are added up, were they spread evenly over the days."""
+    table, period = kept.table("day"), divided(query)
+    sql = f"SELECT (SELECT min(slot) FROM {table}), (SELECT max(slot) FROM {table})"
+    low, high = connection.execute(sql).fetchone()
+    if low is None:
+        return 0
+    hours = _within(low * 24, high * 24 + 24, period)
+    days = Part(first=-(-period.first // 24), end=period.end // 24, since_ms=None, until_ms=None)
+    whole = 0 if is_hourly(query) else _within(low, high + 1, days)
+    cells = kept.cells * whole + kept.hour_cells * max(0, hours - whole * 24) // 24
+    cells //= high + 1 - low
+    if any((dimension,) == kept.cuboid.dimensions[:1] for dimension, _ in query.where):
+        cells //= 8  # looked up
+    elif query.where:
+        cells //= 2
+    return int(cells)
+
+
+def _within(low: int, high: int, period: Part) -> int:
+    return max(0, min(high, period.end) - max(low, period.first))
+
+
+def _posted(connection: sqlite3.Connection, progress: Progress, query: LedgerQuery) -> list[Span] | None:
+    """Where all matching entries are; None where that is not known, or almost everywhere."""
+    if not rollup_postings.is_posted(query.where) or not rollup_file.is_of_ledger(connection, progress):
+        return None
+    (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM ledger.entries").fetchone()
+    found, entries = [], 0
+    for span in rollup_postings.spans(connection, query.where, seq=progress.seq, low=1, high=last + 1):
+        found.append(span)
+        entries += span[1] - span[0]
+        if entries > POSTED_MAX:
+            return None
+    return found
+
+
+def _from_blocks(
+    connection: sqlite3.Connection, progress: Progress, query: LedgerQuery, measures: Sequence[str]
+) -> Sums | None:
+    """The answer from the blocks that have matching entries; None where they are too many, or not known."""
+    found = _posted(connection, progress, query)
+    if found is None:
+        return None
+    values = ", ".join(f"({low}, {high})" for low, high in found or [(0, 0)])
+    source = (
+        f"(VALUES {values}) AS spans CROSS JOIN ledger.entries AS entries"
+        " ON entries.seq >= spans.column1 AND entries.seq < spans.column2"
     )
-
-
-def _of_cell(dimension: str, seconds: int) -> str:
-    if dimension not in TIME_DIMENSIONS:
-        return name(dimension)
-    return f"({TIMES[dimension].replace('received_at_ms / 1000', f'slot * {seconds}')})"
-
-
-def _add(sums: Sums, rows: Iterable[tuple[Any, ...]], width: int) -> None:
-    for row in rows:
-        group, amounts = row[:width], row[width:]
-        known = sums.get(group)
-        if known is None:
-            sums[group] = [amount or 0 for amount in amounts]
-        else:
-            for at, amount in enumerate(amounts):
-                known[at] += amount or 0
-
-
-def _whole(row: tuple[Any, ...], width: int) -> tuple[Any, ...]:
-    """A row with its sums put together from their halves."""
-    halves = row[width + 1 :]
-    sums = ((high or 0) * 2**32 + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True))
-    return (*row[: width + 1], *sums)
+    rows, width = read_sums(connection, query, source=source, measures=measures), len(query.group_by)
+    return {row[:width]: list(row[width:]) for row in rows}
 
 
 def _totals(group: Group, sums: Sequence[int]) -> Totals:

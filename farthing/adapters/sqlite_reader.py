@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from farthing.adapters.ledger_query import MEASURES, check_query, totals_of
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
@@ -49,11 +49,17 @@ class SqliteLedger:
         self.path = Path(path)
 
     def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
-        sql, parameters = compile_totals(query)
         with self._connection() as connection:
-            rows = connection.execute(sql, parameters).fetchall()
+            rows = read_sums(connection, query)
         width = len(query.group_by)
-        return tuple(_totals(row[:width], row[width], row[width + 1 :]) for row in rows)
+        return tuple(totals_of(row[:width], row[width], row[width + 1 :]) for row in rows)
+
+    def amounts(self, query: LedgerQuery) -> dict[tuple[str, ...], tuple[int, int]]:
+        """See :class:`farthing.ports.books.Ranked`."""
+        with self._connection() as connection:
+            rows = read_sums(connection, query, measures=("amount", "entries"))
+        width = len(query.group_by)
+        return {row[:width]: (row[width + 1], row[width + 2]) for row in rows if row[width + 2]}
 
     def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]:
         with self._connection() as connection:
@@ -136,10 +142,35 @@ def open_read(path: Path | str) -> SqliteLedger:
     return SqliteLedger(path)
 
 
-def compile_totals(query: LedgerQuery) -> tuple[str, list[object]]:
+def read_sums(
+    connection: sqlite3.Connection,
+    query: LedgerQuery,
+    *,
+    source: str = "entries",
+    measures: Sequence[str] = MEASURES,
+) -> list[tuple[Any, ...]]:
+    """The answer, row by row: the group, its requests (0 where not all measures are asked for), the measures.
+
+    ``source``: what stands for the table, as SQL without parameters.
+    """
+    sql, parameters = compile_totals(query, source=source, measures=measures, halved=False)
+    width = len(query.group_by) + 1
+    try:
+        return [(*row[:width], *(one or 0 for one in row[width:])) for row in connection.execute(sql, parameters)]
+    except sqlite3.OperationalError as error:
+        if "overflow" not in str(error):
+            raise
+    sql, parameters = compile_totals(query, source=source, measures=measures, halved=True)
+    return [(*row[:width], *_joined(row[width:])) for row in connection.execute(sql, parameters)]
+
+
+def compile_totals(
+    query: LedgerQuery, *, source: str = "entries", measures: Sequence[str] = MEASURES, halved: bool = True
+) -> tuple[str, list[object]]:
     """The SELECT for a query and its parameters: the only place where a ``LedgerQuery`` becomes SQL.
 
-    Sums are split in two halves of 32 bits each: SQLite raises an error where a sum passes int64.
+    SQLite raises an error where a sum passes int64. ``halved``: sums are split in two halves of 32 bits each, which
+    takes half as long again.
     """
     check_query(query)
     groups = [expression(name) for name in query.group_by]
@@ -153,14 +184,15 @@ def compile_totals(query: LedgerQuery) -> tuple[str, list[object]]:
         if bound is not None:
             conditions.append(f"received_at_ms {operator} ?")
             parameters.append(bound)
-    summed = [SUMMED.get(name, name) for name in MEASURES]
-    halves = [f"sum(({sql}) >> 32), sum(({sql}) & 4294967295)" for sql in summed]
+    summed = [SUMMED.get(name, name) for name in measures]
+    sums = [f"sum(({sql}) >> 32), sum(({sql}) & 4294967295)" if halved else f"sum({sql})" for sql in summed]
+    requests = "count(DISTINCT request_id)" if tuple(measures) == MEASURES else "0"
     names = [f"g{number}" for number in range(len(groups))]
     columns = [f"{sql} AS {name}" for (sql, _), name in zip(groups, names, strict=True)]
-    select = ", ".join([*columns, "count(DISTINCT request_id)", *halves])
+    select = ", ".join([*columns, requests, *sums])
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     order = f" GROUP BY {', '.join(names)} ORDER BY {', '.join(names)}" if names else ""
-    return f"SELECT {select} FROM entries{where}{order}", parameters
+    return f"SELECT {select} FROM {source}{where}{order}", parameters
 
 
 def condition(query: LedgerQuery) -> tuple[str, list[object]]:
@@ -188,9 +220,8 @@ def expression(name: str) -> tuple[str, list[object]]:
     return ("CAST(status AS TEXT)" if name == "status" else f'"{name}"'), []
 
 
-def _totals(group: tuple[str, ...], requests: int, halves: tuple[int | None, ...]) -> Totals:
-    sums = [(high or 0) * 2**32 + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True)]
-    return totals_of(group, requests, sums)
+def _joined(halves: Sequence[int | None]) -> Iterator[int]:
+    return ((high or 0) * 2**32 + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True))
 
 
 def _start(connection: sqlite3.Connection, table: str, id_column: str, after: str, since_ms: int) -> int:

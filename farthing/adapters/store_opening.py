@@ -12,6 +12,7 @@ from farthing.adapters.practice_log import SqlPractice
 from farthing.adapters.practice_sqlite import SqlitePractice
 from farthing.adapters.rollouts_sql import SqlRollouts
 from farthing.adapters.rollouts_sqlite import SqliteRollouts
+from farthing.adapters.rollup_file import FILE as ROLLUPS
 from farthing.adapters.rollup_running import Rolling, rolled_up, rolling
 from farthing.adapters.sqlite import SqliteBooks, SqliteKeys, SqliteLedger
 from farthing.adapters.sqlite_import import SqliteImporter
@@ -133,7 +134,8 @@ def open_copier(settings: Settings, env: Mapping[str, str]) -> Copier | None:
 def open_newest(settings: Settings, env: Mapping[str, str]) -> Newest:
     """The newest records, page by page."""
     if settings.store.kind == "sqlite":
-        return SqliteNewest(Path(settings.home) / LEDGER_FILE)
+        home = Path(settings.home)
+        return SqliteNewest(home / LEDGER_FILE, home / ROLLUPS if settings.analytics.rollups else None)
     from farthing.adapters.postgres_newest import PostgresNewest  # an extra: not needed with SQLite
 
     return PostgresNewest(postgres_url(settings, env), settings.store.namespace)

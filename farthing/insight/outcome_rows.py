@@ -3,12 +3,13 @@
 import csv
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 
+from farthing.core.csv_text import separator_of
 from farthing.core.money import parse_usd
 from farthing.ports.outcomes import Outcome
 
@@ -16,6 +17,7 @@ FIELDS: Final = ("id", "kind", "at", "session", "request_id", "value_usd", "succ
 TEXT_MAX: Final = 128
 VALUE_MAX: Final = 10**17
 _KIND: Final = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
+_EPOCH_MS: Final = re.compile(r"[0-9]{12,14}")
 _SAID: Final = {"true": True, "yes": True, "1": True, "": True, "false": False, "no": False, "0": False}
 _FIRST_MS: Final = 946_684_800_000
 _LAST_MS: Final = 4_102_444_800_000
@@ -52,8 +54,7 @@ def read_rows(text: str, *, jsonl: bool, now_ms: int) -> tuple[list[Outcome], li
     found: list[Outcome] = []
     bad: list[str] = []
     lines = ((number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip())
-    rows = lines if jsonl else enumerate(csv.DictReader(io.StringIO(text, newline="")), 2)
-    for number, row in rows:
+    for number, row in lines if jsonl else _csv(text):
         try:
             cells = msgspec.json.decode(row, type=dict[str, object]) if isinstance(row, str) else row
             if None in cells:
@@ -62,6 +63,15 @@ def read_rows(text: str, *, jsonl: bool, now_ms: int) -> tuple[list[Outcome], li
         except (ValueError, msgspec.DecodeError) as error:
             bad.append(f"line {number}: {error}")
     return found, bad
+
+
+def _csv(text: str) -> Iterator[tuple[int, dict[str, object]]]:
+    """(line on which a row ends, cells by column)."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    reader = csv.DictReader(io.StringIO(text.lstrip("\r\n"), newline=""), delimiter=separator_of(first))
+    skipped = text[: len(text) - len(text.lstrip("\r\n"))].count("\n")
+    for row in reader:
+        yield reader.line_num + skipped, dict(row)
 
 
 def _text(row: Mapping[str, object], name: str, problems: list[str]) -> str:
@@ -95,6 +105,8 @@ def _at(value: object, now_ms: int, problems: list[str]) -> int:
         return now_ms
     if isinstance(value, int) and not isinstance(value, bool):
         found = value
+    elif isinstance(value, str) and _EPOCH_MS.fullmatch(value.strip()):
+        found = int(value)
     elif isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)

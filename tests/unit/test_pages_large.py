@@ -1,5 +1,6 @@
 """Pages over ledgers with more entries than can be read: what is cut, what is asked one by one; it adds up."""
 
+import dataclasses
 import sqlite3
 import time
 from contextlib import closing
@@ -13,15 +14,17 @@ from farthing.adapters.rollup_job import Rollups
 from farthing.adapters.rollup_ledger import RollupLedger
 from farthing.adapters.rollup_running import rolling
 from farthing.adapters.sqlite_import import SqliteImporter
+from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.adapters.sqlite_reader import SqliteLedger
 from farthing.core.allocation import AllocationRules, Rule
 from farthing.core.types import LedgerEntry, LedgerQuery, Totals
 from farthing.insight import ownership
-from farthing.insight.reports import sessions, traces
+from farthing.insight.reports import sessions, spend, traces
 from farthing.server.pages import bounds, state
 from farthing.server.pages.ask import Ask, Person
+from farthing.server.pages.blocks import plain
 from farthing.server.pages.reading import RememberedLedger, ScopedLedger
-from farthing.server.pages.views import allocation
+from farthing.server.pages.views import allocation, explore, requests
 from farthing.testing.lifelike import MONTH_MS, START_MS, lifelike_entries
 from farthing.testing.newest import ReadNewest
 
@@ -59,14 +62,15 @@ def _times(row: Totals) -> Totals:
     return Totals(**(fields | {"entries": row.entries * TIMES}))
 
 
-def ask_of(inner) -> Ask:
+def ask_of(inner, *said: tuple[str, str], form: str = "html") -> Ask:
     return Ask(
-        state=state.read("/x", [("since", "30d")], now_ms=NOW_MS),
+        state=state.read("/x", [("since", "30d"), *said], now_ms=NOW_MS),
         person=Person(name="a", role="admin"),
         now_ms=NOW_MS,
         ledger=ScopedLedger(inner, ReadNewest(lambda: inner), ()),
         sources=None,  # type: ignore[arg-type]  # not asked
         path={},
+        form=form,
     )
 
 
@@ -135,3 +139,89 @@ def test_what_allocation_will_ask_is_summed_before_anybody_asks(tmp_path):
     job.stop()
     assert reader.answers(query)
     assert reader.totals(query) == ledger.totals(query)
+
+
+class Wide(Large):
+    """Its sums are so many that only the largest groups are asked for in full."""
+
+    def cells(self, query: LedgerQuery) -> int | None:
+        return 100_000
+
+    def amounts(self, query: LedgerQuery):
+        return {row.group: (row.amount, row.entries) for row in entry_totals(self._entries, query)}
+
+    def some(self, query: LedgerQuery, groups):
+        assert len(groups) <= explore.LIMIT
+        return tuple(row for row in entry_totals(self._entries, query) if row.group in set(groups))
+
+    def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
+        rows = entry_totals(self._entries, query)
+        assert len(rows) <= explore.LIMIT, "all groups in full"
+        return rows
+
+
+class Unsummed(Wide):
+    """Nobody asked before."""
+
+    def cells(self, query: LedgerQuery) -> int | None:
+        return None
+
+    def amounts(self, query: LedgerQuery):
+        return {row.group: (row.amount, row.entries * TIMES) for row in entry_totals(self._entries, query)}
+
+
+class Small(Large):
+    def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
+        return entry_totals(self._entries, query)
+
+
+@pytest.mark.parametrize("by", ["user", "team,user", "day,user", "customer,model,team", "user,feature,session"])
+@pytest.mark.parametrize("more", [(), (("compare", "1"), ("since", "10d"))])
+def test_explore_shows_the_same_whether_all_groups_are_read_or_only_those_with_a_row(by, more):
+    pages = [
+        explore.build(ask_of(kind(ENTRIES, ready=True), ("by", by), *more, form="json")) for kind in (Wide, Small)
+    ]
+    assert [plain(page) for page in pages[:1]] == [plain(page) for page in pages[1:]]
+    assert "(other" in str(plain(pages[0])) or more
+
+
+def test_explore_reads_so_many_entries_as_are_there_at_once_and_says_so():
+    query = spend.query(("user", "model"), since_ms=START_MS, until_ms=NOW_MS)
+    cut, notes = bounds.at_once(ask_of(Unsummed(ENTRIES)), query)
+    hour = [one for one in ENTRIES if cut.since_ms - 3_600_000 <= one.received_at_ms]
+    kept = sum(one.received_at_ms >= cut.since_ms for one in hour)
+    assert START_MS < cut.since_ms < NOW_MS
+    assert (kept - 1) * TIMES <= bounds.QUICK_ENTRIES + TIMES
+    (note,) = notes
+    assert "whole" in note.links[0].href
+    whole = ask_of(Unsummed(ENTRIES), ("whole", "1"))
+    files = (ask_of(Unsummed(ENTRIES), form=form) for form in ("csv", "json"))
+    for ask in (whole, *files, ask_of(Unsummed(ENTRIES[-3:])), ask_of(Large(ENTRIES))):
+        assert bounds.at_once(ask, query) == (query, ())
+
+
+class Many(Wide):
+    def cells(self, query: LedgerQuery) -> int | None:
+        return 10 * bounds.QUICK_CELLS * (NOW_MS - max(query.since_ms, START_MS)) // MONTH_MS
+
+
+def test_explore_adds_up_so_many_days_as_are_there_at_once():
+    query = spend.query(("user",), since_ms=0, until_ms=NOW_MS)
+    ask = ask_of(Many(ENTRIES, ready=True))
+    for times, days in ((1, 3), (2, 1.5)):
+        cut, notes = bounds.at_once(ask, query, times=times)
+        assert abs((NOW_MS - cut.since_ms) / bounds.DAY_MS - days) <= 1
+        assert len(notes) == 1
+
+
+def test_requests_of_what_was_never_seen_end_at_once_and_all_others_can_be_followed(tmp_path):
+    SqliteImporter(tmp_path / "farthing.db").import_batch(lifelike_entries(4_500, seed=2), ())
+    with closing(Rollups(tmp_path / "farthing.db", tmp_path / FILE)) as rollups:
+        rollups.step(now_ms=0)
+    ledger = RollupLedger(SqliteLedger(tmp_path / "farthing.db"), tmp_path / FILE)
+    newest = SqliteNewest(tmp_path / "farthing.db", tmp_path / FILE, look_s=0)
+    for where, ends in ((("model", "gpt-17"), True), (("reason", "unknown_model"), False), (("status", "418"), True)):
+        ask = ask_of(ledger, ("where", "=".join(where)), ("show", "booked"), ("since", "30d"))
+        ask = dataclasses.replace(ask, ledger=ScopedLedger(ask.ledger._inner, newest, ()))
+        said = [link.text for block in requests.build(ask).blocks if isinstance(block, tuple) for link in block]
+        assert ("Older →" not in said) == ends

@@ -1,6 +1,7 @@
 """Roll-ups: whatever happened, reports are those of the entries."""
 
 import contextlib
+import itertools
 import random
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from farthing.adapters import rollup_batch, rollup_file
+from farthing.adapters import rollup_batch, rollup_file, rollup_postings
 from farthing.adapters.ledger_query import MEASURES, entry_totals
 from farthing.adapters.rollup_cuboids import BUILT_IN, Cuboid, name, names
 from farthing.adapters.rollup_file import Kept
@@ -24,6 +25,7 @@ from farthing.adapters.rollup_job import Rollups
 from farthing.adapters.rollup_ledger import RollupLedger
 from farthing.adapters.rollup_running import Rolling, is_due
 from farthing.adapters.sqlite_import import SqliteImporter
+from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.adapters.sqlite_reader import SqliteLedger
 from farthing.core.types import LedgerEntry, LedgerQuery, Scope
 from farthing.server.pages.reading import RememberedLedger
@@ -35,7 +37,10 @@ ASKED = (
     (), ("team",), ("model",), ("user",), ("kind", "reason"), ("team", "model"), ("status", "model"), ("tag:env",),
     ("provider", "feature"), ("hour",), ("day", "team"), ("week", "model"), ("month",), ("session", "source"),
 )  # fmt: skip
-WHERE = ((), (("team", "a"),), (("model", "m1"),), (("tag:env", "prod"),), (("hour", "2025-12-31T01"),))
+WHERE = (
+    (), (("team", "a"),), (("model", "m1"),), (("tag:env", "prod"),), (("hour", "2025-12-31T01"),),
+    (("user", "u1"),), (("user", "u2"), ("model", "m2")),
+)  # fmt: skip
 EDGES = (None, 0, 1, HOUR_MS - 1, HOUR_MS, HOUR_MS + 17, 24 * HOUR_MS, 25 * HOUR_MS + 1, 49 * HOUR_MS)
 MOMENTS = (0, 1, HOUR_MS - 1, HOUR_MS, 23 * HOUR_MS + 5, 24 * HOUR_MS, 26 * HOUR_MS, 50 * HOUR_MS, -START_MS - 5_000)
 
@@ -119,7 +124,7 @@ class Gone(Exception):
     pass
 
 
-@settings(max_examples=30, deadline=None, phases=(Phase.generate,), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=16, deadline=None, phases=(Phase.generate,), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(acts, max_size=14), st.lists(queries, min_size=4, max_size=8))
 def test_reports_are_those_of_the_entries_whatever_happened(script, questions):
     with tempfile.TemporaryDirectory() as folder:
@@ -135,12 +140,18 @@ def test_reports_are_those_of_the_entries_whatever_happened(script, questions):
                 site.reader.totals(asked(act[1], act[2], None, None))
         for question in (*questions, *(((*by,), (), None, None) for by in ASKED[:4])):
             query = asked(*question)
-            assert site.reader.totals(query) == entry_totals(site.booked, query)
+            wanted = entry_totals(site.booked, query)
+            assert site.reader.totals(query) == wanted
+            told = {row.group: (row.amount, row.entries) for row in wanted if row.entries}
+            assert site.reader.amounts(query) == told
+            if query.group_by:
+                groups = [row.group for row in wanted][::2]
+                assert site.reader.some(query, [*groups, ("none",) * len(query.group_by)]) == wanted[::2]
             site.reader.totals(asked(question[0], question[1], None, None))
         site.settled()
         for question in questions:
             query = asked(*question)
-            assert site.reader.answers(query)
+            assert site.reader.cells(query) is not None
             assert site.reader.totals(query) == entry_totals(site.booked, query)
         site.close()
 
@@ -418,3 +429,59 @@ def test_a_wide_cuboid_counts_requests_for_all_and_for_none_of_its_differing_dim
 )
 def test_when_entries_are_summed(waiting: int, new: int, passed_s: float, age_ms: int, due: bool) -> None:
     assert is_due(waiting, new=new, passed_s=passed_s, age_ms=age_ms) is due
+
+
+POSTED = ({"user": "u1"}, {"user": "u2", "team": "a"}, {"user": "nobody"}, {"key": "", "user": "u0"}, {"team": "b"})
+
+
+@settings(max_examples=8, deadline=None, phases=(Phase.generate,), suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.lists(entries, min_size=1, max_size=200), min_size=1, max_size=4),
+    st.integers(1, 300),
+    st.sampled_from(POSTED),
+    st.integers(1, 40),
+)
+def test_pages_that_look_only_where_a_value_is_are_those_that_look_everywhere(batches, batch, said, limit):
+    with tempfile.TemporaryDirectory() as folder:
+        site = Site(Path(folder))
+        query = LedgerQuery(where=tuple(said.items()), since_ms=START_MS + 1)
+        for number, one in enumerate(batches):
+            site.book(one)
+            if number < len(batches) - 1 or len(one) % 2:
+                site.workers[0].step(now_ms=0, batch=batch)
+        newest = SqliteNewest(site.home / "farthing.db", site.home / "rollups.db", look_s=60)
+        wanted = [one for one in reversed(site.booked) if entry_totals([one], query)[0].entries]
+        found, cursor, pages = [], "", 0
+        while cursor or not pages:
+            page, cursor = newest.newest_entries(query, before=cursor, limit=limit)
+            found, pages = found + list(page), pages + 1
+        assert [one.id for one in found] == [one.id for one in wanted]
+        if "user" in said:
+            assert pages <= len(wanted) // limit + 1
+        site.close()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**20), st.lists(st.integers(0, 60_000), min_size=3, max_size=3, unique=True), st.booleans())
+def test_what_may_match_is_in_the_spans_and_they_go_down_without_meeting(seed, edges, both):
+    chance = random.Random(seed)
+    seqs = sorted(chance.sample(range(1, 60_000), 300))
+    rows = [(seq, chance.choice(("u1", "u2")), chance.choice(("k1", "k2", "k3"))) for seq in seqs]
+    connection = sqlite3.connect(":memory:")
+    connection.execute("ATTACH ':memory:' AS ledger")
+    connection.execute('CREATE TABLE ledger.entries (seq, "user", "key", customer, session, project)')
+    connection.executemany("INSERT INTO ledger.entries VALUES (?, ?, ?, '', '', '')", rows)
+    connection.execute(rollup_postings.TABLE)
+    low, known, high = sorted(edges)
+    for start in range(0, known, 7_777):
+        rollup_postings.note(connection, start, min(known, start + 7_777))
+    where = (("user", "u1"), ("key", "k2")) if both else (("user", "u1"), ("team", "t"))
+    spans = list(rollup_postings.spans(connection, where, seq=known, low=low, high=high))
+    connection.close()
+    matching = {seq for seq, user, key in rows if user == "u1" and (key == "k2" or not both) and low <= seq < high}
+    assert all(any(first <= seq < end for first, end in spans) for seq in matching)
+    assert all(low <= first < end <= high for first, end in spans)
+    assert all(newer[0] >= older[1] for newer, older in itertools.pairwise(spans))
+    looked = sum(max(0, min(end, known + 1) - first) for first, end in spans)
+    alike = [row for row in rows if row[1] == "u1" and low - 64 < row[0] <= known]
+    assert looked <= rollup_postings.BLOCK * len(alike)

@@ -1,5 +1,7 @@
 """Spend of a period beside the equal period before it: what changed, and how much of the change each group is."""
 
+import heapq
+from collections.abc import Mapping
 from typing import Final
 
 from farthing.core.types import LedgerQuery, Totals
@@ -20,6 +22,10 @@ _MEASURES: Final = (
 )
 
 _NOTHING: Final = Totals()
+_NONE: Final = (0, 0)
+
+Amounts = Mapping[tuple[str, ...], tuple[int, int]]
+"""(amount, entries) by group."""
 
 
 def queries(
@@ -33,6 +39,15 @@ def queries(
     )
 
 
+def first(now: Amounts, before: Amounts, limit: int) -> tuple[tuple[str, ...], ...]:
+    """The groups with the largest changes, in the order of the table."""
+
+    def place(group: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+        return -abs(now.get(group, _NONE)[0] - before.get(group, _NONE)[0]), group
+
+    return tuple(heapq.nsmallest(limit, now.keys() | before.keys(), key=place))
+
+
 def build(
     now: tuple[Totals, ...],
     before: tuple[Totals, ...],
@@ -41,8 +56,12 @@ def build(
     whole: tuple[tuple[Totals, ...], tuple[Totals, ...]],
     title: str = TITLE,
     limit: int = 0,
+    count: int = 0,
 ) -> Table:
-    """Largest change first, whichever its direction. ``whole``: both answers without groups, for the total row."""
+    """Largest change first, whichever its direction. ``whole``: both answers without groups, for the total row.
+
+    ``count`` > 0: so many groups there are, and ``now`` and ``before`` are of the :func:`first` of them only.
+    """
     current = {row.group: row for row in now}
     earlier = {row.group: row for row in before}
     groups = sorted(
@@ -56,9 +75,10 @@ def build(
     rows = [
         (*(value or "(none)" for value in group), *_line(current.get(group), earlier.get(group))) for group in shown
     ]
-    notes = list(cost_notes(now + before))
-    if len(shown) < len(groups):
-        notes.append(f"{len(groups) - len(shown)} smaller changes are in the total but not listed.")
+    notes = list(cost_notes(whole[0] + whole[1] if count else now + before))
+    others = (count or len(groups)) - len(shown)
+    if others > 0:
+        notes.append(f"{others} smaller changes are in the total but not listed.")
     label = ("total", *([""] * (len(by) - 1))) if by else ()
     total = (*label, *_line(_first(whole[0]), _first(whole[1]))) if by and groups else None
     columns = (*(Column(name=name, title=name) for name in by), *_MEASURES)

@@ -81,7 +81,7 @@ def steps(found: Evidence) -> tuple[Step, ...]:
         (2, "measure quality or outcomes", found.outcomes > 0, f"{found.outcomes:,} outcomes in 30 days",
          "Report outcomes (POST /api/v1/outcomes), or run farthing eval."),
         (3, "budgets that bind", found.hard_budgets > 0, f"{found.hard_budgets} hard of {found.budgets} budgets",
-         "farthing budget set NAME --usd … with mode enforce."),
+         "farthing budget set NAME --per month --limit usd=AMOUNT --mode enforce."),
         (3, "alerts before the caps", found.sinks > 0 and found.budgets > 0, f"{found.sinks} ways to people",
          "Add [[alert_sinks]] and try it: farthing alert test."),
         (3, "prompt caching that works", hit is not None and hit > HIT_MIN, f"token hit rate {_of(hit)} (goal 50 %)",

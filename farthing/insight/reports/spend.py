@@ -1,5 +1,7 @@
 """Spend by any dimensions: who and what, how much, at what cost a request."""
 
+import heapq
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from farthing.core.dimensions import TIME_DIMENSIONS
@@ -34,33 +36,54 @@ def query(
     return LedgerQuery(group_by=by, since_ms=since_ms, until_ms=until_ms, where=where)
 
 
+def first(
+    amounts: Mapping[tuple[str, ...], tuple[int, int]], by: tuple[str, ...], limit: int
+) -> tuple[tuple[str, ...], ...]:
+    """The groups with a row of their own, in the order of the table; ``amounts``: (amount, entries) of all."""
+    timed = bool(by) and by[0] in TIME_DIMENSIONS
+    return tuple(heapq.nsmallest(limit, amounts, key=lambda group: _place(timed, group, *amounts[group])))
+
+
 def build(
-    rows: tuple[Totals, ...], whole: tuple[Totals, ...], by: tuple[str, ...], *, title: str = TITLE, limit: int = 0
+    rows: tuple[Totals, ...],
+    whole: tuple[Totals, ...],
+    by: tuple[str, ...],
+    *,
+    title: str = TITLE,
+    limit: int = 0,
+    groups: int = 0,
 ) -> Table:
     """The table: largest cost first, or in order of time when grouped by it first.
 
     ``whole`` is the answer to the same query without groups: only there is a request that has entries in two groups
-    counted once. ``limit`` > 0 keeps that many rows and sums the others in one.
+    counted once. ``limit`` > 0 keeps that many rows and sums the others in one. ``groups`` > 0: so many there are,
+    and ``rows`` are the :func:`first` of them only; all others are what these leave of ``whole``.
     """
-    ordered = sorted(rows, key=lambda row: (-row.amount, -row.entries, row.group))
-    if by and by[0] in TIME_DIMENSIONS:
-        ordered = sorted(rows, key=lambda row: (row.group[0], -row.amount, row.group))
-    amount = sum(row.amount for row in rows)
+    timed = bool(by) and by[0] in TIME_DIMENSIONS
+    ordered = sorted(rows, key=lambda row: _place(timed, row.group, row.amount, row.entries))
     shown = ordered if limit <= 0 else ordered[:limit]
-    lines = [_line(tuple(value or "(none)" for value in row.group), row, amount) for row in shown]
-    rest = ordered[len(shown) :]
-    if rest:
-        label = (f"(other: {len(rest)})", *([""] * (len(by) - 1))) if by else ()
-        lines.append(_line(label, _sum(rest, requests=None), amount))
     everything = _sum(ordered, requests=sum(total.requests for total in whole))
+    others, rest = len(ordered) - len(shown), _sum(ordered[len(shown) :], requests=None)
+    if groups:
+        everything = _sum(whole, requests=everything.requests)
+        others, rest = groups - len(shown), _left(everything, _sum(shown, requests=None))
+    lines = [_line(tuple(value or "(none)" for value in row.group), row, everything.amount) for row in shown]
+    if others:
+        label = (f"(other: {others})", *([""] * (len(by) - 1))) if by else ()
+        lines.append(_line(label, rest, everything.amount))
     total_label = ("total", *([""] * (len(by) - 1))) if by else ()
     return Table(
         title=title,
         columns=(*(Column(name=name, title=name) for name in by), *_MEASURES),
         rows=tuple(lines),
-        total=_line(total_label, everything, amount) if by and rows else None,
-        notes=cost_notes(rows),
+        total=_line(total_label, everything, everything.amount) if by and rows else None,
+        notes=cost_notes((everything,)),
     )
+
+
+def _place(timed: bool, group: tuple[str, ...], amount: int, entries: int) -> tuple[str, int, int, tuple[str, ...]]:
+    """Where a row stands."""
+    return (group[0], -amount, 0, group) if timed else ("", -amount, -entries, group)
 
 
 def _line(labels: tuple[Value, ...], row: Totals, whole: int) -> Row:
@@ -80,16 +103,18 @@ def _line(labels: tuple[Value, ...], row: Totals, whole: int) -> Row:
     )
 
 
-def _sum(rows: list[Totals], *, requests: int | None) -> Totals:
+_SUMMED: Final = (
+    "entries", "amount", "unpriced", "estimated", "estimated_amount", "input_tokens", "cache_read_tokens",
+    "output_tokens",
+)  # fmt: skip
+
+
+def _sum(rows: Iterable[Totals], *, requests: int | None) -> Totals:
     """The rows together; ``requests`` None: not known, because groups may share requests."""
-    return Totals(
-        requests=-1 if requests is None else requests,
-        entries=sum(row.entries for row in rows),
-        amount=sum(row.amount for row in rows),
-        unpriced=sum(row.unpriced for row in rows),
-        estimated=sum(row.estimated for row in rows),
-        estimated_amount=sum(row.estimated_amount for row in rows),
-        input_tokens=sum(row.input_tokens for row in rows),
-        cache_read_tokens=sum(row.cache_read_tokens for row in rows),
-        output_tokens=sum(row.output_tokens for row in rows),
-    )
+    known = tuple(rows)
+    sums = {name: sum(getattr(row, name) for row in known) for name in _SUMMED}
+    return Totals(requests=-1 if requests is None else requests, **sums)
+
+
+def _left(whole: Totals, part: Totals) -> Totals:
+    return Totals(requests=-1, **{name: getattr(whole, name) - getattr(part, name) for name in _SUMMED})

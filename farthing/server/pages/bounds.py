@@ -1,4 +1,4 @@
-"""Questions that no sums answer are cut to the newest hours that can be read at once; the page says so."""
+"""Questions that would take long are cut to the newest hours that can be read at once; the page says so."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -8,13 +8,22 @@ import msgspec
 
 from farthing.core.types import LedgerQuery, Totals
 from farthing.server.pages.ask import Ask
-from farthing.server.pages.blocks import Note
+from farthing.server.pages.blocks import Link, Note
+from farthing.server.pages.state import DAY_MS
 
+HOUR_MS: Final = 3_600_000
 READ_MAX: Final = 80_000
 """Entries that a page reads: about a second of SQLite's time."""
 SUMMED_MAX: Final = 1_000_000
 """Entries behind the sums that a page reads where there may be a sum for every few of them."""
-
+QUICK_ENTRIES: Final = 20_000
+"""Entries that a page reads which is there at once: about 50 ms of SQLite's time a question."""
+QUICK_CELLS: Final = 150_000
+"""Sums that such a page adds up."""
+GROUP_CELLS: Final = 7
+"""A sum that is a group of its own takes as long as so many that are added to others."""
+WHOLE: Final = "whole"
+"""In an address: read everything, however long it takes."""
 
 MANY: Final = ("session", "user", "customer", "hour")
 """Dimensions with so many values that sums of a long period are many, too."""
@@ -39,14 +48,79 @@ def bounded(ask: Ask, query: LedgerQuery) -> tuple[LedgerQuery, tuple[Note, ...]
         f"Read are at most {most:,} entries: this is since {first.replace('T', ' ')}:00 UTC."
         " Choose another period to go back."
     )
-    at = datetime.fromisoformat(f"{first}:00:00").replace(tzinfo=UTC)
-    since_ms = int(at.timestamp()) * 1000
-    return msgspec.structs.replace(query, since_ms=since_ms), (Note(text=text, tone="warn"),)
+    return msgspec.structs.replace(query, since_ms=_hour_ms(first)), (Note(text=text, tone="warn"),)
+
+
+def at_once(ask: Ask, query: LedgerQuery, *, times: int = 1) -> tuple[LedgerQuery, tuple[Note, ...]]:
+    """The query with its period cut where the page would not be there at once, and the note that says so.
+
+    Files and answers for programs are whole, and so is a page whose address says so. ``times``: so many periods of
+    this length are asked about.
+    """
+    if ask.form != "html" or WHOLE in ask.state.rest or query.since_ms is None or query.until_ms is None:
+        return query, ()
+    length_ms = (query.until_ms - query.since_ms) * times
+    together = msgspec.structs.replace(query, since_ms=max(0, query.until_ms - length_ms))
+    cells = ask.ledger.cells(together)
+    if cells is None:
+        since_ms, what = _newest_entries(ask, together, QUICK_ENTRIES), "entries"
+    else:
+        each = GROUP_CELLS if {"day", "hour"} & set(query.group_by) else 1
+        since_ms, what = _newest_days(ask, together, cells, each), "sums"
+    if not since_ms:
+        return query, ()
+    since_ms = query.until_ms - (query.until_ms - since_ms) // times
+    since_ms = max(query.since_ms, since_ms if cells is None else since_ms - since_ms % HOUR_MS)
+    at = datetime.fromtimestamp(since_ms / 1000, UTC)
+    text = (
+        f"These groups together are many {what}, or are asked for the first time: shown is since {at:%Y-%m-%d %H:%M}"
+        " UTC only. What is asked for is summed in the background and there in some minutes; or read everything now,"
+        " which takes a while. The twins for programs (.json, .csv) are always whole."
+    )
+    everything = Link(text="The whole period", href=ask.state.href(**{WHOLE: 1}))
+    return msgspec.structs.replace(query, since_ms=since_ms), (Note(text=text, tone="warn", links=(everything,)),)
+
+
+def is_nothing(ask: Ask, query: LedgerQuery) -> bool:
+    """True where sums that are quickly added up say that no entry matches."""
+    whole = msgspec.structs.replace(query, group_by=())
+    cells = ask.ledger.cells(whole)
+    return cells is not None and 0 < cells <= QUICK_CELLS // 2 and not ask.ledger.amounts(whole)
+
+
+def _newest_entries(ask: Ask, query: LedgerQuery, most: int) -> int:
+    """Since when there are about so many entries; 0 where all of the period are fewer."""
+    since_ms, until_ms = query.since_ms or 0, query.until_ms or ask.now_ms
+    for start_ms in dict.fromkeys((max(since_ms, until_ms - DAY_MS), since_ms)):
+        by_hour = ask.ledger.amounts(LedgerQuery(group_by=("hour",), since_ms=start_ms, until_ms=query.until_ms))
+        left = most
+        for (hour,), (_, entries) in sorted(by_hour.items(), reverse=True):
+            if entries > left:
+                begins_ms = max(start_ms, _hour_ms(hour))
+                ends_ms = min(begins_ms + HOUR_MS, until_ms)
+                return ends_ms - max(1, (ends_ms - begins_ms) * left // entries)
+            left -= entries
+    return 0
+
+
+def _newest_days(ask: Ask, query: LedgerQuery, cells: int, each: int) -> int:
+    """Since when there are about as many sums as are quick, one day at least; 0 where all of the period are fewer.
+    ``each``: what one of them counts."""
+    since_ms, until_ms = query.since_ms or 0, query.until_ms or ask.now_ms
+    while cells * each > QUICK_CELLS and until_ms - since_ms > DAY_MS:  # a period may be longer than the ledger
+        kept_ms = (until_ms - since_ms) * QUICK_CELLS // (cells * each)
+        since_ms = until_ms - max(DAY_MS, min(kept_ms, (until_ms - since_ms) * 9 // 10))
+        cells = ask.ledger.cells(msgspec.structs.replace(query, since_ms=since_ms)) or 0
+    return 0 if since_ms == query.since_ms else since_ms
 
 
 def _is_narrow(query: LedgerQuery) -> bool:
     """Few values whatever the period: none of the dimensions is one of single conversations or people."""
     return not any(name in MANY or name.startswith("tag:") for name in query.group_by)
+
+
+def _hour_ms(hour: str) -> int:
+    return int(datetime.fromisoformat(f"{hour}:00:00").replace(tzinfo=UTC).timestamp()) * 1000
 
 
 def newest_hours(rows: Iterable[Totals], most: int) -> str:

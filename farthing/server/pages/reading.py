@@ -2,8 +2,7 @@
 
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -11,21 +10,18 @@ import msgspec
 from farthing.core.dimensions import scope_value
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
 from farthing.insight.series import add, day_ms
-from farthing.ports.books import Ledger, Newest, RolledUp
+from farthing.ports.books import Ledger, Newest, Ranked, RolledUp
+from farthing.server.pages.remembering import Remembering
 from farthing.server.pages.state import DAY_MS, Where
 
 CLOSED_S: Final = 300.0
 """How long the answer about closed days is kept: a correction of the past shows after that at the latest."""
-LIVE_S: Final = 2.0
-"""How long the answer about today is kept, or this many times what it took:"""
-LIVE_FACTOR: Final = 20
-LIVE_MAX_S: Final = 30.0
 REOPEN_S: Final = 60.0
 """How often an export is opened anew, to see what was added."""
 LOOK_BACK_DAYS: Final = 40
-ANSWERS_MAX: Final = 512
 
-
+Groups = tuple[tuple[str, ...], ...]
+Amounts = Mapping[tuple[str, ...], tuple[int, int]]
 Opener = Callable[[], Ledger]
 
 
@@ -40,12 +36,29 @@ class ScopedLedger:
         self.scope = scope
 
     def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
-        return self._inner.totals(msgspec.structs.replace(query, where=(*query.where, *self.scope)))
+        return self._inner.totals(self._bound(query))
 
     def answers(self, query: LedgerQuery) -> bool:
         """See :class:`farthing.ports.books.RolledUp`."""
-        bound = msgspec.structs.replace(query, where=(*query.where, *self.scope))
-        return isinstance(self._inner, RolledUp) and self._inner.answers(bound)
+        return isinstance(self._inner, RolledUp) and self._inner.answers(self._bound(query))
+
+    def cells(self, query: LedgerQuery) -> int | None:
+        """See :class:`farthing.ports.books.Ranked`; 0 where no sums are kept, and where an export is read."""
+        found = self._inner.cells(self._bound(query)) if isinstance(self._inner, Ranked) else 0
+        return 0 if found is None and self.quick(query) else found
+
+    def amounts(self, query: LedgerQuery) -> Amounts:
+        """See :class:`farthing.ports.books.Ranked`."""
+        if isinstance(self._inner, Ranked):
+            return self._inner.amounts(self._bound(query))
+        return {row.group: (row.amount, row.entries) for row in self.totals(query)}
+
+    def some(self, query: LedgerQuery, groups: Sequence[tuple[str, ...]]) -> tuple[Totals, ...]:
+        """See :class:`farthing.ports.books.Ranked`."""
+        if isinstance(self._inner, Ranked):
+            return self._inner.some(self._bound(query), groups)
+        wanted = set(groups)
+        return tuple(row for row in self.totals(query) if row.group in wanted)
 
     def quick(self, query: LedgerQuery) -> bool:
         """True where a long period costs hardly more than a short one: sums are ready, or an export is read."""
@@ -60,18 +73,19 @@ class ScopedLedger:
 
     def newest_entries(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[LedgerEntry, ...], str]:
         """See :class:`farthing.ports.books.Newest`."""
-        bound = msgspec.structs.replace(query, where=(*query.where, *self.scope))
-        return self._newest.newest_entries(bound, before=before, limit=limit)
+        return self._newest.newest_entries(self._bound(query), before=before, limit=limit)
 
     def newest_unbooked(self, query: LedgerQuery, *, before: str, limit: int) -> tuple[tuple[Exchange, ...], str]:
         """See :class:`farthing.ports.books.Newest`."""
-        bound = msgspec.structs.replace(query, where=(*query.where, *self.scope))
-        return self._newest.newest_unbooked(bound, before=before, limit=limit)
+        return self._newest.newest_unbooked(self._bound(query), before=before, limit=limit)
 
     def exchange(self, request_id: str) -> Exchange | None:
         """One request of the traffic log; None when it is not there or another's."""
         found = self._newest.exchange(request_id)
         return found if found is not None and self._sees(found) else None
+
+    def _bound(self, query: LedgerQuery) -> LedgerQuery:
+        return msgspec.structs.replace(query, where=(*query.where, *self.scope))
 
     def _sees(self, one: LedgerEntry | Exchange) -> bool:
         return all(scope_value(one.scope, name) == value for name, value in self.scope)
@@ -101,22 +115,23 @@ class RememberedLedger:
         self._closed_s = closed_s
         self._open: tuple[float, Ledger] | None = None
         self._edge: tuple[float, int] | None = None
-        self._answers: OrderedDict[LedgerQuery, tuple[float, tuple[Totals, ...]]] = OrderedDict()
-        self._asking: dict[LedgerQuery, threading.Lock] = {}
-        self._lock, self._one = threading.Lock(), threading.Lock()
+        self._answers: Remembering[LedgerQuery, tuple[Totals, ...]] = Remembering()
+        self._some: Remembering[tuple[LedgerQuery, Groups], tuple[Totals, ...]] = Remembering()
+        self._amounts: Remembering[LedgerQuery, Amounts] = Remembering()
+        self._one = threading.Lock()
 
     def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
         until_ms = query.until_ms
         if self.answers(query):
-            return self._ask(_open(query, self._now_ms()), self._present)
+            return self._ask_present(_open(query, self._now_ms()))
         edge_ms = self._edge_ms()
         if until_ms is not None and until_ms <= edge_ms:
-            return self._ask(query, self._past)
+            return self._ask_past(query)
         live = _open(query, self._now_ms())
         if (query.since_ms or 0) >= edge_ms:
-            return self._ask(live, self._present)
-        past = self._ask(msgspec.structs.replace(query, until_ms=edge_ms), self._past)
-        return _added(past, self._ask(msgspec.structs.replace(live, since_ms=edge_ms), self._present))
+            return self._ask_present(live)
+        past = self._ask_past(msgspec.structs.replace(query, until_ms=edge_ms))
+        return _added(past, self._ask_present(msgspec.structs.replace(live, since_ms=edge_ms)))
 
     def entries(self, *, request_id: str = "", since_ms: int = 0, after: str = "") -> Iterator[LedgerEntry]:
         return self._ledger().entries(request_id=request_id, since_ms=since_ms, after=after)
@@ -128,6 +143,26 @@ class RememberedLedger:
         """See :class:`farthing.ports.books.RolledUp`."""
         fresh = self._ledger()
         return isinstance(fresh, RolledUp) and fresh.answers(query)
+
+    def cells(self, query: LedgerQuery) -> int | None:
+        """See :class:`farthing.ports.books.Ranked`; 0 where no sums are kept."""
+        fresh = self._ledger()
+        return fresh.cells(_open(query, self._now_ms())) if isinstance(fresh, Ranked) else 0
+
+    def amounts(self, query: LedgerQuery) -> Amounts:
+        """See :class:`farthing.ports.books.Ranked`."""
+        fresh, live = self._ledger(), _open(query, self._now_ms())
+        if isinstance(fresh, Ranked):
+            return self._amounts.ask(live, lambda: fresh.amounts(live))
+        return {row.group: (row.amount, row.entries) for row in self.totals(query)}
+
+    def some(self, query: LedgerQuery, groups: Sequence[tuple[str, ...]]) -> tuple[Totals, ...]:
+        """See :class:`farthing.ports.books.Ranked`."""
+        fresh, live = self._ledger(), _open(query, self._now_ms())
+        if isinstance(fresh, Ranked):
+            return self._some.ask((live, tuple(groups)), lambda: fresh.some(live, groups))
+        wanted = set(groups)
+        return tuple(row for row in self.totals(query) if row.group in wanted)
 
     @property
     def reads_export(self) -> bool:
@@ -159,30 +194,11 @@ class RememberedLedger:
                 self._open = (time.monotonic() + REOPEN_S, self._history())
             return self._open[1].totals(query)
 
-    def _present(self, query: LedgerQuery) -> tuple[Totals, ...]:
-        return self._ledger().totals(query)
+    def _ask_past(self, query: LedgerQuery) -> tuple[Totals, ...]:
+        return self._answers.ask(query, lambda: self._past(query), keep_s=self._closed_s)
 
-    def _ask(self, query: LedgerQuery, read: Callable[[LedgerQuery], tuple[Totals, ...]]) -> tuple[Totals, ...]:
-        with self._lock:
-            known = self._answers.get(query)
-            asking = self._asking.setdefault(query, threading.Lock())
-        if known is not None and known[0] > time.monotonic():
-            return known[1]
-        with asking:
-            with self._lock:
-                known = self._answers.get(query)
-            if known is not None and known[0] > time.monotonic():
-                return known[1]
-            began = time.monotonic()
-            rows = read(query)
-            took = time.monotonic() - began
-        keep = self._closed_s if read == self._past else min(LIVE_MAX_S, max(LIVE_S, LIVE_FACTOR * took))
-        with self._lock:
-            self._answers[query] = (time.monotonic() + keep, rows)
-            self._answers.move_to_end(query)
-            while len(self._answers) > ANSWERS_MAX:
-                self._asking.pop(self._answers.popitem(last=False)[0], None)
-        return rows
+    def _ask_present(self, query: LedgerQuery) -> tuple[Totals, ...]:
+        return self._answers.ask(query, lambda: self._ledger().totals(query))
 
 
 def _added(first: tuple[Totals, ...], second: tuple[Totals, ...]) -> tuple[Totals, ...]:

@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from farthing.config.values import did_you_mean
 from farthing.core.dimensions import (
     ENTRY_DIMENSIONS,
     SCOPE_DIMENSIONS,
@@ -18,6 +19,9 @@ from farthing.core.errors import BadRequest
 from farthing.insight.moments import EXAMPLES, parse_moment
 
 DAY_MS: Final = 86_400_000
+HOUR_MS: Final = 3_600_000
+LONG_HOURS: Final = 24
+"""From so many on a period begins with a whole hour, of which sums are kept."""
 GRAINS: Final = ("hour", "day", "week", "month")
 PERIODS: Final = (("24h", "24 hours"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"), ("all", "all"))
 BY_MAX: Final = 4
@@ -99,6 +103,8 @@ def read(path: str, pairs: Iterable[tuple[str, str]], *, now_ms: int) -> State:
     )
     if since[-1:] in "dw" and since[:-1].isdigit():
         since_ms -= since_ms % DAY_MS  # whole days: each is asked of the ledger once and remembered
+    elif since[-1:] == "h" and since[:-1].isdigit() and int(since[:-1]) >= LONG_HOURS:
+        since_ms -= since_ms % HOUR_MS
     if not problems and until_ms <= since_ms:
         problems.append("until: ends before it begins")
     if problems:
@@ -139,5 +145,6 @@ def _moment(name: str, text: str, now_ms: int, problems: list[str]) -> int:
 
 
 def _unknown(name: str) -> str:
-    known = ", ".join((*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS, *TIME_DIMENSIONS, *SHORT_NAMES))
-    return f'"{name[:40]}" is no dimension; allowed: {known}, tag:<name>'
+    known = (*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS, *TIME_DIMENSIONS, *SHORT_NAMES)
+    meant = did_you_mean(name[:40], known)
+    return f'"{name[:40]}" is no dimension{meant}; allowed: {", ".join(known)}, tag:<name>'

@@ -3,17 +3,23 @@
 import msgspec
 
 from farthing.core.dimensions import ENTRY_DIMENSIONS, SCOPE_DIMENSIONS, TIME_DIMENSIONS
-from farthing.core.types import Totals
+from farthing.core.types import LedgerQuery, Totals
 from farthing.insight.reports import comparison, spend, trend
+from farthing.insight.reports.comparison import Amounts
 from farthing.insight.series import days
 from farthing.insight.table import Row, Table
 from farthing.server.pages import figures
 from farthing.server.pages.ask import EVERYBODY, Ask, View, links
 from farthing.server.pages.blocks import Block, Field, Form, Link, Page, TableBlock
+from farthing.server.pages.bounds import at_once
 from farthing.server.pages.state import GRAINS, PERIODS, State
 
 LIMIT = 100
+MORE = 1_000
+"""Rows of a page that is asked for all; files have every one."""
 _CELLS = 3_000
+_WIDE = 8_000
+"""Sums behind an answer from which on only groups with a row of their own are asked for in full."""
 _GRAIN_MS = {"hour": 3_600_000, "day": 86_400_000, "week": 604_800_000, "month": 2_592_000_000}
 USUAL = ("team", "feature", "model", "provider", "user", "customer", "project", "key", "endpoint", "status")
 
@@ -22,18 +28,20 @@ def build(ask: Ask) -> Page:
     """One table and its chart."""
     state = ask.state
     by = state.by or ("feature",)
-    limit = 0 if state.rest.get("limit") == "all" else LIMIT
+    limit = LIMIT if state.rest.get("limit") != "all" else MORE if ask.form == "html" else 0
+    compared = state.compare and bool(state.since_ms)
     query = spend.query(by, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
-    rows = ask.ledger.totals(query)
-    whole = ask.ledger.totals(msgspec.structs.replace(query, group_by=()))
-    table = spend.build(rows, whole, by, title=f"Spend by {', '.join(by)}", limit=limit)
-    if state.compare and state.since_ms:
-        table = _compared(ask, by, limit)
-    chart = _over_time(ask, by, rows)
+    query, shortened = at_once(ask, query, times=2 if compared else 1)
+    rows, groups = _rows(ask, query, limit, full=not compared)
+    if compared:
+        table = _compared(ask, query, limit, groups)
+    else:
+        whole = ask.ledger.totals(msgspec.structs.replace(query, group_by=()))
+        table = spend.build(rows, whole, by, title=f"Spend by {', '.join(by)}", limit=limit, groups=groups)
     address = {by[0]: links(table.rows, lambda row: _drill(state, by, row))}
-    blocks: list[Block] = [*controls(state, "/explore", comparable=True)]
+    blocks: list[Block] = [*controls(state, "/explore", comparable=True), *shortened]
     if rows:
-        blocks.append(chart)
+        blocks.append(_over_time(ask, query, rows, groups or len(rows)))
     blocks.append(
         TableBlock(
             id="spend",
@@ -44,6 +52,23 @@ def build(ask: Ask) -> Page:
         )
     )
     return Page(title="Explore", lead="Spend by any dimension; a row leads to its requests.", blocks=tuple(blocks))
+
+
+def _rows(ask: Ask, query: LedgerQuery, limit: int, *, full: bool) -> tuple[tuple[Totals, ...], int]:
+    """(the groups, 0); or where very many sums stand behind them: (those with a row of their own, how many).
+    ``full``: False where amounts will do."""
+    if not limit or not _is_wide(ask, query):
+        return ask.ledger.totals(query), 0
+    amounts = ask.ledger.amounts(query)
+    if len(amounts) <= limit:
+        return ask.ledger.totals(query), 0
+    first = spend.first(amounts, query.group_by, limit)
+    rows = ask.ledger.some(query, first) if full else _plain({group: amounts[group] for group in first})
+    return rows, len(amounts)
+
+
+def _is_wide(ask: Ask, query: LedgerQuery) -> bool:
+    return (ask.ledger.cells(query) or 0) > _WIDE and ask.ledger.answers(query)
 
 
 def controls(
@@ -92,50 +117,72 @@ def controls(
     return periods, (*by, *compared), form
 
 
-def _over_time(ask: Ask, by: tuple[str, ...], whole: tuple[Totals, ...]) -> TableBlock:
-    """``whole``: the answer by ``by`` over the period."""
-    state = ask.state
+def _over_time(ask: Ask, query: LedgerQuery, rows: tuple[Totals, ...], count: int) -> TableBlock:
+    """``rows``: the groups of the query, the largest of them at least; ``count``: how many there are."""
+    state, by = ask.state, query.group_by
     groups = tuple(name for name in by if name not in TIME_DIMENSIONS)[:2]
-    query = trend.query(state.grain, groups, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
+    since_ms, until_ms = query.since_ms or 0, state.until_ms
+    over_time = trend.query(state.grain, groups, since_ms=since_ms, until_ms=until_ms, where=state.where)
     slots: tuple[str, ...] = ()
-    if state.grain == "day" and state.since_ms and state.until_ms - state.since_ms < 400 * 86_400_000:
-        slots = tuple(days(state.since_ms, state.until_ms))
-    if groups == by and _is_large(state, len(whole)) and ask.ledger.answers(query):
+    if state.grain == "day" and since_ms and until_ms - since_ms < 400 * 86_400_000:
+        slots = tuple(days(since_ms, until_ms))
+    if groups != by and groups and _is_wide(ask, over_time):
+        known = ask.ledger.amounts(msgspec.structs.replace(query, group_by=groups))
+        rows, count = _plain({group: known[group] for group in spend.first(known, groups, LIMIT)}), len(known)
+    elif groups != by:
+        count = 0
+    if _is_large(state, since_ms, count) and ask.ledger.answers(over_time):
         found: list[Totals] = []
-        for group in trend.largest(whole):
-            one = msgspec.structs.replace(query, where=(*state.where, *zip(by, group, strict=True)))
-            found += ask.ledger.totals(one)
-        others = ask.ledger.totals(msgspec.structs.replace(query, group_by=(state.grain,))), len(whole)
+        for group in trend.largest(rows):
+            one = msgspec.structs.replace(over_time, where=(*state.where, *zip(groups, group, strict=True)))
+            found += _amounts(ask, one)
+        others = _amounts(ask, msgspec.structs.replace(over_time, group_by=(state.grain,))), count
         table = trend.build(tuple(found), state.grain, groups, slots=slots, others=others)
     else:
-        table = trend.build(ask.ledger.totals(query), state.grain, groups, slots=slots)
+        table = trend.build(_amounts(ask, over_time), state.grain, groups, slots=slots)
     return TableBlock(
         id="trend", table=table, figure=figures.stacked(table), describes=f"{table.title}, stacked bars.", folded=True
     )
 
 
-def _is_large(state: State, groups: int) -> bool:
+def _amounts(ask: Ask, query: LedgerQuery) -> tuple[Totals, ...]:
+    """The answer with amounts only: all that a chart needs."""
+    return _plain(ask.ledger.amounts(query))
+
+
+def _plain(found: Amounts) -> tuple[Totals, ...]:
+    return tuple(Totals(group=group, amount=found[group][0], entries=found[group][1]) for group in sorted(found))
+
+
+def _is_large(state: State, since_ms: int, groups: int) -> bool:
     """Asking for the largest groups one by one is quicker than for all of them over time."""
     if groups <= 2 * trend.GROUPS_MAX:
         return False
-    if not state.since_ms:
+    if not since_ms:
         return groups > trend.MANY
-    return groups * ((state.until_ms - state.since_ms) // _GRAIN_MS.get(state.grain, 86_400_000) + 1) > _CELLS
+    return groups * ((state.until_ms - since_ms) // _GRAIN_MS.get(state.grain, 86_400_000) + 1) > _CELLS
 
 
-def _compared(ask: Ask, by: tuple[str, ...], limit: int) -> Table:
-    state = ask.state
-    queries = comparison.queries(by, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
-    now, before = (ask.ledger.totals(query) for query in queries)
-    first, second = (ask.ledger.totals(msgspec.structs.replace(query, group_by=())) for query in queries)
-    return comparison.build(now, before, by, whole=(first, second), limit=limit)
+def _compared(ask: Ask, query: LedgerQuery, limit: int, groups: int) -> Table:
+    by, until_ms = query.group_by, ask.state.until_ms
+    queries = comparison.queries(by, since_ms=query.since_ms or 0, until_ms=until_ms, where=query.where)
+    wholes = [ask.ledger.totals(msgspec.structs.replace(one, group_by=())) for one in queries]
+    whole = (wholes[0], wholes[1])
+    if not groups:
+        now, before = (ask.ledger.totals(one) for one in queries)
+        return comparison.build(now, before, by, whole=whole, limit=limit)
+    amounts = [ask.ledger.amounts(one) for one in queries]
+    first = comparison.first(amounts[0], amounts[1], limit)
+    now, before = (ask.ledger.some(one, first) for one in queries)
+    count = len(amounts[0].keys() | amounts[1].keys())
+    return comparison.build(now, before, by, whole=whole, limit=limit, count=count)
 
 
 def _drill(state: State, by: tuple[str, ...], row: Row) -> str:
     """The requests of a row; "" for the row of all others."""
     values = [str(value) for value in row[: len(by)]]
     if values and values[0].startswith("(other"):
-        return state.href("/explore", limit="all")
+        return state.href("/explore", limit="all") if state.rest.get("limit") != "all" else ""
     where = [pair for pair in state.where if pair[0] not in by]
     where += [(name, "" if value == "(none)" else value) for name, value in zip(by, values, strict=True)]
     return state.href("/requests", where=tuple(where), by=("feature",))

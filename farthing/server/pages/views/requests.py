@@ -14,6 +14,7 @@ from farthing.insight.reports import budget_explain, requests
 from farthing.insight.table import Column, Table
 from farthing.server.pages.ask import EVERYBODY, OFFICE, Ask, View, links
 from farthing.server.pages.blocks import Block, Link, Note, Page, TableBlock, Text, Tile, Tiles
+from farthing.server.pages.bounds import is_nothing
 from farthing.server.pages.money import dollars
 from farthing.server.pages.views.explore import controls
 
@@ -96,6 +97,8 @@ def _page(
         unbooked, cursor = ask.ledger.newest_unbooked(query, before=before, limit=limit)
         return (), unbooked, {"before": cursor} if cursor else {}, False
     found, cursor = ask.ledger.newest_entries(query, before=before, limit=limit)
+    if cursor and not found and is_nothing(ask, query):
+        cursor = ""
     onward = {"before": cursor} if cursor else {}
     if show == "booked" or any(name in ENTRY_ONLY for name, _ in state.where):
         return found, (), onward, False
