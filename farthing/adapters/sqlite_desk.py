@@ -110,22 +110,44 @@ class Desk:
             return False
         if reservation.expires_at_ms <= now_ms:
             return False  # acts that came earlier and wait in the queue must not end it
-        room = self.room
-        find = self._accounts.get
         accounts: list[Account] = []
-        for hold in reservation.holds:
-            account = find((hold.counter, hold.window, hold.unit))
-            if account is None:
-                if not room.alone:
-                    return False
-                account = self._account((hold.counter, hold.window, hold.unit))
-            if hold.also or account in accounts or not self._covers(account, hold):
+        made = False
+        try:
+            hold = self._hold_alone if self.room.alone else self._hold_among_others
+            made = hold(reservation.holds, accounts)
+        finally:
+            if not made:
+                for account, one in zip(accounts, reservation.holds):  # noqa: B905  # as far as it came
+                    account.held -= one.amount
+        if made:
+            flight = self.open[id] = self._unwritten[id] = Flight(reservation, tuple(accounts), row, time.monotonic())
+            self._expiries.add(flight, self.open)
+        return made
+
+    def _hold_alone(self, holds: Iterable[Hold], accounts: list[Account]) -> bool:
+        """Hold one after the other while limits leave room; False: this one does not fit, or asks for more."""
+        find = self._accounts.get
+        for hold in holds:
+            key = (hold.counter, hold.window, hold.unit)
+            account = find(key) or self._account(key)
+            others = account.others
+            if others is None:
+                others = self.room.look(account)
+            held = account.held + hold.amount
+            if others + account.posted + held > hold.limit or hold.also or account.exact:
                 return False
+            account.held = held
             accounts.append(account)
-        flight = Flight(reservation, tuple(accounts), row, time.monotonic())
-        flight.hold()
-        self.open[id] = self._unwritten[id] = flight
-        self._expiries.add(flight, self.open)
+        return True
+
+    def _hold_among_others(self, holds: Iterable[Hold], accounts: list[Account]) -> bool:
+        """The same where this worker has authority for each, and no counter comes twice."""
+        for hold in holds:
+            account = self._accounts.get((hold.counter, hold.window, hold.unit))
+            if account is None or hold.also or account in accounts or not self._covers(account, hold):
+                return False
+            account.held += hold.amount
+            accounts.append(account)
         return True
 
     def short_of(self, reservation: Reservation) -> list[CounterKey]:
@@ -182,11 +204,9 @@ class Desk:
             elif flight.reservation is not reservation and flight.reservation != reservation:
                 raise _conflict(reservation)
             else:
-                self._close(flight, group)
+                self._end(flight, settlement.amounts, group)
                 if not settlement.entries:
                     group.voided.append(reservation.id)
-                if settlement.amounts:
-                    self._count(self._accounts_of(flight), settlement.amounts, group)
             entries = settlement.entries
             ids = (entries[0].id,) if len(entries) == 1 else tuple([entry.id for entry in entries])
             self._bury(Tombstone(reservation, settlement.amounts, ids), group)
@@ -242,6 +262,26 @@ class Desk:
             elif booked != entry:
                 raise Conflict(f"Entry {entry.id} is already booked with other content.")
         return rows
+
+    def _end(self, flight: Flight, amounts: Sequence[int], group: Group) -> None:
+        """Hold it no longer, and count what it cost."""
+        accounts = flight.accounts
+        for account in accounts:
+            if account.limit is not None or account.dropped:
+                break
+        else:
+            if amounts:  # nearly always, for a worker that is alone: no authority to care for
+                self._over(flight, group)
+                touch = group.touch
+                for account, hold, amount in zip(accounts, flight.reservation.holds, amounts):  # noqa: B905  # checked
+                    account.held -= hold.amount
+                    if account.group is not group:
+                        touch(account)
+                    account.posted += amount
+                return
+        self._close(flight, group)
+        if amounts:
+            self._count(self._accounts_of(flight), amounts, group)
 
     def _count(self, accounts: Sequence[Account], amounts: Iterable[int], group: Group) -> None:
         for account, amount in zip(accounts, amounts, strict=True):
@@ -299,18 +339,22 @@ class Desk:
         return self._tombstones.get(reservation_id) or self._older.get(reservation_id)
 
     def _close(self, flight: Flight, group: Group) -> None:
-        """Hold it no longer; a row that was never written need not be deleted."""
-        id = flight.id
-        del self.open[id]
-        if not group.tracked:
-            self._undoable(group)
-        group.closed.append(flight)
+        """Hold it no longer."""
+        self._over(flight, group)
         recalled = self.room.recalled
         for account, hold in zip(flight.accounts, flight.reservation.holds):  # noqa: B905  # made of each other
             account.held -= hold.amount
             if account.limit is not None and (account.exact or (recalled and account.key in recalled)):
                 group.touch(account)
                 account.authority = account.held
+
+    def _over(self, flight: Flight, group: Group) -> None:
+        """It is in flight no more; a row that was never written need not be deleted."""
+        id = flight.id
+        del self.open[id]
+        if not group.tracked:
+            self._undoable(group)
+        group.closed.append(flight)
         if flight.row is None or self._unwritten.pop(id, None) is None:
             if group.reservation_rows.pop(id, None) is None:
                 group.ended.append(id)

@@ -5,7 +5,6 @@ what says how a call went (model, price book, status…), so those columns are b
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Final
 
 import msgspec
@@ -156,7 +155,10 @@ def insert(execute: Callable[[str, Sequence[object]], object], rows: Sequence[Sh
         for shared, owns in shapes.items():
             for start in range(0, len(owns), ROWS_MAX):
                 part = owns[start : start + ROWS_MAX]
-                execute(inserts.agreeing(len(part)), [*shared, *chain.from_iterable(part)])
+                cells = list(shared)
+                for own in part:
+                    cells += own
+                execute(inserts.agreeing(len(part)), cells)
 
 
 def insert_in_order(execute: Callable[[str, Sequence[object]], object], rows: Sequence[ShapedRow]) -> None:
@@ -167,6 +169,9 @@ def insert_in_order(execute: Callable[[str, Sequence[object]], object], rows: Se
         end = start + 1
         while end < len(rows) and rows[end][0] is inserts and end - start < ROWS_MAX:
             end += 1
-        cells = [cell for _, shared, own in rows[start:end] for cell in (*shared, *own)]
+        cells: list[object] = []
+        for _, shared, own in rows[start:end]:
+            cells += shared
+            cells += own
         execute(inserts.any(end - start), cells)
         start = end

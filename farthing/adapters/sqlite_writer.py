@@ -143,6 +143,9 @@ class Writer:
             except OSError as error:
                 self._desk.take_back(reservation)
                 raise self._unavailable(error) from error
+            except ValueError:  # text that is no UTF-8
+                self._desk.take_back(reservation)
+                raise
         return True
 
     async def stop(self) -> None:
@@ -158,7 +161,8 @@ class Writer:
 
     def _kick(self) -> None:
         self._kicked = False
-        self._wake.put(None)
+        if self._wake.empty():
+            self._wake.put(None)
 
     # On the writer's thread
 
@@ -223,28 +227,30 @@ class Writer:
 
     def _finish(self, group: Group) -> None:
         """Write and commit the group, answer its callers, start the next one."""
-        if group.acts or group.began:
-            keeper = self._desk.keeper
-            group.begin()
-            self._journal_over(group.voided)
-            group.write(self._desk.worker, self._desk.room.recalled, alone=self._desk.room.alone)
-            moves = False
-            if keeper.due():
-                # Alone, what a fold reads changes in this thread only: calls are held meanwhile.
-                with contextlib.nullcontext() if self._desk.room.alone else self.lock:
-                    keeper.fold(group)
-                with self.lock:
-                    moves = keeper.fold_idle(group)
-            # What moves from memory to the file must be seen in one place by who reads both.
-            with self.lock if moves else contextlib.nullcontext():
-                group.commit()
-                if moves:
-                    self._settled(group)
-            if not moves:
-                with self.lock:
-                    self._settled(group)
-            self._journal_over(group.over)
-            self.healthy = True
+        if not (group.acts or group.began):
+            self.unwritten = 0
+            return
+        keeper = self._desk.keeper
+        group.begin()
+        self._journal_over(group.voided)
+        group.write(self._desk.worker, self._desk.room.recalled, alone=self._desk.room.alone)
+        moves = False
+        if keeper.due():
+            # Alone, what a fold reads changes in this thread only: calls are held meanwhile.
+            with contextlib.nullcontext() if self._desk.room.alone else self.lock:
+                keeper.fold(group)
+            with self.lock:
+                moves = keeper.fold_idle(group)
+        # What moves from memory to the file must be seen in one place by who reads both.
+        with self.lock if moves else contextlib.nullcontext():
+            group.commit()
+            if moves:
+                self._settled(group)
+        if not moves:
+            with self.lock:
+                self._settled(group)
+        self._journal_over(group.over)
+        self.healthy = True
         self._group = Group(self._connection)
         self._answer(group.answers)
         self.unwritten = 0
