@@ -26,16 +26,19 @@ def selects(selector: Selector, answer: StoredAnswer) -> bool:
 class _Kept:
     """One answer with what eviction must know."""
 
-    __slots__ = ("answer", "clock", "counted", "uses")
+    __slots__ = ("answer", "clock", "counted", "size", "uses", "worth")
 
     def __init__(self, answer: StoredAnswer, clock: float) -> None:
         self.answer = answer
+        self.size = answer.size
         self.clock = clock
         self.uses = 1
         self.counted = 1
+        self.worth = self.weighed()
 
-    def worth(self) -> float:
-        return worth(self.clock, cost=self.answer.charge, uses=self.uses, size=self.answer.size)
+    def weighed(self) -> float:
+        """What it is worth now: changes when it is used."""
+        return worth(self.clock, cost=self.answer.charge, uses=self.uses, size=self.size)
 
 
 class MemoryCache:
@@ -64,6 +67,7 @@ class MemoryCache:
             return None
         kept.uses += 1
         kept.clock = self._clock
+        kept.worth = kept.weighed()
         return kept.answer
 
     async def get(self, key: str, *, now_ms: int) -> StoredAnswer | None:
@@ -71,14 +75,15 @@ class MemoryCache:
 
     def add(self, answer: StoredAnswer, *, now_ms: int) -> None:
         """``put`` for callers that do not wait."""
-        if answer.expires_at_ms <= now_ms or answer.size > self._bytes_max:
-            return
-        self._drop(answer.key)
         kept = _Kept(answer, self._clock)
+        if answer.expires_at_ms <= now_ms or kept.size > self._bytes_max:
+            return
+        if answer.key in self._kept:
+            self._drop(answer.key)
         self._kept[answer.key] = kept
-        self._bytes += answer.size
+        self._bytes += kept.size
         self._stores += 1
-        heapq.heappush(self._heap, (kept.worth(), answer.key))
+        heapq.heappush(self._heap, (kept.worth, answer.key))
         self._shrink(now_ms)
 
     async def put(self, answer: StoredAnswer, *, now_ms: int) -> None:
@@ -140,8 +145,9 @@ class MemoryCache:
         for answer, age, uses in answers:
             kept = self._kept[answer.key] = _Kept(answer, age)
             kept.uses = kept.counted = uses
-            self._bytes += answer.size
-            heapq.heappush(self._heap, (kept.worth(), answer.key))
+            kept.worth = kept.weighed()
+            self._bytes += kept.size
+            heapq.heappush(self._heap, (kept.worth, answer.key))
 
     async def close(self) -> None:
         """Nothing to close; what was kept is gone with the process."""
@@ -149,7 +155,7 @@ class MemoryCache:
     def _drop(self, key: str) -> None:
         kept = self._kept.pop(key, None)
         if kept is not None:
-            self._bytes -= kept.answer.size
+            self._bytes -= kept.size
 
     def _shrink(self, now_ms: int) -> None:
         while self._kept and (len(self._kept) > self._entries_max or self._bytes > self._bytes_max):
@@ -157,7 +163,7 @@ class MemoryCache:
             kept = self._kept.get(key)
             if kept is None:
                 continue
-            present = kept.worth()
+            present = kept.worth
             if present > recorded and kept.answer.expires_at_ms > now_ms:  # served since: look at it again later
                 heapq.heappush(self._heap, (present, key))
                 continue
@@ -165,7 +171,7 @@ class MemoryCache:
             self._drop(key)
             self._evictions += 1
         if len(self._heap) > 2 * len(self._kept) + 64:  # what was replaced or forgotten left its mark behind
-            self._heap = [(kept.worth(), key) for key, kept in self._kept.items()]
+            self._heap = [(kept.worth, key) for key, kept in self._kept.items()]
             heapq.heapify(self._heap)
 
 

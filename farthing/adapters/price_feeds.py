@@ -17,7 +17,7 @@ from farthing.adapters.price_feed_yaml import Derived, PriceFile
 from farthing.core import pricing, pricing_ceiling
 from farthing.core.errors import PriceBookError
 from farthing.core.money import BASIS, Nusd, Pusd, round_half_even
-from farthing.core.price_book import PriceBook
+from farthing.core.price_book import PriceBook, Sheet
 from farthing.core.pricing_check import problems
 from farthing.core.pricing_rows import OVERLAY_LAYER, USER_LAYER, BookData, PriceRow, ProviderEntry
 from farthing.core.types import Bounds, Charge, Target, Usage
@@ -45,6 +45,14 @@ class BookPrices:
     def ceiling(self, bounds: Bounds, target: Target, *, at_ms: int) -> Nusd | None:
         """The most that an attempt within these bounds can cost; None when a price is unknown."""
         return pricing_ceiling.ceiling(self.book, bounds, target, at_ms=at_ms)
+
+    def sheet(self, usage: Usage, target: Target, *, at_ms: int) -> Sheet:
+        """The rates of an answer's own model, which :meth:`charge` charges it by."""
+        return pricing.quote(self.book, target, usage, "", at_ms)
+
+    def worst(self, bounds: Bounds, target: Target, *, at_ms: int) -> pricing_ceiling.Worst | None:
+        """What :meth:`ceiling` is computed with; None when no price is known."""
+        return pricing_ceiling.worst(self.book, bounds, target, at_ms=at_ms)
 
     def context_window(self, target: Target) -> int | None:
         """The model's context window in tokens, if known."""

@@ -81,7 +81,9 @@ class Budgets:
         """Some limit counts tool calls or turns: only then is the conversation in a body looked at."""
         self.single = any(_single_limits(budget) for budget in budgets)
         """Some limit binds single calls: only then need ``violation`` be asked."""
-        self._project = _projection(budgets)
+        self.reads = _read_by(budgets)
+        """The fields of a scope that any budget looks at: calls that are equal in these count alike."""
+        self._project = _projection(budgets, self.reads)
         self._memo_max = memo_max
         self._memo: dict[object, _Bound] = {}
         self._older: dict[object, _Bound] = {}
@@ -397,12 +399,21 @@ def _unescape(text: str) -> str:
     return text.replace("%3D", "=").replace("%2C", ",").replace("%7C", "|").replace("%25", "%")
 
 
-def _projection(budgets: tuple[Budget, ...]) -> Callable[[Scope, str, str], object]:
-    """A function from a call to a key made of just the values that any budget looks at."""
-    used = {name for budget in budgets for name in (*splits(budget), *(dim for dim, _ in budget.match))}
+def _used_by(budgets: tuple[Budget, ...]) -> set[str]:
+    return {name for budget in budgets for name in (*splits(budget), *(dim for dim, _ in budget.match))}
+
+
+def _read_by(budgets: tuple[Budget, ...]) -> tuple[str, ...]:
+    used = _used_by(budgets)
     fields: list[str] = [name for name in SCOPE_DIMENSIONS if name in used]
     if any(name.startswith("tag:") for name in used):
         fields.append("tags")
+    return tuple(fields)
+
+
+def _projection(budgets: tuple[Budget, ...], fields: tuple[str, ...]) -> Callable[[Scope, str, str], object]:
+    """A function from a call to a key made of just the values that any budget looks at."""
+    used = _used_by(budgets)
     read = attrgetter(*fields) if fields else lambda scope: None
     if "provider" in used or "model" in used:
         return lambda scope, provider, model: (read(scope), provider, model)

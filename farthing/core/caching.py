@@ -182,4 +182,5 @@ def worth(clock: float, *, cost: int | None, uses: int, size: int) -> float:
     Greedy-Dual-Size-Frequency: ``clock`` is the worth of what was evicted last, so that answers that once were
     popular grow old. Answers of unknown or no price count as one nano-dollar.
     """
-    return clock + max(cost or 0, 1) * max(uses, 1) / max(size, 1)
+    gain = cost if cost is not None and cost > 1 else 1
+    return clock + gain * (uses if uses > 1 else 1) / (size if size > 1 else 1)

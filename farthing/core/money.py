@@ -96,8 +96,8 @@ def price_per_million(text: str | int | Decimal, *, quantize: bool = False) -> P
 def format_usd(amount: Nusd | int, places: int = 9) -> str:
     """Nano-USD as dollars with exactly ``places`` decimals (9 is exact; fewer round half-even for display)."""
     if places == 9 and amount >= 0:  # what every answer's header says
-        dollars, rest = divmod(amount, NUSD_PER_USD)
-        return f"{dollars}.{rest:09d}"
+        text = str(amount)
+        return f"{text[:-9]}.{text[-9:]}" if len(text) > 9 else "0." + text.zfill(9)
     if not 0 <= places <= 9:
         raise ValueError("places is 0 to 9")
     rounded = round_half_even(int(amount), 10 ** (9 - places))

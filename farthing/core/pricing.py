@@ -5,6 +5,7 @@ line is rounded once, half-even, to nano-USD; a total is a sum of lines. An unkn
 with a reason; it is never zero and never another model's price.
 """
 
+from math import gcd
 from typing import Final
 
 from farthing.core.money import PUSD_PER_NUSD, Nusd, Pusd, round_half_even
@@ -122,6 +123,24 @@ def charge(book: PriceBook, usage: Usage, target: Target, *, at_ms: int) -> Char
     return Charge(lines=tuple(lines), total=Nusd(total), state="priced" if paid else "free", price_ref=book.ref)
 
 
+def flat(sheet: Sheet) -> tuple[dict[str, tuple[int, int]], int]:
+    """(nano-USD of one unit as a reduced fraction, by unit; the tier basis below which that is so).
+
+    A line of such a unit is charged that times its quantity, rounded half-even; of other units :func:`charge` knows.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    below = 2**62
+    if "request" in sheet.rates:  # a fee for each answer
+        return found, below
+    for unit, rate in sheet.rates.items():
+        if not rate.marginal:
+            over, under = rate.steps[0][1] * rate.numerator, PUSD_PER_NUSD * rate.denominator
+            common = gcd(over, under)
+            found[unit] = (over // common, under // common)
+            below = min(below, *[step[0] for step in rate.steps[1:]], below)
+    return found, below
+
+
 def _rate_part(part: UsagePart, sheet: Sheet, lines: list[ChargeLine]) -> str:
     """Append the part's lines; the first reason why one has no price, or ""."""
     reason = ""
@@ -139,7 +158,8 @@ def _rate_part(part: UsagePart, sheet: Sheet, lines: list[ChargeLine]) -> str:
         elif rate.marginal:
             _rate_marginal(unit, quantity, rate, part.model, lines)
         else:
-            lines.append(_line(unit, quantity, rate, _step(rate, basis), part.model))
+            step = rate.steps[0] if len(rate.steps) == 1 else _step(rate, basis)
+            lines.append(_line(unit, quantity, rate, step, part.model))
     return reason
 
 

@@ -67,6 +67,12 @@ class Worst(NamedTuple):
 
 def ceiling(book: PriceBook, bounds: Bounds, target: Target, *, at_ms: int) -> Nusd | None:
     """At least what any attempt within these bounds can be charged; None when a price it needs is unknown."""
+    found = worst(book, bounds, target, at_ms=at_ms)
+    return None if found is None else _total(found, bounds)
+
+
+def worst(book: PriceBook, bounds: Bounds, target: Target, *, at_ms: int) -> Worst | None:
+    """What a ceiling is computed with: the same for bounds that differ in numbers of tokens and choices only."""
     media = bounds.images > 0 or bounds.unbounded
     key = (
         "ceiling",
@@ -81,14 +87,13 @@ def ceiling(book: PriceBook, bounds: Bounds, target: Target, *, at_ms: int) -> N
         media,
         tuple(tool for tool, _ in bounds.hosted_tools) if bounds.hosted_tools else (),
     )
-    worst = book.memo.get(key)
-    if not isinstance(worst, Worst) or not worst.from_ms <= at_ms < worst.to_ms:
-        found = _worst(book, bounds, target, media, at_ms)
-        if found is None:
-            return None
-        worst = found
-        book.remember(key, worst)
-    return _total(worst, bounds)
+    held = book.memo.get(key)
+    if isinstance(held, Worst) and held.from_ms <= at_ms < held.to_ms:
+        return held
+    found = _worst(book, bounds, target, media, at_ms)
+    if found is not None:
+        book.remember(key, found)
+    return found
 
 
 def _total(worst: Worst, bounds: Bounds) -> Nusd | None:
@@ -97,20 +102,23 @@ def _total(worst: Worst, bounds: Bounds) -> Nusd | None:
         if worst.context_window is None:
             return None
         tokens = max(tokens, worst.context_window)
-    step = worst.steps[0]
-    for candidate in worst.steps:
-        if candidate[0] <= tokens:
-            step = candidate
+    steps = worst.steps
+    step = steps[0]
+    if len(steps) > 1:
+        for candidate in steps:
+            if candidate[0] <= tokens:
+                step = candidate
     _, input_rate, output_rate = step
     total = worst.request_fee
-    output = bounds.output_tokens * max(bounds.choices, 1)
+    output = bounds.output_tokens * (bounds.choices if bounds.choices > 1 else 1)
     if (tokens and input_rate is None) or (output and output_rate is None):
         return None
     total += tokens * (input_rate or 0) + output * (output_rate or 0)
-    for (_, uses), (_, fee) in zip(bounds.hosted_tools, worst.fees, strict=True):
-        if fee is None:
-            return None
-        total += (uses or USES_ASSUMED) * fee
+    if bounds.hosted_tools:
+        for (_, uses), (_, fee) in zip(bounds.hosted_tools, worst.fees, strict=True):
+            if fee is None:
+                return None
+            total += (uses or USES_ASSUMED) * fee
     return Nusd(total)
 
 

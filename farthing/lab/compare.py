@@ -129,12 +129,24 @@ class Tally:
         self, source: Exchange, model: str, total: int | None, fidelity: Fidelity, latency_ms: int, cached: bool
     ) -> None:
         """A call with one entry of this model at this charge; ``cached``: a cache answered it."""
-        self._add(source, fidelity, total)
-        self._answered(latency_ms, cached)
-        by_model = self.bill.by_model
-        by_model[model] = by_model.get(model, 0) + (total or 0)
-        if total is not None and total != source.amount and source.amount is not None:
-            self._remember(source, total, model, "answered", fidelity)
+        if total is None:
+            self._add(source, fidelity, total)
+            self._answered(latency_ms, cached)
+            self.bill.by_model.setdefault(model, 0)
+            return
+        bill, before = self.bill, source.amount  # of most calls that is all, so it is done in place
+        part, by_model = bill.parts[fidelity], bill.by_model
+        bill.requests += 1
+        bill.answered += 1
+        bill.cached += cached
+        bill.latencies[bisect_left(_LATENCY_EDGES_MS, latency_ms)] += 1
+        part.requests += 1
+        part.nusd += total
+        by_model[model] = by_model.get(model, 0) + total
+        if total != before and before is not None:
+            change = total - before
+            if len(self._changed) < CHANGED_MAX or abs(change) > self._changed[0][0]:
+                self._remember(source, total, model, "answered", fidelity)
 
     def estimated(
         self,

@@ -1,19 +1,17 @@
 """Thresholds of budgets in a replay: whether a call has reached any, and what is taken back of one decided anew."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final, cast
+from typing import Literal, cast
 
 from farthing.core.assess import acts_from
-from farthing.core.budget import Key, Places
 from farthing.core.policy import Threshold
 from farthing.core.types import Hold
 from farthing.engine.actions import Actions, Turnstile
 from farthing.engine.watch import Watch
-from farthing.lab.replay_books import ReplayBooks, ReplayWatch
+from farthing.lab.replay_books import Account, Cell, ReplayBooks, ReplayWatch
 
 Turnstiles = tuple[tuple[str, tuple[int, ...]], ...]
 """Counters that are slowed down, each with when calls went."""
-_PLACES_MAX: Final = 100_000
 
 
 class ReplayActions(Actions):
@@ -23,8 +21,6 @@ class ReplayActions(Actions):
         super().__init__(cast("Watch", ReplayWatch(books, thresholds)), thresholds)
         self._books = books
         self._rules = thresholds
-        self._marks: dict[int, tuple[Places, tuple[tuple[Hold, Key, int], ...]]] = {}
-        """By identity: counters that rules act on, and from which use on. Places are kept, so that identity holds."""
         self._went: list[str] = []
 
     def wait_ms(self, counter: str, per_minute: int, now_ms: int) -> int:
@@ -34,17 +30,54 @@ class ReplayActions(Actions):
             self._went.append(counter)
         return wait_ms
 
-    def reached(self, places: Places) -> bool:
+    def reached(self, account: Account) -> bool:
         """Some rule says something about a call that counts there: ``apply_thresholds`` must be asked."""
-        found = self._marks.get(id(places))
-        if found is None:
-            if len(self._marks) >= _PLACES_MAX:
-                self._marks.clear()
-            found = self._marks[id(places)] = (places, self._marked(places))
-        for hold, key, least in found[1]:
-            if (self._books.used(hold) if hold.also else self._books.at(key)) >= least:
+        marks = account.marks
+        if marks is None:
+            marks = account.marks = self._marked(account)
+        for cell, least, rolls in marks:  # noqa: SIM110  # a generator would cost each call as much again
+            if (cell[0] if rolls is None else self._books.used(rolls)) >= least:
                 return True
         return False
+
+    def slow(self, account: Account, at_ms: int) -> Literal["go", "wait", "ask"]:
+        """What counters that slow down say to a call that has reached thresholds.
+
+        ``ask``: more may happen to it, and nothing has been counted. What soft budgets would do is not said.
+        """
+        slowest: dict[str, int] = {}
+        more = False
+        rules = account.rules
+        if rules is None:
+            rules = account.rules = self._rules_of(account)
+        for cell, hold, least, rule in rules:
+            if (self._books.used(hold) if hold.also else cell[0]) < least:
+                continue
+            if rule.action == "throttle":
+                before = slowest.get(hold.counter)
+                if before is None or rule.per_minute < before:
+                    slowest[hold.counter] = rule.per_minute
+            elif rule.action in ("block", "queue"):
+                return "ask"
+            else:
+                more = True
+        for counter in sorted(slowest):
+            if self.wait_ms(counter, slowest[counter], at_ms):
+                return "wait"
+        if more:
+            self.take_back()
+            return "ask"
+        return "go"
+
+    def _rules_of(self, account: Account) -> tuple[tuple[Cell, Hold, int, Threshold], ...]:
+        """Rules of hard budgets that act on its counters, with the use from which on each does."""
+        found = []
+        for hold, cell in zip(account.places.holds, account.cells, strict=True):
+            for rule in self._rules.get(hold.budget, ()) if hold.hard else ():
+                least = acts_from(hold.limit, (rule,))
+                if least is not None:
+                    found.append((cell, hold, least, rule))
+        return tuple(found)
 
     def begin(self) -> None:
         """Another call comes."""
@@ -68,10 +101,11 @@ class ReplayActions(Actions):
             turnstile = self.turnstiles[counter] = Turnstile()
             turnstile.restore(passed)
 
-    def _marked(self, places: Places) -> tuple[tuple[Hold, Key, int], ...]:
+    def _marked(self, account: Account) -> tuple[tuple[Cell, int, Hold | None], ...]:
+        """Counters that rules act on, and from which use on; with their hold where other windows count too."""
         found = []
-        for hold, key in zip(places.holds, places.keys, strict=True):
+        for hold, cell in zip(account.places.holds, account.cells, strict=True):
             least = acts_from(hold.limit, self._rules.get(hold.budget, ()))
             if least is not None:
-                found.append((hold, key, least))
+                found.append((cell, least, hold if hold.also else None))
         return tuple(found)

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from farthing.core.assess import acts_from
-from farthing.core.budget import Key
+from farthing.core.budget import Key, Places
 from farthing.core.policy import Threshold
 from farthing.core.types import Denied, Held, Hold, LedgerEntry, LimitUnit, Reservation
 from farthing.engine.levels import Tally
@@ -25,8 +25,61 @@ CROWDED: Final = 200_000
 """Counters from which on those of windows that have ended are looked for."""
 
 
+UNITS: Final[tuple[LimitUnit, ...]] = (
+    "usd", "tokens", "input_tokens", "output_tokens", "requests", "tool_calls", "turns_without_human",
+)  # fmt: skip
+"""The order of :data:`Amounts`."""
+_DECIDED: Final = 4
+"""So many of them are decided by an answer."""
+ACCOUNTS_MAX: Final = 100_000
+
+Amounts = tuple[int, int, int, int, int, int, int]
+"""What a call holds, in each of ``UNITS``."""
+Used = tuple[int, int, int, int]
+"""What an answer used: the first of them."""
+NOTHING: Final[Amounts] = (0, 0, 0, 0, 0, 0, 0)
+Cell = list[int]
+"""One number: booked and held on a counter in a window, or the highest that it has been."""
 Levels = tuple[tuple[str, str, LimitUnit, int, int], ...]
 """Of counters: (counter, window, unit, highest level, the highest at which nothing happens)."""
+
+
+class Account:
+    """The counters of the calls that count in the same places."""
+
+    __slots__ = (
+        "cells",
+        "from_ms",
+        "marks",
+        "places",
+        "plain",
+        "rows",
+        "rules",
+        "spent",
+        "tops",
+        "units",
+        "until_ms",
+    )
+
+    def __init__(self, places: Places, cells: tuple[Cell, ...], tops: tuple[tuple[Cell, Cell], ...]) -> None:
+        self.places = places
+        self.from_ms, self.until_ms = places.from_ms, places.until_ms
+        self.cells = cells
+        self.tops = tops
+        """Of shared budgets: (a counter, the highest that it has been)."""
+        self.plain = len(set(places.keys)) == len(places.keys) and not any(hold.also for hold in places.holds)
+        """Each counter is asked once, and no other windows count."""
+        self.units = tuple([UNITS.index(hold.unit) for hold in places.holds])
+        """The place in amounts of what counts, of each counter."""
+        limits = [hold.limit for hold in places.holds]
+        self.rows = tuple(zip(cells, self.units, limits, strict=True))
+        by_unit = {unit: tuple([cell for cell, one, _ in self.rows if one == unit]) for unit in self.units}
+        self.spent = tuple([(unit, cells) for unit, cells in by_unit.items() if unit < _DECIDED])
+        """By unit, the counters on which an answer decides what it used; on others that is what was held."""
+        self.marks: tuple[tuple[Cell, int, Hold | None], ...] | None = None
+        """For thresholds (see ``replay_acts``)."""
+        self.rules: tuple[tuple[Cell, Hold, int, Threshold], ...] | None = None
+        """The same, rule by rule."""
 
 
 class ReplayBooks:
@@ -36,15 +89,20 @@ class ReplayBooks:
         """With a loop and a provider, a request's acts happen when the log says that they did."""
         self._loop = loop
         self._provider = provider
-        self._used: dict[Key, int] = {}
+        self._used: dict[Key, Cell] = {}
         """Posted and held, by counter, window and unit."""
+        self._accounts: dict[int, Account] = {}
+        """By identity of their places, which they keep, so that it holds."""
         self._open: dict[str, Reservation] = {}
         self._ends: dict[str, int] = {}
         """When windows end, by name; the latest of those that share one."""
         self._crowded = CROWDED
         self._shared: Mapping[str, tuple[Threshold, ...]] = {}
         """Thresholds by budget, of budgets that other parts of the log count on too."""
-        self._levels: dict[Key, tuple[int, int]] = {}
+        self._tops: dict[Key, Cell] = {}
+        """The highest that calls brought the counters of shared budgets to, or would have; −1: no call has come."""
+        self._most: dict[Key, int] = {}
+        """Up to where nothing happens."""
 
     def share(self, budgets: Mapping[str, tuple[Threshold, ...]]) -> None:
         """From now on, notes how far the counters of these budgets go (see :meth:`levels`)."""
@@ -52,16 +110,40 @@ class ReplayBooks:
 
     def levels(self) -> Levels:
         """How far calls brought the counters of shared budgets, or would have, and up to where nothing happens."""
-        return tuple([(*key, level, most) for key, (level, most) in sorted(self._levels.items())])
+        found = sorted((key, top[0]) for key, top in self._tops.items() if top[0] >= 0)
+        return tuple([(*key, top, self._most[key]) for key, top in found])
 
-    def _note(self, key: Key, hold: Hold, level: int) -> None:
-        """``level``: what a call brings a counter to, if it may."""
-        before, most = self._levels.get(key, (0, 2**63))
+    def account(self, places: Places) -> Account:
+        """The counters of calls that count there."""
+        return self._accounts.get(id(places)) or self._opened(places)
+
+    def _opened(self, places: Places) -> Account:
+        cells = tuple([self._cell(key, hold) for key, hold in zip(places.keys, places.holds, strict=True)])
+        tops = [
+            (cell, self._top(key, hold))
+            for key, hold, cell in zip(places.keys, places.holds, cells, strict=True)
+            if hold.budget in self._shared
+        ]
+        if len(self._accounts) >= ACCOUNTS_MAX:
+            self._accounts.clear()
+        found = self._accounts[id(places)] = Account(places, cells, tuple(tops))
+        return found
+
+    def _cell(self, key: Key, hold: Hold) -> Cell:
+        cell = self._used.get(key)
+        if cell is None:
+            self._met(key, hold)
+            cell = self._used[key] = [0]
+        return cell
+
+    def _top(self, key: Key, hold: Hold) -> Cell:
+        """How far a shared counter has gone; learns up to where nothing happens under this hold."""
         acts = acts_from(hold.limit, self._shared[hold.budget])
-        most = min(most, hold.limit, 2**63 if acts is None else acts - 1)
+        most = min(self._most.get(key, 2**63), hold.limit, 2**63 if acts is None else acts - 1)
         if hold.also:
             most = -1  # other windows count too: what is said of this one says little
-        self._levels[key] = (max(before, level), most)
+        self._most[key] = most
+        return self._tops.setdefault(key, [-1])
 
     async def reserve(
         self, reservation: Reservation, *, now_ms: int, stub: LedgerEntry | None = None
@@ -71,40 +153,59 @@ class ReplayBooks:
             if when > self._loop.time():
                 await self._loop.until(when)
         holds = reservation.holds
-        keys: list[Key] = [(hold.counter, hold.window, hold.unit) for hold in holds]
-        denied, over = self.take(reservation.id, holds, keys, [hold.amount for hold in holds])
+        cells = [self._cell((hold.counter, hold.window, hold.unit), hold) for hold in holds]
+        denied, over = self.take(reservation.id, holds, cells, [hold.amount for hold in holds])
         if denied is not None:
             return denied
         self._open[reservation.id] = reservation
         return Held(id=reservation.id, over=over) if over else Held(id=reservation.id)
 
+    def fits(self, account: Account, amounts: Amounts) -> bool:
+        """Holds ``amounts`` where all fit and that is all there is to say; otherwise nothing has happened."""
+        if not account.plain:
+            return False
+        for cell, unit, limit in account.rows:
+            level = cell[0] + amounts[unit]
+            if level > limit:
+                for back, held, _ in account.rows:
+                    if back is cell:
+                        return False
+                    back[0] -= amounts[held]
+            cell[0] = level
+        for cell, top in account.tops:
+            if cell[0] > top[0]:
+                top[0] = cell[0]
+        return True
+
+    def take_all(self, id: str, account: Account, amounts: Amounts) -> tuple[Denied | None, tuple[Denied, ...]]:
+        """The same in full: (why none was held, soft limits passed)."""
+        held = [amounts[unit] for unit in account.units]
+        return self.take(id, account.places.holds, account.cells, held)
+
     def take(
-        self, id: str, holds: Sequence[Hold], keys: Sequence[Key], amounts: Sequence[int]
+        self, id: str, holds: Sequence[Hold], cells: Sequence[Cell], amounts: Sequence[int]
     ) -> tuple[Denied | None, tuple[Denied, ...]]:
-        """Holds ``amounts`` on the counters ``keys`` of ``holds``, all or none: (why none, soft limits passed)."""
-        used, shared = self._used, self._shared
+        """Holds ``amounts`` on the counters ``cells`` of ``holds``, all or none: (why none, soft limits passed)."""
+        shared = self._shared
         taken = 0
         over: tuple[Denied, ...] = ()
-        for hold, key, amount in zip(holds, keys, amounts, strict=True):
-            before = used.get(key)
-            if before is None:
-                before = 0
-                self._met(key, hold)
+        for hold, cell, amount in zip(holds, cells, amounts, strict=True):
+            before = cell[0]
             left = hold.limit - before
-            if hold.also:
-                for window in hold.also:
-                    left -= used.get((key[0], window, key[2]), 0)
+            for window in hold.also:
+                left -= self.at((hold.counter, window, hold.unit))
             if shared and hold.budget in shared:
-                self._note(key, hold, before + amount)
+                top = self._top((hold.counter, hold.window, hold.unit), hold)
+                top[0] = max(top[0], before + amount)
             if amount > left:
                 asked = hold if hold.amount == amount else msgspec.structs.replace(hold, amount=amount)
                 denied = Denied(id=id, hold=asked, left=max(0, left))
                 if hold.hard:
                     for back in range(taken):
-                        used[keys[back]] -= amounts[back]
+                        cells[back][0] -= amounts[back]
                     return denied, ()
                 over = (*over, denied)
-            used[key] = before + amount
+            cell[0] = before + amount
             taken += 1  # noqa: SIM113  # enumerate would cost each call a tuple
         return None, over
 
@@ -120,25 +221,18 @@ class ReplayBooks:
             del self._used[one]
         for window in gone:
             del self._ends[window]
+        self._accounts.clear()  # some of their counters may be gone
         self._crowded = max(CROWDED, 2 * len(self._used))
 
-    def give(self, keys: Sequence[Key], held: Sequence[int], amounts: Sequence[int]) -> None:
-        """Books ``amounts`` where ``held`` was held."""
-        used = self._used
-        for key, before, after in zip(keys, held, amounts, strict=True):
-            level = used[key] = used.get(key, 0) + after - before
-            if after > before and key in self._levels:  # it cost more than the most that it could
-                self._levels[key] = (max(level, self._levels[key][0]), self._levels[key][1])
-
-    def spend(self, keys: Sequence[Key], held: Sequence[int], used: Mapping[LimitUnit, int]) -> None:
-        """Books what was used in units that an answer decides, and of others what was held."""
-        counters = self._used
-        for key, before in zip(keys, held, strict=True):
-            after = used.get(key[2])
-            if after is not None:
-                level = counters[key] = counters.get(key, 0) + after - before
-                if after > before and key in self._levels:
-                    self._levels[key] = (max(level, self._levels[key][0]), self._levels[key][1])
+    def spend(self, account: Account, held: Amounts, used: Used) -> None:
+        """Books what an answer used where ``held`` was held; of what no answer decides, that was used."""
+        for unit, cells in account.spent:
+            more = used[unit] - held[unit]
+            for cell in cells:
+                cell[0] += more
+        for cell, top in account.tops:
+            if cell[0] > top[0]:  # it cost more than the most that it could
+                top[0] = cell[0]
 
     async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
         reservation = settlement.reservation
@@ -146,9 +240,15 @@ class ReplayBooks:
             return
         open_ = self._open.pop(reservation.id, None) is not None
         holds = reservation.holds
-        keys: list[Key] = [(hold.counter, hold.window, hold.unit) for hold in holds]
-        held = [hold.amount for hold in holds] if open_ else [0] * len(holds)
-        self.give(keys, held, settlement.amounts or [0] * len(holds))
+        amounts = settlement.amounts or [0] * len(holds)
+        for hold, after in zip(holds, amounts, strict=True):
+            key: Key = (hold.counter, hold.window, hold.unit)
+            cell = self._cell(key, hold)
+            before = hold.amount if open_ else 0
+            cell[0] += after - before
+            if after > before and key in self._tops:  # it cost more than the most that it could
+                top = self._tops[key]
+                top[0] = max(top[0], cell[0])
         if self._loop is not None and self._provider is not None:
             self._provider.turn(reservation.request_id)
             when = self._provider.rest(reservation.request_id)
@@ -164,9 +264,9 @@ class ReplayBooks:
                 held[key] = held.get(key, 0) + hold.amount
         found = []
         for key in sorted(self._used):
-            if key[:2] in wanted and (self._used[key] or held.get(key, 0)):
+            if key[:2] in wanted and (self.at(key) or held.get(key, 0)):
                 now = held.get(key, 0)
-                posted = self._used[key] - now
+                posted = self.at(key) - now
                 found.append(Balance(counter=key[0], window=key[1], unit=key[2], posted=posted, held=now))
         return tuple(found)
 
@@ -178,24 +278,27 @@ class ReplayBooks:
 
     def restore_levels(self, levels: Levels) -> None:
         """As it was when those were the levels."""
-        self._levels = {(counter, window, unit): (level, most) for counter, window, unit, level, most in levels}
+        self._tops = {(counter, window, unit): [level] for counter, window, unit, level, _ in levels}
+        self._most = {(counter, window, unit): most for counter, window, unit, _, most in levels}
+        self._accounts.clear()
 
     def counters(self) -> tuple[tuple[Key, int], ...]:
         """Booked and held on every counter."""
-        return tuple(self._used.items())
+        return tuple([(key, cell[0]) for key, cell in self._used.items()])
 
     def restore(self, counters: Iterable[tuple[Key, int]]) -> None:
         """As it was when those were the counters. When their windows end is learned anew from later calls."""
-        self._used = dict(counters)
+        self._used = {key: [level] for key, level in counters}
+        self._accounts.clear()
 
     def at(self, key: Key) -> int:
         """Booked and held on one counter in one window."""
-        return self._used.get(key, 0)
+        cell = self._used.get(key)
+        return 0 if cell is None else cell[0]
 
     def used(self, hold: Hold) -> int:
         """Booked and held on a hold's counter, the other windows of a rolling limit included."""
-        windows = (hold.window, *hold.also)
-        return sum(self._used.get((hold.counter, window, hold.unit), 0) for window in windows)
+        return sum([self.at((hold.counter, window, hold.unit)) for window in (hold.window, *hold.also)])
 
 
 class ReplayWatch:

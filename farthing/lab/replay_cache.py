@@ -4,18 +4,21 @@ A request that a cache looked at has its key in the log. Any other is told apart
 that a hit under another policy is never invented; questions that differ in bytes only are missed.
 """
 
+import asyncio
 from typing import Final
 
 import msgspec
 
 from farthing.core.caching import Controls, refusal
-from farthing.core.caching_key import digest_of, partition_of
+from farthing.core.caching_key import partition_of
 from farthing.core.policy_cache import CacheRoute
 from farthing.core.types import NO_TEXT, Endpoint, Exchange, Request, Target
 from farthing.engine.caching import Caching, Land, Work
+from farthing.engine.caching_flights import Flight, Flights
 from farthing.engine.caching_memo import Known, Memo, Question
 from farthing.engine.call import Call
-from farthing.lab.replay_provider import Flight, Provider
+from farthing.lab.replay_provider import Flight as Flying
+from farthing.lab.replay_provider import Provider
 from farthing.ports.cache import Ask, ExactCache, RecallHit, StoredAnswer
 from farthing.ports.reply import Reply
 from farthing.wire.replay import streamed
@@ -31,6 +34,7 @@ class LoggedCaching(Caching):
     def __init__(self, routes: tuple[CacheRoute, ...], store: ExactCache, provider: Provider) -> None:
         super().__init__(routes, store, owner="replay")
         self._memo = _Forgetful()
+        self.flights = _Flights()
         self._flights_of = provider.flights
         self._loop = provider.loop
         provider.answers = answer_of
@@ -90,11 +94,11 @@ def layer_of(source: Exchange, answer: StoredAnswer) -> str:
 
 def ask_of(request: Request, source: Exchange, route: CacheRoute, controls: Controls, target: Target) -> Ask | str:
     """A request without text as the caches see it, or why they do not look at it."""
-    why = refusal(route, request.view, {}) or _refused(route, source)
+    why = refusal(route, request.view, {}) or refused(route, source)
     if why:
         return why
     partition = partition_of(request, route, target)
-    key = _key(source) or digest_of((b"exact", partition.encode(), source.received_digest.encode()))
+    key = key_of(source, partition)
     return Ask(
         request=request,
         route=route,
@@ -116,7 +120,7 @@ class _Forgetful(Memo):
         """Nothing is kept."""
 
 
-def answer_of(flight: Flight) -> tuple[bytes, bytes, bytes]:
+def answer_of(flight: Flying) -> tuple[bytes, bytes, bytes]:
     """An answer like the logged one to whoever asks whether it may be kept: (whole, as a stream, its last event)."""
     usage = flight.usage
     view = flight.logged.request.view
@@ -167,18 +171,19 @@ def _text(kind: str = "text") -> dict[str, object]:
     return {"type": kind, "text": "."}
 
 
-def _key(source: Exchange) -> str:
-    """The question's own key; a similar one's answer has another."""
+def key_of(source: Exchange, partition: str) -> str:
+    """The question's own key (a similar one's answer has another), or the digest of its whole body."""
     for one in source.decisions:
         if one.stage == "cache":
             wanted = "asked" if one.reason == "semantic_hit" else "key"
             for name, value in one.evidence:
-                if name == wanted:
+                if name == wanted and value:
                     return value
-    return ""
+    return f"{partition}:{source.received_digest}"
 
 
-def _refused(route: CacheRoute, source: Exchange) -> str:
+def refused(route: CacheRoute, source: Exchange) -> str:
+    """Why the log says that the cache did not look at a call, where the route leaves it no choice; empty: it may."""
     for one in source.decisions:
         if one.stage == "cache" and one.action == "bypass":
             allows = _UNSEEN.get(one.reason)
@@ -186,3 +191,33 @@ def _refused(route: CacheRoute, source: Exchange) -> str:
                 return ""
             return one.reason
     return ""
+
+
+class _Flight(Flight):
+    """A flight whose future is made when somebody waits: hardly any is waited for in a replay."""
+
+    def __init__(self) -> None:
+        self.left = False
+        self._ended = False
+        self._answer: StoredAnswer | None = None
+        self._waited: asyncio.Future[StoredAnswer | None] | None = None
+
+    async def answer(self) -> StoredAnswer | None:
+        if self._ended:
+            return self._answer
+        if self._waited is None:
+            self._waited = asyncio.get_running_loop().create_future()
+        return await asyncio.shield(self._waited)
+
+    def land(self, answer: StoredAnswer | None) -> None:
+        if self._ended:
+            return
+        self._ended, self._answer = True, answer
+        if self._waited is not None and not self._waited.done():
+            self._waited.set_result(answer)
+
+
+class _Flights(Flights):
+    def begin(self, key: str) -> Flight:
+        flight = self._open[key] = _Flight()
+        return flight

@@ -8,30 +8,35 @@ the pipeline's. Both work on the same books in the same virtual time, so each ca
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Literal
+from operator import attrgetter
+from typing import Final, Literal
 
-from farthing.core.budget import amounts_of, used_in
-from farthing.core.errors import BudgetExceeded, FarthingError
-from farthing.core.types import Bounds, Denied, Exchange, Usage
+from farthing.core.budget import Need
+from farthing.core.errors import BudgetExceeded, FarthingError, Throttled
+from farthing.core.types import Bounds, Denied, Exchange, Scope, Usage
 from farthing.engine.act import SQUEEZES_MAX, apply_thresholds, cap_note, squeezed
 from farthing.engine.attempt import counted
 from farthing.engine.ceiling import bounds_of, need_of, tight_bounds, within_request_limits
+from farthing.engine.levers import Levers
 from farthing.engine.messages import budget_exceeded, refusal, would_refuse
 from farthing.engine.pipeline import bad_ending
 from farthing.engine.plan import Plan
 from farthing.engine.record import with_stated_difference
 from farthing.engine.services import Services
+from farthing.engine.trials import Logged as Arms
 from farthing.lab.replay_acts import ReplayActions, Turnstiles
-from farthing.lab.replay_books import ReplayBooks
+from farthing.lab.replay_books import Account, Amounts, ReplayBooks
 from farthing.lab.replay_cache import ReplayCaching
-from farthing.lab.replay_log import Logged, asks_at, cap_of, request_of, settled_of
-from farthing.lab.replay_plain import Ends, Fly, Shape, is_plain
+from farthing.lab.replay_log import Logged, asks_at, cap_of, end_of
+from farthing.lab.replay_plain import Ends, Fly, Shape, bounds_within, is_plain
 from farthing.lab.replay_provider import Flight, Provider, ended, within
 from farthing.lab.replay_recall import Cached, Recalls
 from farthing.lab.replay_routes import LoggedRouting
 from farthing.lab.replay_shape import Shapes
 from farthing.lab.replay_state import Flying
 from farthing.lab.replay_time import VirtualLoop
+
+_SEATS_MAX: Final = 50_000
 
 
 def unfit(services: Services) -> str:
@@ -65,7 +70,15 @@ class Kernel:
         if isinstance(services.actions, ReplayActions) and services.actions.before:
             self._acts = services.actions
         self._pools = services.routing.pools if services.routing is not None and services.routing.times else None
-        self._shapes = Shapes(services, provider)
+        self._trial = services.trials.running
+        self._reads = isinstance(self._trial, Arms)
+        """Arms are those that were noted: a call without readings has none."""
+        self._shapes = Shapes(services, provider, lanes=ends.adds)
+        reads = services.budgets.reads
+        self._seat_of: Callable[[Scope], object] = attrgetter(*reads) if reads else lambda scope: None
+        matches = any(lever.match for lever in services.policy.levers)
+        self._sees = services.levers is not None and matches
+        """Whether a lever is for a call depends on who calls."""
         self._recalls: Recalls | None = None
         if isinstance(services.caching, ReplayCaching):
             self._recalls = Recalls(services.caching, services.policy.cache, noted=not ends.adds)
@@ -77,12 +90,10 @@ class Kernel:
         """
         if not is_plain(exchange, one):
             return False
-        services = self._services
-        request = request_of(exchange) if one is None else one.request
-        trial = services.trials.running
-        if trial is not None and trial.arm(request) is not None:
+        fly = Fly(exchange, one, self._loop.now_ms())
+        trial = self._trial
+        if trial is not None and (exchange.readings or not self._reads) and trial.arm(fly.request) is not None:
             return False
-        fly = Fly(exchange, request, one, self._loop.now_ms())
         try:
             shape = self._shapes.find(fly)
             if shape is not None and self._acts is not None:
@@ -106,21 +117,28 @@ class Kernel:
         if fly.asked is None:
             self._open(fly)
         else:
-            self._at(self._loop.at(*asks_at(exchange)), self._missed, fly)
+            at_ms, number = asks_at(exchange)
+            self._at(self._loop.at(at_ms, number), self._missed, fly)
         return True
 
     def _acted(self, acts: ReplayActions, shape: Shape, fly: Fly) -> Shape | None:
         """What thresholds make of a plan; None: it is translated. Raises what they refuse with."""
         acts.begin()
-        services, target = self._services, shape.target
-        at_ms = fly.exchange.received_at_ms
-        places = services.budgets.places(fly.request.scope, provider=target.provider, model=target.model, at_ms=at_ms)
-        if not acts.reached(places):
+        fly.account = self._account(fly, shape)
+        if not acts.reached(fly.account):
             return shape
+        services = self._services
+        if self._ends.adds:
+            way = acts.slow(fly.account, fly.exchange.received_at_ms)
+            if way == "go":
+                return shape
+            if way == "wait":
+                raise Throttled("")
+        fly.account = None
         plan = apply_thresholds(services, acts, fly.request, shape.plan)
         if plan is shape.plan:
             return shape
-        found = self._shapes.shaped(plan, fly)
+        found = self._shapes.degraded(shape, plan, fly)
         if found is None:
             acts.take_back()
         return found
@@ -138,15 +156,22 @@ class Kernel:
 
     def _open(self, fly: Fly) -> None:
         """Its ceiling is asked of the books when the log says so."""
-        shape, levers = fly.shape, self._services.levers
-        if levers is not None and fly.exchange.policy_ref != self._services.policy_ref:
-            fly.unread = fly.unread or levers.is_blind(fly.request, shape.target)
+        shape, levers, exchange = fly.shape, self._services.levers, fly.exchange
+        if levers is not None and not fly.unread and exchange.policy_ref != self._services.policy_ref:
+            fly.unread = self._is_blind(levers, fly)
         if not self._ends.adds:
             fly.decisions = (*fly.decisions, *fly.planned) if fly.decisions else fly.planned
             if shape.ask.notes:
                 noted = list(fly.decisions)
                 shape.ask.note(noted)
                 fly.decisions = tuple(noted)
+        lane = shape.lane
+        need = None if lane is None else lane.need(exchange.view.body_bytes, exchange.received_at_ms)
+        if need is not None:
+            fly.account = fly.account or self._account(fly, shape)
+            fly.amounts = need
+            self._ask(fly)
+            return
         try:
             sent = shape.edited or fly.request
             self._measure(fly, bounds_of(self._services, sent, shape.target, shape.upstream, shape.ask.plan))
@@ -154,6 +179,30 @@ class Kernel:
             self._refuse(fly, error)
             return
         self._ask(fly)
+
+    def _is_blind(self, levers: Levers, fly: Fly) -> bool:
+        """Levers would have to read what the log does not keep."""
+        shape = fly.shape
+        if self._sees or fly.exchange.readings:
+            return levers.is_blind(fly.request, shape.target)
+        if shape.blind is None:
+            shape.blind = levers.is_blind(fly.request, shape.target)
+        return shape.blind
+
+    def _account(self, fly: Fly, shape: Shape) -> Account:
+        """Where a call counts."""
+        exchange = fly.exchange
+        at_ms, seat = exchange.received_at_ms, self._seat_of(exchange.scope)
+        found = shape.seats.get(seat)
+        if found is None or not found.from_ms <= at_ms < found.until_ms:
+            target = shape.target
+            places = self._services.budgets.places(
+                exchange.scope, provider=target.provider, model=target.model, at_ms=at_ms
+            )
+            if len(shape.seats) >= _SEATS_MAX:
+                shape.seats.clear()
+            found = shape.seats[seat] = self._books.account(places)
+        return found
 
     # -- written down
 
@@ -164,7 +213,7 @@ class Kernel:
         for when, callback, fly in self._loop.timers():
             if callback not in due or not isinstance(fly, Fly) or fly.one is not None:
                 return None
-            found.append(_written(fly, due[callback], when))
+            found.append(_written(fly, bounds_within(self._services, fly), due[callback], when))
         return tuple(found)
 
     def fly_on(self, flying: Iterable[Flying]) -> None:
@@ -190,17 +239,15 @@ class Kernel:
             self._recalls.restore(cached)
 
     def _read(self, one: Flying) -> Fly:
-        request = request_of(one.exchange)
-        fly = Fly(one.exchange, request, None, one.started_ms)
+        fly = Fly(one.exchange, None, one.started_ms)
         shape = self._shapes.find(fly)
         assert shape is not None
-        fly.shape = shape if shape.target == one.target else replace(shape, target=one.target)
-        target = fly.shape.target
+        fly.shape = shape
+        if shape.target != one.target:
+            fly.shape = replace(shape, target=one.target, lane=None, seats={})
         fly.bounds = one.bounds
-        fly.places = self._services.budgets.places(
-            request.scope, provider=target.provider, model=target.model, at_ms=request.received_at_ms
-        )
-        fly.amounts = list(one.amounts)
+        fly.account = self._account(fly, fly.shape)
+        fly.amounts = one.amounts
         fly.decisions, fly.ttft_ms = one.decisions, one.ttft_ms
         fly.usage, fly.was_cut = one.usage, one.was_cut
         if one.guess is not None:
@@ -225,7 +272,12 @@ class Kernel:
             self._take(fly)
             return
         at_ms, number = acts[place]
-        self._at(self._loop.at(fly.exchange.received_at_ms + at_ms, abs(number)), self._take, fly)
+        loop = self._loop
+        when = loop.at(fly.exchange.received_at_ms + at_ms, abs(number))
+        if when > loop.time():
+            loop.later(when, self._take, fly)
+        else:
+            self._take(fly)
 
     # -- what it may cost
 
@@ -240,44 +292,49 @@ class Kernel:
 
     def _hold(self, fly: Fly, bounds: Bounds) -> None:
         services, request, target = self._services, fly.request, fly.shape.target
-        quantities = amounts_of(need_of(services, request, target, bounds)[1])
+        need = need_of(services, request, target, bounds)[1]
         fly.bounds = bounds
-        fly.places = services.budgets.places(
-            request.scope, provider=target.provider, model=target.model, at_ms=request.received_at_ms
-        )
-        fly.amounts = [quantities[unit] for _, _, unit in fly.places.keys]
+        fly.account = self._account(fly, fly.shape)
+        fly.amounts = _amounts(need)
 
     # -- its course
 
     def _take(self, fly: Fly) -> None:
-        places = fly.places
-        denied, over = self._books.take(fly.exchange.request_id, places.holds, places.keys, fly.amounts)
-        if denied is not None:
-            self._denied(fly, denied)
-            return
-        if over:
-            fly.decisions = (*fly.decisions, *map(would_refuse, over))
+        account = _account_of(fly)
+        if not self._books.fits(account, fly.amounts):
+            denied, over = self._books.take_all(fly.exchange.request_id, account, fly.amounts)
+            if denied is not None:
+                self._denied(fly, denied)
+                return
+            if over:
+                fly.decisions = (*fly.decisions, *map(would_refuse, over))
         if fly.denied is not None:
-            fly.decisions = (*fly.decisions, cap_note(fly.denied, fly.bounds.output_tokens))
+            output = bounds_within(self._services, fly).output_tokens
+            fly.decisions = (*fly.decisions, cap_note(fly.denied, output))
         self._send(fly)
 
     def _denied(self, fly: Fly, denied: Denied) -> None:
         """It does not fit: once more with the prompt really counted, then with less of an answer, then never."""
         services, request, shape = self._services, fly.request, fly.shape
+        bounds = bounds_within(services, fly)
         if not fly.tight:
             fly.tight = True
-            tight = tight_bounds(services, shape.edited or request, shape.target, fly.bounds)
-            if tight is not fly.bounds:
+            tight = tight_bounds(services, shape.edited or request, shape.target, bounds)
+            if tight is not bounds:
                 self._hold(fly, tight)
                 self._ask(fly)
                 return
         if fly.squeezes < SQUEEZES_MAX:
             fly.squeezes += 1
-            found = squeezed(services, request, shape.plan, shape.target, fly.bounds, denied)
+            found = squeezed(services, request, shape.plan, shape.target, bounds, denied)
             if found is not None:
                 self._squeeze(fly, denied, found[0], found[1])
                 return
-        self._refuse(fly, budget_exceeded(denied, fly.started_ms))
+        if self._ends.adds:  # nobody reads why
+            budget = denied.hold.budget or denied.hold.counter
+            self._refuse(fly, BudgetExceeded("", budget=budget, left="", limit="", resets_at_ms=None))
+        else:
+            self._refuse(fly, budget_exceeded(denied, fly.started_ms))
 
     def _squeeze(self, fly: Fly, denied: Denied, plan: Plan, bounds: Bounds) -> None:
         shape = self._shapes.shaped(plan, fly)
@@ -287,7 +344,7 @@ class Kernel:
         self._ask(fly)
 
     def _refuse(self, fly: Fly, error: FarthingError) -> None:
-        if isinstance(error, BudgetExceeded):
+        if isinstance(error, BudgetExceeded) and not self._ends.adds:
             fly.decisions = (*fly.decisions, refusal(error))
         latency_ms = max(0, self._loop.now_ms() - fly.exchange.received_at_ms)
         self._ends.unanswered(fly, bad_ending(error, latency_ms))
@@ -309,15 +366,19 @@ class Kernel:
         if cap is not None:
             fly.usage = within(fly.usage, cap, before=cap_of(exchange), choices=exchange.view.choices)
             fly.was_cut = fly.usage is not usage
-        if not exchange.view.stream or fact.ttft_ms is None:
-            self._await_end(fly)
-            return
-        first, order = loop.at(fact.started_at_ms + fact.ttft_ms), settled_of(exchange)[0]
-        if order and self._ends.adds:  # nobody asks when it began, and that order says when it comes among others
-            last = loop.at(fact.started_at_ms + fact.latency_ms, order)
-            self._at(last if last > first else first, self._end, fly)
+        order = end_of(exchange)
+        when = loop.at(fact.started_at_ms + fact.latency_ms, order)
+        if exchange.view.stream and fact.ttft_ms is not None:
+            first = loop.at(fact.started_at_ms + fact.ttft_ms)
+            if not order or not self._ends.adds:
+                self._at(first, self._first, fly)
+                return
+            if first > when:  # nobody asks when it began, and its number says when it ends among others
+                when = first
+        if when > loop.time():
+            loop.later(when, self._end, fly)
         else:
-            self._at(first, self._first, fly)
+            self._end(fly)
 
     def _first(self, fly: Fly) -> None:
         fly.ttft_ms = max(0, self._loop.now_ms() - fly.started_ms)
@@ -329,7 +390,7 @@ class Kernel:
         else:
             exchange = fly.exchange
             fact = exchange.attempts[0]
-            when = self._loop.at(fact.started_at_ms + fact.latency_ms, settled_of(exchange)[0])
+            when = self._loop.at(fact.started_at_ms + fact.latency_ms, end_of(exchange))
         self._at(when, self._end, fly)
 
     def _end(self, fly: Fly) -> None:
@@ -340,17 +401,24 @@ class Kernel:
             fly.ttft_ms = ended_ms - fly.started_ms
             if usage.source != "reported":
                 usage = self._filled(fly, usage)
-        charge = services.prices.charge(usage, fly.shape.target, at_ms=exchange.received_at_ms)
-        if charge.computed is not None:
-            usage = with_stated_difference(usage, charge)
+        target, tariff = fly.shape.target, fly.shape.tariff
+        rated = tariff.rate(usage, exchange.received_at_ms) if tariff is not None and fly.flight is None else None
+        if rated is not None:
+            total: int | None = rated[0]
+            self._ends.summed(fly, usage, total, ended_ms)
+        else:
+            charge = services.prices.charge(usage, target, at_ms=exchange.received_at_ms)
+            total = charge.total
+            if charge.computed is not None:
+                usage = with_stated_difference(usage, charge)
+            self._ends.answered(fly, usage, charge, ended_ms)
+            rated = counted(services, usage, charge.total)
         if self._pools is not None:
-            self._pools.heard(fly.shape.target.model, fly.started_ms, ended_ms)
-        self._ends.answered(fly, usage, charge, ended_ms)
-        usd, taken, given = counted(services, usage, charge.total)
-        used = used_in(usd=usd, input_tokens=taken, output_tokens=given)
-        self._books.spend(fly.places.keys, fly.amounts, used)
+            self._pools.heard(target.model, fly.started_ms, ended_ms)
+        usd, taken, given = rated
+        self._books.spend(_account_of(fly), fly.amounts, (usd, taken + given, taken, given))
         if fly.asked is not None and self._recalls is not None:
-            self._recalls.learn(fly, usage, charge, ended_ms)
+            self._recalls.learn(fly, usage, total, ended_ms)
         self._over(fly)
 
     def _filled(self, fly: Fly, usage: Usage) -> Usage:
@@ -371,7 +439,18 @@ class Kernel:
             self._provider.remember_answer(fact.entry_id, fact.model, exchange.usage)
 
 
-def _written(fly: Fly, due: Literal["first", "end"], when: float) -> Flying:
+def _account_of(fly: Fly) -> Account:
+    assert fly.account is not None
+    return fly.account
+
+
+def _amounts(need: Need) -> Amounts:
+    """What a call needs, in each of ``replay_books.UNITS``."""
+    taken, given = need.input_tokens, need.output_tokens
+    return (need.usd or 0, taken + given, taken, given, need.requests, need.tool_calls, need.turns_without_human)
+
+
+def _written(fly: Fly, bounds: Bounds, due: Literal["first", "end"], when: float) -> Flying:
     return Flying(
         exchange=fly.exchange,
         due=due,
@@ -379,8 +458,8 @@ def _written(fly: Fly, due: Literal["first", "end"], when: float) -> Flying:
         started_ms=fly.started_ms,
         ttft_ms=fly.ttft_ms,
         target=fly.shape.target,
-        bounds=fly.bounds,
-        amounts=tuple(fly.amounts),
+        bounds=bounds,
+        amounts=fly.amounts,
         decisions=fly.decisions,
         usage=fly.usage,
         was_cut=fly.was_cut,

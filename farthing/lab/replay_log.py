@@ -178,7 +178,11 @@ class InOrder:
             self._wait(exchange)
 
     def _wait(self, exchange: Exchange) -> None:
-        at = starts(exchange)
+        if exchange.acts and not exchange.decisions:
+            at_ms, number = exchange.acts[0]
+            at = (exchange.received_at_ms + at_ms, number)
+        else:
+            at = starts(exchange)
         second = at[0] // 1_000
         try:
             self._seconds[second].append((at, exchange.request_id, exchange))
@@ -253,6 +257,14 @@ def settled_of(exchange: Exchange) -> tuple[int, ...]:
     """The number of the act that ended each try."""
     found = tuple([-number for _, number in exchange.acts if number < 0])
     return found if len(found) == len(exchange.attempts) else (0,) * len(exchange.attempts)
+
+
+def end_of(exchange: Exchange) -> int:
+    """The number of the act that ended the one try of a call that had one; 0: it is not known."""
+    acts = exchange.acts
+    if len(acts) == 2 and acts[1][1] < 0 <= acts[0][1]:
+        return -acts[1][1]
+    return settled_of(exchange)[0]
 
 
 def _pauses(exchange: Exchange) -> tuple[int, ...]:

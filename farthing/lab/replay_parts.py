@@ -15,12 +15,16 @@ import msgspec
 from farthing.config import Settings
 from farthing.core.dimensions import scope_value
 from farthing.core.policy import Budget, Policy
+from farthing.core.price_book import Sheet
+from farthing.core.pricing_ceiling import Worst
 from farthing.core.types import Bounds, Charge, Exchange, Scope, Target, Usage
 from farthing.lab.compare import CHANGED_MAX, Bill, Changed, merged
 from farthing.lab.replay_books import Levels
+from farthing.lab.replay_lanes import Quick
 from farthing.lab.replay_state import Stand, decoded, encoded
 from farthing.ports.prices import Prices
 
+_ALWAYS: Final = (-(2**62), 2**62)
 SINGLES: Final = ("request",)
 KEEP_EVERY: Final = 200_000
 """Calls between two records of where a replay stands."""
@@ -125,6 +129,16 @@ class AsOf:
 
     def ceiling(self, bounds: Bounds, target: Target, *, at_ms: int) -> int | None:
         return self._prices.ceiling(bounds, target, at_ms=self._at_ms)
+
+    def sheet(self, usage: Usage, target: Target, *, at_ms: int) -> Sheet | None:
+        prices = self._prices
+        found = prices.sheet(usage, target, at_ms=self._at_ms) if isinstance(prices, Quick) else None
+        return None if found is None else found._replace(from_ms=_ALWAYS[0], to_ms=_ALWAYS[1])
+
+    def worst(self, bounds: Bounds, target: Target, *, at_ms: int) -> Worst | None:
+        prices = self._prices
+        found = prices.worst(bounds, target, at_ms=self._at_ms) if isinstance(prices, Quick) else None
+        return None if found is None else found._replace(from_ms=_ALWAYS[0], to_ms=_ALWAYS[1])
 
     def context_window(self, target: Target) -> int | None:
         return self._prices.context_window(target)

@@ -1,33 +1,52 @@
 """Calls of a plain course in a replay: which ones they are, their state on the way, and what is said at their end."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
-from farthing.core.budget import Places
+from msgspec.structs import replace
+
 from farthing.core.caching import Controls
-from farthing.core.types import Bounds, Charge, Decision, Denied, Exchange, Request, Target, Usage
+from farthing.core.policy_cache import CacheRoute
+from farthing.core.types import Bounds, Charge, Decision, Denied, Exchange, Request, Scope, Target, Usage
 from farthing.core.units import is_input
 from farthing.engine.attempt import Attempt, baseline_of, entry_of, stub_of
 from farthing.engine.caching_books import avoided_cost, hit_entry
 from farthing.engine.caching_flights import Flight as Leading
 from farthing.engine.call import FREE_ENDPOINTS, Call
-from farthing.engine.ceiling import ceiling_of
+from farthing.engine.ceiling import bounds_of, ceiling_of
 from farthing.engine.deliver import filled_in
 from farthing.engine.plan import Plan
 from farthing.engine.record import Ending, Recorder, tokens_of
 from farthing.engine.services import Services, Upstream
 from farthing.engine.translating import Prepared
+from farthing.lab.replay_books import NOTHING, Account, Amounts
 from farthing.lab.replay_cache import layer_of
-from farthing.lab.replay_log import Logged, logged
+from farthing.lab.replay_lanes import Lane, Tariff
+from farthing.lab.replay_log import Logged, logged, request_of
 from farthing.lab.replay_outcome import Fidelity, Outcome, Sink, Sums, differs, fidelity_of
 from farthing.lab.replay_provider import Flight
 from farthing.ports.cache import Ask, StoredAnswer
 from farthing.wire.body import answer_text
 
 _METERED: Final = ("reported", "estimated")
-_UNPLACED: Final = Places((), (), 0, 0)
-_UNBOUND: Final = Bounds(input_tokens=0, output_tokens=0)
+
+
+class Looks:
+    """What a cache makes of the calls of one plan that say nothing about caches themselves."""
+
+    __slots__ = ("bodies", "partitions", "refuses", "route", "values")
+
+    def __init__(self, route: CacheRoute | None, refuses: str, values: Callable[[Scope], object]) -> None:
+        self.route = route
+        self.refuses = refuses
+        """Why it does not look at them."""
+        self.values = values
+        """What callers are told apart by."""
+        self.partitions: dict[object, str] = {}
+        """By these values."""
+        self.bodies: dict[tuple[str, int, bool, bytes], bytes | None] = {}
+        """Answers as they would be kept, by (finish reason, status, a first byte before the last, raw usage)."""
 
 
 @dataclass(slots=True)
@@ -45,6 +64,18 @@ class Shape:
     """Those of the plan, but for a route's choice."""
     edited: Request | None
     """The request as levers left it; None: as it came."""
+    lane: Lane | None = None
+    """Its ceilings; None: they are asked for call by call."""
+    tariff: Tariff | None = None
+    """What answers cost; None: it is asked for answer by answer."""
+    degraded: "dict[tuple[Target, ...], Shape | None]" = field(default_factory=dict)
+    """By the targets that thresholds put in place of its own; where nobody asks for decisions."""
+    seats: dict[object, Account] = field(default_factory=dict)
+    """Where calls to this target count, by what budgets look at of their scope."""
+    looks: Looks | None = None
+    """What the cache makes of them; None: it is asked for each call, or has not been asked."""
+    blind: bool | None = None
+    """Levers would have to read what the log does not keep; None: it has to be asked for each call."""
 
 
 class Asked(NamedTuple):
@@ -61,10 +92,12 @@ class Fly:
 
     shape: Shape
     decisions: tuple[Decision, ...] = ()
-    bounds = _UNBOUND
-    places = _UNPLACED
-    amounts: Sequence[int] = ()
-    """Held on each of ``places``."""
+    bounds: Bounds | None = None
+    """None: its lane says what is held."""
+    account: Account | None = None
+    """Where it counts."""
+    amounts: Amounts = NOTHING
+    """What is held for it, in each unit."""
     routed: tuple[Decision, ...] = ()
     """A route's choice."""
     unread = False
@@ -85,13 +118,21 @@ class Fly:
     flight: Flight | None = None
     """Set when the log has no such answer: how it was estimated."""
 
-    def __init__(self, exchange: Exchange, request: Request, one: Logged | None, now_ms: int) -> None:
+    def __init__(self, exchange: Exchange, one: Logged | None, now_ms: int) -> None:
         self.exchange = exchange
-        self.request = request
         self.one = one
         """The call with its ledger entries, where they are at hand."""
         self.started_ms = now_ms
         self._logged = one
+        self._request = None if one is None else one.request
+
+    @property
+    def request(self) -> Request:
+        """The request as it came in."""
+        found = self._request
+        if found is None:
+            found = self._request = request_of(self.exchange)
+        return found
 
     @property
     def logged(self) -> Logged:
@@ -155,6 +196,15 @@ class Adds(Sums, Protocol):
         ...
 
 
+def bounds_within(services: Services, fly: Fly) -> Bounds:
+    """The bounds that a call is held within."""
+    if fly.bounds is None:
+        shape = fly.shape
+        sent = shape.edited or fly.request
+        fly.bounds = bounds_of(services, sent, shape.target, shape.upstream, shape.ask.plan)
+    return fly.bounds
+
+
 class Ends:
     """Tells a replay's sink of calls that have ended: in numbers where it only adds up, with entries otherwise."""
 
@@ -168,33 +218,37 @@ class Ends:
 
     def answered(self, fly: Fly, usage: Usage, charge: Charge, ended_ms: int) -> None:
         """Its one try was answered and billed."""
-        exchange, sums = fly.exchange, self._sums
+        exchange, sums, flight = fly.exchange, self._sums, fly.flight
         latency_ms = max(0, ended_ms - exchange.received_at_ms)
         if sums is None:
             self._sink(self._outcome(fly, usage, charge, ended_ms, latency_ms))
-            return
-        total = charge.total
-        model = usage.model or fly.shape.target.model
-        flight = fly.flight
-        if flight is not None:
-            sums.estimated(
-                fly.logged,
-                model,
-                flight.guesses.get(1),
-                usage,
-                charge,
-                "unknown" if fly.unread else "estimated",
-                latency_ms,
-            )
-            return
+        elif flight is None:
+            self.summed(fly, usage, charge.total, ended_ms)
+        else:
+            model = usage.model or fly.shape.target.model
+            fidelity: Fidelity = "unknown" if fly.unread else "estimated"
+            sums.estimated(fly.logged, model, flight.guesses.get(1), usage, charge, fidelity, latency_ms)
+
+    def summed(self, fly: Fly, usage: Usage, total: int | None, ended_ms: int) -> None:
+        """The same where only sums are wanted, of an answer that the log has."""
+        exchange, sums = fly.exchange, self._sums
+        assert sums is not None
+        latency_ms = ended_ms - exchange.received_at_ms
         fidelity: Fidelity = "exact"
         if fly.unread:
             fidelity = "unknown"
         elif fly.was_cut or usage.source != "reported":
             fidelity = "estimated"
-        elif differs(exchange, total):
+        elif total != exchange.amount and differs(exchange, total):
             fidelity = "repriced"
-        sums.answered(exchange, model, total, fidelity, latency_ms, False)
+        sums.answered(
+            exchange,
+            usage.model or fly.shape.target.model,
+            total,
+            fidelity,
+            latency_ms if latency_ms > 0 else 0,
+            False,
+        )
 
     def recalled(self, fly: Fly, answer: StoredAnswer, now_ms: int) -> None:
         """A cache answered it from memory."""
@@ -258,6 +312,7 @@ class Ends:
 
     def _attempt(self, fly: Fly, ended_ms: int) -> Attempt:
         shape, request = fly.shape, fly.request
+        bounds = bounds_within(self._services, fly)
         return Attempt(
             id=f"{request.id}-1",
             number=1,
@@ -265,8 +320,8 @@ class Ends:
             upstream=shape.upstream,
             body=shape.body,
             ask=replace(shape.ask, request=shape.edited or request),
-            bounds=fly.bounds,
-            ceiling=ceiling_of(self._services, request, shape.target, fly.bounds),
+            bounds=bounds,
+            ceiling=ceiling_of(self._services, request, shape.target, bounds),
             started_ms=fly.started_ms,
             ended_ms=ended_ms,
             ttft_ms=fly.ttft_ms,

@@ -5,7 +5,6 @@ marked as estimated by its source.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import lru_cache
 from typing import Final, cast
@@ -37,7 +36,7 @@ _MS_FIRST: Final = 500
 _CAPPED_MAX: Final = 1_000
 """Bytes of a body without text, with a model and a cap set in it."""
 BEFORE_MAX: Final = 50_000
-"""Answers that are remembered for requests that a cache answered with them."""
+"""Answers that are remembered for requests that a cache answered with them; up to twice as many."""
 
 Estimate = Callable[[Logged, Target], Usage]
 """Usage of a request at a target that did not answer it."""
@@ -110,7 +109,9 @@ class Provider:
         """Tasks that the log says ran past their deadline."""
         self.loop = loop
         self._estimate = estimate
-        self._before: OrderedDict[str, tuple[str, Usage]] = OrderedDict()
+        self._before: dict[str, tuple[str, Usage]] = {}
+        self._older: dict[str, tuple[str, Usage]] = {}
+        """The ones before: forgotten when there are as many newer ones."""
 
     def codec(self, real: Codec) -> "LoggedCodec":
         """Stands in for an upstream's codec, which still says what a call can consume at most."""
@@ -136,12 +137,14 @@ class Provider:
             self._within(flight, flight.usage, stated_cap(body))
             return
         flight.estimated = True
-        before = self._before.get(logged.answered_by) if logged.answered_by else None
+        before = None
+        if logged.answered_by:
+            before = self._before.get(logged.answered_by) or self._older.get(logged.answered_by)
         if before is not None and before[0] == target.model:  # a cache answered what this model had said
             flight.usage = msgspec.structs.replace(before[1], source="estimated", stated_pusd=None)
         else:
             flight.usage = at_tier(self._estimate(logged, target), body)
-            flight.guesses[flight.tries] = target.model
+        flight.guesses[flight.tries] = target.model
         self._within(flight, flight.usage, stated_cap(body))
 
     def _elsewhere(self, flight: Flight, target: Target) -> bool:
@@ -166,13 +169,14 @@ class Provider:
 
     def remember_answer(self, entry_id: str, model: str, usage: Usage) -> None:
         """The same by its parts."""
+        if len(self._before) >= BEFORE_MAX:
+            self._older, self._before = self._before, {}
         self._before[entry_id] = (model, usage)
-        if len(self._before) > BEFORE_MAX:
-            self._before.popitem(last=False)
 
     def remembered(self) -> tuple[tuple[str, str, Usage], ...]:
         """(entry, model, usage) of the answers that are remembered, the oldest first."""
-        return tuple([(entry_id, model, usage) for entry_id, (model, usage) in self._before.items()])
+        every = (*self._older.items(), *self._before.items())
+        return tuple([(entry_id, model, usage) for entry_id, (model, usage) in every])
 
     def _within(self, flight: Flight, usage: Usage, cap: int | None) -> None:
         """Cuts an answer at a cap that the logged call did not have."""

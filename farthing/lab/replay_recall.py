@@ -5,16 +5,19 @@ Who would have to wait for another call's answer takes the pipeline. Hits, misse
 
 from collections.abc import Coroutine, Iterable
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
-from farthing.core.caching import AS_USUAL, Controls, Routes, controls_of, words_of
+from farthing.core.caching import AS_USUAL, Controls, Routes, controls_of, refusal, words_of
+from farthing.core.caching_key import partition_of
+from farthing.core.dimensions import SCOPE_DIMENSIONS
 from farthing.core.policy_cache import CacheRoute
-from farthing.core.types import Charge, Decision, Endpoint, PromptView, Usage
+from farthing.core.types import Decision, Endpoint, PromptView, Scope, Usage
 from farthing.engine.caching import is_fresh, not_cached, stored_answer
 from farthing.engine.caching_tee import Nowhere, Tee
 from farthing.engine.deliver import TERMINALS
-from farthing.lab.replay_cache import ReplayCaching, ask_of, made_answer
-from farthing.lab.replay_plain import Asked, Fly
+from farthing.lab.replay_cache import ReplayCaching, ask_of, key_of, made_answer, refused
+from farthing.lab.replay_plain import Asked, Fly, Looks
 from farthing.ports.cache import Ask, StoredAnswer
 from farthing.wire.replay import objection, streamed
 from farthing.wire.replay_json import Unreplayable
@@ -22,6 +25,7 @@ from farthing.wire.tap import StreamTap
 
 _T = TypeVar("_T")
 _ANSWERS_MAX: Final = 4_096
+_BODIES_MAX: Final = 256
 Way = Literal["hit", "provider", "pipeline"]
 
 
@@ -56,11 +60,17 @@ class Recalls:
         self._adds = caching.store if isinstance(caching.store, Adds) else None
         self._flights = caching.flights
         self._noted = noted
-        self._bodies: dict[tuple[object, ...], bytes | None] = {}
         self._routes = Routes(routes)
+        self._alike = not any(route.match for route in routes)
+        """Which route is for a call does not hang on who calls."""
 
     def look(self, fly: Fly, now_ms: int) -> tuple[Way, StoredAnswer | None]:
         """Where a call gets its answer, and the answer of a hit. Raises ``BadRequest``, ``NotCached``."""
+        looks = fly.shape.looks
+        if looks is None:
+            looks = fly.shape.looks = self._learned(fly)
+        if looks is not None and fly.exchange.error != "deferred" and "cache_control" not in fly.exchange.readings:
+            return self._look(fly, looks, now_ms)
         request = fly.request
         route = self._routes.find(request)
         if route is None:
@@ -81,13 +91,49 @@ class Recalls:
         flies = route.single_flight and controls.writes
         if flies and not found.refreshes and self._flights.find(found.key) is not None:
             return "pipeline", None
-        answer = self._kept(found, controls, now_ms) if controls.reads and route.exact else None
+        answer = self._kept(found.key, route, controls, now_ms) if controls.reads and route.exact else None
         if answer is not None:
-            view = request.view
-            return (
-                "hit" if not view.stream or _streams(view.endpoint, answer.body, view.include_usage) else "pipeline"
-            ), answer
+            return _given(request.view, answer), answer
         fly.asked = Asked(found, controls, self._flights.begin(found.key) if flies else None)
+        return "provider", None
+
+    def _learned(self, fly: Fly) -> Looks | None:
+        """What is the same for all calls of a plan; None: too little is."""
+        if not self._alike:
+            return None
+        route = self._routes.find(fly.request)
+        if route is None:
+            return Looks(None, "", _nothing)
+        if any(name not in SCOPE_DIMENSIONS for name in route.partition):
+            return None
+        values = attrgetter(*route.partition) if route.partition else _nothing
+        return Looks(route, refusal(route, fly.request.view, {}), values)
+
+    def _look(self, fly: Fly, looks: Looks, now_ms: int) -> tuple[Way, StoredAnswer | None]:
+        """The same for a call that says nothing about caches."""
+        exchange, route, target = fly.exchange, looks.route, fly.shape.target
+        if route is None:
+            return "provider", None
+        if exchange.view.stream and exchange.attempts and exchange.attempts[0].ttft_ms is None:
+            return "pipeline", None
+        why = looks.refuses or (refused(route, exchange) if exchange.decisions else "")
+        if why:
+            fly.decisions = (_note("bypass", why, (("route", route.name),)),)
+            return "provider", None
+        values = looks.values(exchange.scope)
+        partition = looks.partitions.get(values)
+        if partition is None:
+            if len(looks.partitions) >= _ANSWERS_MAX:
+                looks.partitions.clear()
+            partition = looks.partitions[values] = partition_of(fly.request, route, target)
+        key = key_of(exchange, partition)
+        if route.single_flight and self._flights.find(key) is not None:
+            return "pipeline", None
+        answer = self._kept(key, route, AS_USUAL, now_ms) if route.exact else None
+        if answer is not None:
+            return _given(exchange.view, answer), answer
+        ask = Ask(request=fly.request, route=route, target=target, key=key, partition=partition, fields={})
+        fly.asked = Asked(ask, AS_USUAL, self._flights.begin(key) if route.single_flight else None)
         return "provider", None
 
     def again(self, fly: Fly, *, leads: bool) -> None:
@@ -118,7 +164,7 @@ class Recalls:
         word = "refresh" if asked.ask.refreshes else "miss"
         fly.decisions = (_note(word, "not_kept", (("route", asked.ask.route.name), ("key", asked.ask.key))),)
 
-    def learn(self, fly: Fly, usage: Usage, charge: Charge, ended_ms: int) -> None:
+    def learn(self, fly: Fly, usage: Usage, total: int | None, ended_ms: int) -> None:
         """Keeps an answer that may be kept, and lets those that wait for it have it."""
         asked = _asked(fly)
         if asked.controls.writes:
@@ -128,8 +174,8 @@ class Recalls:
                     asked.ask,
                     body,
                     usage=usage,
-                    charge=charge.total,
-                    entry_id=f"{fly.request.id}-1",
+                    charge=total,
+                    entry_id=f"{fly.exchange.request_id}-1",
                     at_ms=ended_ms,
                     latency_ms=ended_ms - fly.started_ms,
                 )
@@ -146,33 +192,32 @@ class Recalls:
         if asked.flight is not None:
             self._flights.end(asked.ask.key, asked.flight)
 
-    def _kept(self, ask: Ask, controls: Controls, now_ms: int) -> StoredAnswer | None:
+    def _kept(self, key: str, route: CacheRoute, controls: Controls, now_ms: int) -> StoredAnswer | None:
         for _ in range(2):  # at hand, then in the store: here they are one, and each look counts as a use
-            answer = self._store.peek(ask.key, now_ms=now_ms)
-            if answer is None:
-                return None
-            if is_fresh(answer, ask.route, controls, now_ms):
+            answer = self._store.peek(key, now_ms=now_ms)
+            if answer is None or is_fresh(answer, route, controls, now_ms):
                 return answer
         return None
 
     def _body(self, fly: Fly, usage: Usage) -> bytes | None:
         """The answer as it would be kept; None: it may not be."""
-        view, asked = fly.request.view, _asked(fly)
-        attempts, route, logged = fly.exchange.attempts, asked.ask.route, fly.flight is None
-        status = attempts[0].status if logged and attempts else 200
-        finish, strips = fly.usage.finish_reason, fly.shape.ask.strips_usage
-        how = _How(view.stream, view.include_usage, logged, strips)
-        key = (view.endpoint, finish, status, how, usage.raw, route.bytes_max, route.tools)
-        try:
-            return self._bodies[key]
-        except KeyError:
-            pass
+        attempts, looks, logged = fly.exchange.attempts, fly.shape.looks, fly.flight is None
+        key = (fly.usage.finish_reason, attempts[0].status if logged and attempts else 200, logged, usage.raw)
+        if looks is not None:
+            try:
+                return looks.bodies[key]
+            except KeyError:
+                pass
+        view, route = fly.request.view, _asked(fly).ask.route
+        finish, status, first, raw = key
+        how = _How(view.stream, view.include_usage, first, fly.shape.ask.strips_usage)
         made = _made(
-            view.endpoint, finish, status=status, how=how, raw=usage.raw, bytes_max=route.bytes_max, tools=route.tools
+            view.endpoint, finish, status=status, how=how, raw=raw, bytes_max=route.bytes_max, tools=route.tools
         )
-        if len(self._bodies) >= _ANSWERS_MAX:
-            self._bodies.clear()
-        self._bodies[key] = made
+        if looks is not None:
+            if len(looks.bodies) >= _BODIES_MAX:
+                looks.bodies.clear()
+            looks.bodies[key] = made
         return made
 
 
@@ -238,6 +283,15 @@ def _streams(endpoint: Endpoint, body: bytes, include_usage: bool) -> bool:
 def _asked(fly: Fly) -> Asked:
     assert fly.asked is not None
     return fly.asked
+
+
+def _given(view: PromptView, answer: StoredAnswer) -> Way:
+    """How a kept answer goes to its caller."""
+    return "hit" if not view.stream or _streams(view.endpoint, answer.body, view.include_usage) else "pipeline"
+
+
+def _nothing(scope: Scope) -> object:
+    return ()
 
 
 def at_once(work: Coroutine[Any, Any, _T]) -> _T:

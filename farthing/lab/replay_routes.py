@@ -8,13 +8,14 @@ the call where it was, and its cost counts as unknown.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from farthing.core.policy_routes import Route, Rung
 from farthing.core.route_decide import Choice, Facts, decide, match_route, within_thresholds
-from farthing.core.types import NO_TEXT, Decision, Exchange, Request
+from farthing.core.types import NO_TEXT, Decision, Exchange, PromptView, Request
 from farthing.core.units import is_cache_read
 from farthing.engine.route_prefix import Prefixes
 from farthing.engine.routing import ROUTED_ENDPOINTS, Routed, Routing, Shadow, labels_of
@@ -54,6 +55,18 @@ class LoggedRouting(Routing):
             return self._from_log(services, request, route, source)
         return Routing.choose(self, services, request)
 
+    def by_log(self, view: PromptView) -> Route | None:
+        """The route for such calls, where it looks at the view and at :func:`seen_of` only, if no text is kept.
+
+        Of the first message's tokens it asks whether they are fewer than ``length_tokens``.
+        """
+        if self.off or self.times or view.endpoint not in ROUTED_ENDPOINTS:
+            return None
+        fits = (route for route in self.routes if any(fnmatchcase(view.model, pattern) for pattern in route.models))
+        route = next(fits, None)
+        reads = route is None or route.match or any(rung not in _BY_LOG for rung in route.by)
+        return None if reads else route
+
     def _again(self, services: "Services", request: Request, source: Exchange, *, asks: bool) -> Routed | None:
         """As it was decided. ``asks``: whoever was asked first is yet to be asked."""
         decision = next((one for one in source.decisions if one.stage == "route" and one.action == "choose"), None)
@@ -89,13 +102,8 @@ class LoggedRouting(Routing):
 
     def _choice(self, request: Request, route: Route, source: Exchange) -> Choice | None:
         """The first rung that has an opinion; None: one that comes before it reads what the log does not keep."""
-        facts = Facts(
-            model=request.view.model,
-            text="",
-            tokens=_first_tokens(source),
-            tools=request.view.tools,
-            tag=labels_of(request).get("tag:route", "") or _said(source).get("tag", ""),
-        )
+        tokens, tag = seen_of(source)
+        facts = Facts(model=request.view.model, text="", tokens=tokens, tools=request.view.tools, tag=tag)
         if not route.by:
             return decide(route, facts)
         for rung in route.by:
@@ -153,10 +161,17 @@ def _only(route: Route, *rungs: Rung) -> Route:
     return msgspec.structs.replace(route, by=rungs or ("tag",))
 
 
-def _first_tokens(source: Exchange) -> int:
-    first = next((one for one in source.sections if one.role == "user"), None)
-    size = max(0, first.size - _MESSAGE_BYTES) if first is not None else source.view.body_bytes
-    return -(-size // _BYTES_PER_TOKEN)
+def seen_of(source: Exchange) -> tuple[int, str]:
+    """(tokens of the first message, about; the tag that says where the call goes)."""
+    size = source.view.body_bytes
+    for one in source.sections:
+        if one.role == "user":
+            size = max(0, one.size - _MESSAGE_BYTES)
+            break
+    tag = ""
+    if source.scope.tags or source.decisions:
+        tag = dict(source.scope.tags).get("route", "") or _said(source).get("tag", "")
+    return -(-size // _BYTES_PER_TOKEN), tag
 
 
 def _said(source: Exchange) -> Mapping[str, str]:

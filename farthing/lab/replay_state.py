@@ -13,10 +13,10 @@ from farthing.core.errors import ConfigError
 from farthing.core.types import Bounds, Decision, Exchange, Target, Usage
 from farthing.lab.compare import Told
 from farthing.lab.replay_acts import Turnstiles
-from farthing.lab.replay_books import Levels
+from farthing.lab.replay_books import Amounts, Levels
 from farthing.lab.replay_recall import Cached
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 class Flying(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,8 +31,8 @@ class Flying(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ttft_ms: int | None = None
     target: Target
     bounds: Bounds
-    amounts: tuple[int, ...]
-    """Held on each of its counters."""
+    amounts: Amounts
+    """What is held for it, in each unit."""
     decisions: tuple[Decision, ...] = ()
     usage: Usage
     was_cut: bool = False

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from farthing import bootstrap, config
 from farthing.adapters.memory import MemoryBooks
+from farthing.core.budget import Places
 from farthing.core.types import NO_TEXT, Held, Hold, Reservation, Usage
 from farthing.lab.replay import replay
 from farthing.lab.replay_books import CROWDED, ReplayBooks
@@ -133,7 +134,7 @@ def test_counters_of_windows_that_ended_long_ago_are_forgotten_and_no_other():
     """Five days of a budget by user and day, and a total: about a day is in memory, limits hold all the same."""
     loop = VirtualLoop(0)
     books, total = ReplayBooks(loop, Provider(loop, lambda logged, target: Usage())), ("total", "all", "requests")
-    users = CROWDED // 2
+    users, once = CROWDED // 2, (0, 0, 0, 0, 1, 0, 0)
     for day in range(5):
         loop.jump(day * 86_400.0)
         ends = (day + 1) * 86_400_000
@@ -143,9 +144,10 @@ def test_counters_of_windows_that_ended_long_ago_are_forgotten_and_no_other():
                 Hold(counter=keys[0][0], window=keys[0][1], unit="requests", limit=1, amount=0, resets_at_ms=ends),
                 Hold(counter="total", window="all", unit="requests", limit=10**9, amount=0),
             ]
-            denied, _ = books.take("r", holds, keys, [1, 1])
-            assert denied is None
-        assert books.take("r", holds, keys, [1, 1])[0] is not None
+            account = books.account(Places(tuple(holds), tuple(keys), 0, ends))
+            assert books.fits(account, once)
+        assert not books.fits(account, once)
+        assert books.take_all("r", account, once)[0] is not None
     counters = dict(books.counters())
     assert counters[total] == 5 * users
     assert len(counters) < 4 * users
