@@ -4,13 +4,15 @@ Everything runs in one virtual time against the simulator (``farthing.testing.wo
 second policy is the truth. Prints, for each pair of policies, the error where requests are exact, and how often the
 95 % interval covers the truth where some are estimated.
 
-Usage: python bench/prediction.py [--runs 200] [--requests 400]
+Usage: python bench/prediction.py [--runs 200] [--requests 400] [--mix talks] [--first 9000]
 """
 
 import argparse
 import random
 import statistics
 from functools import cache
+
+import msgspec
 
 from farthing import bootstrap, config
 from farthing.adapters.tokenizers import BpeTokenizer
@@ -51,8 +53,14 @@ EXACT = {
 ESTIMATED = {
     "budget looser": (ASSUMED + MINUTE.format("0.012"), ASSUMED + MINUTE.format("100")),
     "route": ("", ROUTE),
+    "route for a team": ("", ROUTE.replace("tiers", HALF + "tiers")),
     "cascade for all": (CASCADE.format(HALF), CASCADE.format("")),
     "other fallback": (FALLBACK.format("gpt-4o-mini"), FALLBACK.format("gpt-4.1")),
+    "several": (ASSUMED + MINUTE.format("0.012") + CACHE.format("2m"), ASSUMED + ROUTE + CACHE.format("1h")),
+    "fallback, route and cap": (
+        FALLBACK.format("gpt-4o-mini"),
+        FALLBACK.format("gpt-4.1") + ROUTE + LIMIT.format(300),
+    ),
 }
 
 
@@ -67,29 +75,77 @@ def parsed(policy: str) -> Settings:
     return config.parse(PROVIDERS + policy, env={}, source="bench")
 
 
-def traffic(seed: int, requests: int) -> list[Ask]:
-    """Short questions to three models, some asked again and again; every answer ends by itself."""
+class Mix(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of traffic."""
+
+    models: tuple[str, ...] = ("gpt-4o", "gpt-4o", "gpt-4o-mini", "gpt-4.1")
+    again: float = 0.3
+    """Share of questions that are asked again and again."""
+    words: int = 150
+    spread: float = 0.0
+    """Where above 0: answers are as long as the question says, lognormal with this deviation, at any model."""
+    hints: tuple[str, ...] = ("",)
+    """What the questions (of one conversation) end with."""
+    turns: int = 1
+    """Calls in a conversation, on average."""
+
+
+MIXES = {
+    "plain": Mix(),
+    "uneven": Mix(models=("gpt-4o",) * 8 + ("gpt-4o-mini", "gpt-4.1")),
+    "hints": Mix(hints=("", "briefly", "explain"), again=0.1),
+    "tails": Mix(spread=1.0, again=0.05),
+    "talks": Mix(turns=8, hints=("", "", "briefly", "explain"), again=0.05),
+}
+
+
+def traffic(seed: int, requests: int, mix: Mix = MIXES["plain"]) -> list[Ask]:
+    """Questions to several models, alone or in conversations; every answer ends by itself."""
     rng = random.Random(seed)
-    at, asks = 0, []
+    at, asks, talks = 0, [], 0
+    open_talks: list[_Talk] = []
     for _ in range(requests):
         at += int(rng.expovariate(1 / 4_000))
-        again = rng.random() < 0.3
-        words = "again " * 20 if again else "word " * rng.randrange(5, 150)
-        text = f"{rng.randrange(12) if again else rng.random()} {words}"
-        model = "gpt-4o-mini" if again else rng.choice(("gpt-4o", "gpt-4o", "gpt-4o-mini", "gpt-4.1"))
-        body = {"model": model, "messages": [{"role": "user", "content": text}]}
-        asks.append(Ask(at_ms=at, body=body, scope=Scope(org="o", team=rng.choice("ab"), key="k")))
+        again = rng.random() < mix.again
+        if again:
+            text, model, session, team = f"{rng.randrange(12)} " + "again " * 20, "gpt-4o-mini", "", rng.choice("ab")
+            messages = [{"role": "user", "content": text}]
+        else:
+            if mix.turns > 1 and open_talks and rng.random() > 1 / mix.turns:
+                talk = rng.choice(open_talks)
+            else:
+                talks += 1
+                talk = _Talk(f"s{talks}", rng.choice(mix.models), rng.choice("ab"), rng.choice(mix.hints))
+                open_talks = [*open_talks, talk][-6:]
+            said = (
+                f" [sim: tokens={min(4_000, max(1, round(rng.lognormvariate(5, mix.spread))))}]" if mix.spread else ""
+            )
+            content = f"{rng.random()} {'word ' * rng.randrange(5, mix.words)}{talk.hint}{said}"
+            messages = [*talk.messages, {"role": "user", "content": content}]
+            if mix.turns > 1:
+                talk.messages = [*messages, {"role": "assistant", "content": "so it is " * 20}]
+            model, session, team = talk.model, talk.session if mix.turns > 1 else "", talk.team
+        scope = Scope(org="o", team=team, key="k", session=session)
+        asks.append(Ask(at_ms=at, body={"model": model, "messages": messages}, scope=scope))
     return asks
 
 
-def served(policy: str, seed: int, requests: int, *, failing: bool = False) -> World:
+class _Talk:
+    """A conversation."""
+
+    def __init__(self, session: str, model: str, team: str, hint: str) -> None:
+        self.session, self.model, self.team, self.hint = session, model, team, hint
+        self.messages: list[dict[str, str]] = []
+
+
+def served(policy: str, seed: int, requests: int, *, failing: bool = False, mix: Mix = MIXES["plain"]) -> World:
     """The traffic under a policy."""
     prices, tokens = shared()
     world = World(parsed(policy), prices=prices, tokens=tokens, sim=SimSettings(seed=seed))
     if failing:
         rules = (FaultRule(fault="503", rate=0.3, model="gpt-4o"),)
         world.sim.account.faults.install(FaultOrder(rules=rules, seed=seed))
-    world.run(traffic(seed, requests))
+    world.run(traffic(seed, requests, mix))
     return world
 
 
@@ -114,10 +170,10 @@ def predicted(world: World, policy: str) -> Bill:
     return tally.finish()
 
 
-def run(pair: tuple[str, str], seed: int, requests: int) -> tuple[float, bool, float]:
+def run(pair: tuple[str, str], seed: int, requests: int, mix: Mix = MIXES["plain"]) -> tuple[float, bool, float]:
     """(relative error, the interval covers the truth, its relative half-width)."""
     failing = "fallbacks" in pair[0]
-    a, b = (served(policy, seed, requests, failing=failing) for policy in pair)
+    a, b = (served(policy, seed, requests, failing=failing, mix=mix) for policy in pair)
     truth, bill = b.billed(), predicted(a, pair[1])
     return (bill.nusd - truth) / truth, bill.interval.covers(truth, bill.nusd), bill.interval.half / truth
 
@@ -126,10 +182,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--requests", type=int, default=400)
+    parser.add_argument("--mix", choices=tuple(MIXES), default="plain", help="the kind of traffic")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     given = parser.parse_args()
+    seeds = range(given.first, given.first + given.runs)
     for name, pair in {**EXACT, **ESTIMATED}.items():
         runs = given.runs if name in ESTIMATED else max(1, given.runs // 10)
-        found = [run(pair, seed, given.requests) for seed in range(runs)]
+        found = [run(pair, seed, given.requests, MIXES[given.mix]) for seed in seeds[:runs]]
         errors = [abs(error) for error, _, _ in found]
         line = f"{name:20} {runs} runs: error median {statistics.median(errors):.4%}, largest {max(errors):.4%}"
         if name in ESTIMATED:

@@ -17,15 +17,22 @@ from farthing.core.savings import student
 _SKEW_MAX: Final = 1.0
 """Of the studentised error; beyond it the correction is no longer a small one, and would turn back on itself."""
 _FREEDOM_MIN: Final = 2.0
+_SHARED_MAX: Final = 0.1
+"""Of a variance, what is left at least where its parts make up for each other."""
 
 
 class Sample(NamedTuple):
     """What a mean rests on."""
 
-    size: int
+    size: float
+    """Independent values; fewer than there are, where some are alike."""
     variance: float
     third: float = 0.0
     """The third central moment."""
+    own: float = 1.0
+    """How much of the variance is known from these values, which err with the mean, and not from elsewhere."""
+    freedom: float = 0.0
+    """Degrees of freedom of the variance; 0: one less than there are values."""
 
 
 class Chance(NamedTuple):
@@ -42,23 +49,23 @@ class Error:
     def __init__(self) -> None:
         self._samples: dict[str, Sample] = {}
         self._slopes: dict[str, float] = {}
-        self._within: dict[str, tuple[str, ...]] = {}
         self._chance: dict[str, Chance] = {}
         self._guessed: dict[str, float] = {}
+        self._both: dict[str, float] = {}
 
-    def rests_on(self, name: str, sample: Sample, slope: float, *, parts: tuple[str, ...] = ()) -> None:
-        """The sum changes by ``slope`` nano-USD for each unit by which the mean of ``sample`` changes.
-
-        ``parts``: names of samples that are parts of this one, whose means err with it.
-        """
+    def rests_on(self, name: str, sample: Sample, slope: float) -> None:
+        """The sum changes by ``slope`` nano-USD for each unit by which the mean of ``sample`` changes."""
         self._samples[name] = sample
         self._slopes[name] = self._slopes.get(name, 0.0) + slope
-        self._within[name] = parts
 
     def varies_with(self, name: str, chance: Chance) -> None:
         """Single answers of the kind that ``name`` is a sample of vary about their mean."""
         before = self._chance.get(name, Chance(0.0))
         self._chance[name] = Chance(before.variance + chance.variance, before.third + chance.third)
+
+    def also(self, name: str, variance: float) -> None:
+        """Variance that comes from what two parts share; negative where one makes up for the other."""
+        self._both[name] = self._both.get(name, 0.0) + variance
 
     def guesses(self, name: str, deviation: float) -> None:
         """Something that nothing is known of errs by so much (a standard deviation); what shares a name adds up."""
@@ -68,7 +75,8 @@ class Error:
         """(how far below, how far above the sum) the truth lies, in so many of such predictions; nano-USD."""
         parts = self._variances()
         guessed = sum(one * one for one in self._guessed.values())
-        whole = sum(parts.values()) + guessed
+        apart = sum(parts.values()) + guessed
+        whole = max(apart * _SHARED_MAX, apart + sum(self._both.values()))
         if whole <= 0:
             return 0.0, 0.0
         times = student(self._freedom(parts, whole), confidence)
@@ -85,12 +93,7 @@ class Error:
         for name, sample in self._samples.items():
             slope = self._slopes[name]
             shared = slope * slope * sample.variance / sample.size
-            for part in self._within[name]:
-                inner = self._samples.get(part)
-                if inner is not None:  # the means of all and of a part of them err together
-                    spread = math.sqrt(sample.variance * inner.variance)
-                    shared += 2 * slope * self._slopes[part] * spread / sample.size
-            found[name] = found.get(name, 0.0) + max(0.0, shared)
+            found[name] = found.get(name, 0.0) + shared
         return found
 
     def _freedom(self, parts: Mapping[str, float], whole: float) -> float:
@@ -99,7 +102,7 @@ class Error:
         for name, part in parts.items():
             sample = self._samples.get(name)
             if sample is not None:
-                spent += part * part / max(_FREEDOM_MIN, sample.size - 1.0)
+                spent += part * part / max(_FREEDOM_MIN, sample.freedom or sample.size - 1.0)
         return max(_FREEDOM_MIN, whole * whole / spent) if spent > 0 else 1e9
 
     def _shape(self, parts: Mapping[str, float], whole: float) -> tuple[float, float]:
@@ -112,7 +115,7 @@ class Error:
         for name, sample in self._samples.items():
             slope = self._slopes[name]
             if sample.variance > 0:
-                shared += slope * parts[name] * sample.third / sample.variance / sample.size
+                shared += sample.own * slope * parts[name] * sample.third / sample.variance / sample.size
             third -= slope**3 * sample.third / sample.size**2
         third += sum(chance.third for chance in self._chance.values())
         scale = whole**1.5

@@ -1,7 +1,9 @@
 """What verdicts that were drawn, because the log has none, add to the error of a bill.
 
 So many calls escalate that their cost is the expected one: chance is in the truth. The share of escalations, which
-comes from verdicts in the log, errs for all calls together.
+comes from verdicts in the log, errs for all calls together. Before a verdict was seen any share was possible
+(Jeffreys), so that after so many it is one from a beta distribution, and what is predicted is beta-binomial: no
+variance was estimated, and no Student's t is due.
 """
 
 import msgspec
@@ -11,6 +13,8 @@ from farthing.lab.replay_provider import Drawn
 
 QUESTIONS_MAX = 1_000_000
 """Questions that are told apart."""
+_SURE = 1e9
+"""Degrees of freedom: a share says how much it varies itself."""
 
 
 class _Sums(msgspec.Struct):
@@ -51,5 +55,6 @@ class Drawings:
             one = chance * (1 - chance)
             skew = one * (1 - 2 * chance)
             name = f"verdicts on {kind}"
-            error.rests_on(name, Sample(size, one * size / (size - 1), skew), sums.cost)
-            error.varies_with(name, Chance(one * sums.cost2, skew * sums.cost3))
+            error.rests_on(name, Sample(size + 2, one, skew, freedom=_SURE), sums.cost)
+            known = (size + 1) / (size + 2)
+            error.varies_with(name, Chance(one * known * sums.cost2, skew * known * sums.cost3))

@@ -7,6 +7,9 @@ import pytest
 from farthing.core.types import AttemptFact, Exchange, PromptView, Scope, Target, Usage, UsagePart
 from farthing.lab.estimate import Estimator, Interval
 from farthing.lab.estimate_error import Chance, Error, Sample, moments
+from farthing.lab.estimate_levels import At, smoothed, wandering
+from farthing.lab.estimate_moved import trusted
+from farthing.lab.estimate_seen import likeness
 from farthing.lab.estimate_verdicts import Drawings
 from farthing.lab.replay_log import logged
 from farthing.lab.replay_provider import Drawn
@@ -17,7 +20,9 @@ INPUT = 2_500
 RUNS = 160
 
 
-def call(number: int, model: str, size: int, given: int, *, answered: bool) -> Exchange:
+def call(
+    number: int, model: str, size: int, given: int, *, answered: bool, session: str = "", digest: str = ""
+) -> Exchange:
     fact = AttemptFact(
         attempt=1, provider="p", model=model, status=200, started_at_ms=number, latency_ms=5, entry_id=f"{number}-1"
     )
@@ -27,13 +32,13 @@ def call(number: int, model: str, size: int, given: int, *, answered: bool) -> E
     return Exchange(
         request_id=str(number),
         received_at_ms=number,
-        scope=Scope(),
+        scope=Scope(session=session),
         dialect="openai",
         view=PromptView(endpoint="chat", model=model, body_bytes=size),
         outcome="answered" if answered else "refused",
         status=200,
         attempts=(fact,) if answered else (),
-        received_digest=str(number),
+        received_digest=digest or str(number),
         usage=usage if answered else None,
     )
 
@@ -87,7 +92,16 @@ def test_few_verdicts_say_how_many_calls_may_escalate(share: float) -> None:
         drawings.into(error)
         below, above = error.reach()
         covered += chance * sum(costs) - below <= truth <= chance * sum(costs) + above
-    assert covered / RUNS >= 0.92
+    assert 0.92 <= covered / RUNS <= 0.99
+
+
+def test_the_spread_of_verdicts_is_known_from_their_share() -> None:
+    """With Student's t, and the variance of a sample, intervals of fifteen verdicts held the truth in 98 of 100."""
+    drawings, error = Drawings(), Error()
+    drawings.add(Drawn("m", 0.3, True, 15, 1_000_000), "")
+    drawings.into(error)
+    sd = (0.21 * (16 / 17 + 1 / 17)) ** 0.5 * 1e6
+    assert sum(error.reach()) / 2 == pytest.approx(1.96 * sd, rel=0.01)
 
 
 def test_equal_questions_have_equal_verdicts_so_their_chance_adds_up() -> None:
@@ -123,3 +137,99 @@ def test_a_skewed_sample_reaches_further_up() -> None:
     below, above = error.reach()
     assert above > 1.15 * below
     assert mean > 0
+
+
+def moved(seed: int, *, talks: int = 0, share: float = 1.0, longer: float = 1.0) -> tuple[int, int, Interval]:
+    """A replay that moves a share of one model's calls to another; answers of a conversation may be alike."""
+    rng = random.Random(seed)
+    traits = [rng.choice((0.4, 1.0, 1.6)) for _ in range(2 * talks)]
+    log, wanted = [], []
+    for number in range(300):
+        model, size, kind = rng.choice("ab"), rng.randrange(100, 900), rng.random() < share
+        talk = rng.randrange(talks) + talks * (model == "a") if talks else 0
+        trait = traits[talk] if talks else 1.0
+        trait *= longer if kind else 1.0
+        lengths = {name: max(1, round(MEDIAN[name] * trait * rng.lognormvariate(0, 0.4))) for name in "ab"}
+        session = f"s{talk}" if talks else ""
+        one = call(number, model, size, lengths[model], answered=True, session=session)
+        log.append(one)
+        if model == "a" and kind:
+            wanted.append((one, lengths["b"]))
+    estimator = Estimator()
+    estimator.learn(log)
+    guess = truth = 0
+    for one, given in wanted:
+        usage = estimator.usage(logged(one), Target(provider="p", price_as="p", model="b"))
+        lines = dict(usage.parts[0].lines)
+        guess += lines["output"] * RATE["b"]
+        truth += given * RATE["b"]
+        estimator.booked(logged(one), "b", usage, 0, lines["output"] * RATE["b"])
+    return guess, truth, estimator.interval()
+
+
+@pytest.mark.parametrize(("talks", "share", "longer"), [(0, 0.4, 1.0), (0, 0.4, 2.0), (24, 1.0, 1.0)])
+def test_calls_that_move_cost_what_the_interval_says(talks: int, share: float, longer: float) -> None:
+    found = [moved(seed, talks=talks, share=share, longer=longer) for seed in range(60)]
+    covered = sum(one.covers(truth, guess) for guess, truth, one in found)
+    assert covered >= 52
+
+
+def test_answers_of_a_few_conversations_say_less_than_as_many_of_strangers() -> None:
+    """Taken one by one they would make an interval that holds the truth in 80 of 100."""
+    widths = [sum(moved(seed, talks=24)[2].half for seed in range(12))]
+    widths.append(sum(moved(seed)[2].half for seed in range(12)))
+    assert widths[0] > 1.8 * widths[1]
+
+
+def test_answers_of_the_model_that_calls_leave_count_once() -> None:
+    """Where all of them move, what the log has of them says nothing that their mean does not."""
+    whole = sum(moved(seed)[2].half / moved(seed)[1] for seed in range(12)) / 12
+    own = (2.0**0.5) * 1.96 * 0.42 / 150**0.5  # the mean of 150 answers, and 150 new ones
+    assert whole == pytest.approx(own, rel=0.12)
+
+
+def test_a_question_that_the_model_has_answered_costs_what_it_did() -> None:
+    rng = random.Random(4)
+    log = [call(at, "a", 300, rng.randrange(100, 900), answered=True, digest=f"q{at % 20}") for at in range(20)]
+    twice = [call(100 + at, "a", 300, 70, answered=False, digest=f"q{at}") for at in range(3)]
+    for sure in (False, True):
+        estimator = Estimator()
+        more = [call(50 + at, "a", 300, one.usage.parts[0].lines[1][1], answered=True, digest=one.received_digest)
+                for at, one in enumerate(log)]  # fmt: skip
+        estimator.learn([*log, *(more if sure else ())])
+        for one, first in zip(twice, log, strict=False):
+            usage = estimator.usage(logged(one), Target(provider="p", price_as="p", model="a"))
+            assert usage.parts[0].lines[1][1] == first.usage.parts[0].lines[1][1]
+            estimator.booked(logged(one), "a", usage, 0, 1_000)
+        found = estimator.interval()
+        assert bool(found.priors) is not sure  # nobody knows how much answers to one question differ, or they do not
+        assert (found.half == 0) is sure
+
+
+def test_a_distance_is_taken_for_a_difference_when_chance_does_not_make_it() -> None:
+    assert trusted(1.0, 100.0, 50.0)[0] < 0.2
+    assert trusted(100.0, 100.0, 50.0)[0] > 0.9
+    assert trusted(5.0, 0.0, 50.0) == (1.0, 0.0)
+    assert trusted(25.0, 100.0, 50.0)[1] > 100.0  # it may be either
+
+
+def test_means_lean_on_their_neighbours_as_far_as_these_differ_by_chance_only() -> None:
+    flat = {at: At(5, 1.0 + 0.1 * (-1) ** at) for at in range(8)}
+    assert wandering([(flat, 0.3)]) == 0
+    assert smoothed(flat, 0.3, 0.0).at(3) == pytest.approx(1.0, abs=0.01)
+    step = {at: At(50, 1.0 + (at > 3)) for at in range(8)}
+    levels = smoothed(step, 0.3, wandering([(step, 0.3)]))
+    assert levels.at(0) == pytest.approx(1.0, abs=0.05)
+    assert levels.at(7) == pytest.approx(2.0, abs=0.05)
+    assert levels.variance({12: 1.0}) > 3 * levels.variance({7: 1.0})  # five steps away from all that is known
+    assert levels.variance({at: 1 / 8 for at in range(8)}) == pytest.approx(0.3 / 400, rel=0.05)
+
+
+def test_likeness_is_the_share_between_conversations() -> None:
+    rng = random.Random(9)
+    groups = []
+    for _ in range(300):
+        own = rng.gauss(0, 1)
+        groups.append([own + rng.gauss(0, 1) for _ in range(4)])
+    assert likeness(groups) == pytest.approx(0.5, abs=0.06)
+    assert likeness([[one] for group in groups for one in group]) == 0

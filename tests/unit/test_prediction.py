@@ -23,6 +23,6 @@ def test_where_nothing_is_estimated_the_predicted_bill_is_the_invoice(name):
 
 @pytest.mark.parametrize("name", sorted(bench.ESTIMATED))
 def test_where_something_is_estimated_the_interval_covers_the_invoice(name):
-    runs = [bench.run(bench.ESTIMATED[name], seed, 150) for seed in range(8)]
-    assert sum(covers for _, covers, _ in runs) >= 6
+    runs = [bench.run(bench.ESTIMATED[name], seed, 150) for seed in range(4)]
+    assert sum(covers for _, covers, _ in runs) >= 3
     assert all(0 < half < 0.5 for _, _, half in runs)
