@@ -1,7 +1,8 @@
 """The nouns of Farthing: frozen records that every layer shares.
 
 All records are ``msgspec`` structs, immutable and keyword-only, so that they can be hashed, logged, replayed and
-compared. Quantities and money are integers; times are UTC milliseconds since the epoch (``*_ms``).
+compared. Quantities and money are integers; times are UTC milliseconds since the epoch (``*_ms``). None can be part
+of a cycle, so those that every call makes are none of the garbage collector's business (``gc=False``).
 """
 
 from typing import Final, Literal
@@ -38,7 +39,11 @@ LimitUnit = Literal["usd", "tokens", "input_tokens", "output_tokens", "requests"
 results a request brings, or a model's turns since a human last spoke (which binds each call by itself)."""
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+NOT_SAID: Final = msgspec.Raw(b"null")
+"""A value that a body does not have; told by identity."""
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Whose call it is. Empty strings mean "not said"; reports show them as their own row."""
 
     org: str = ""
@@ -54,7 +59,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Free labels, sorted by name, each name once."""
 
 
-class PromptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PromptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What Farthing reads from a request body; the body itself is kept as bytes and never re-modelled."""
 
     endpoint: Endpoint
@@ -87,7 +92,19 @@ class PromptView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     metadata: tuple[tuple[str, str], ...] = ()
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class PromptParts(msgspec.Struct, kw_only=True):
+    """A body's values that make its prompt, over all dialects, as JSON; in the order of providers' prefixes."""
+
+    tools: msgspec.Raw = NOT_SAID
+    functions: msgspec.Raw = NOT_SAID
+    system: msgspec.Raw = NOT_SAID
+    instructions: msgspec.Raw = NOT_SAID
+    messages: msgspec.Raw = NOT_SAID
+    input: msgspec.Raw = NOT_SAID
+    prompt: msgspec.Raw = NOT_SAID
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One call as it came in."""
 
     id: str
@@ -101,6 +118,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     readings: dict[str, int | str] = {}
     """What was read from the body to decide, by name, noted when it was first read. A request that is replayed
     without its text brings those of the log, and is decided by them."""
+    parts: tuple[bytes, PromptParts] | None = None
+    """(a body, its prompt's values), where reading the view has found them: they need not be found again."""
 
 
 NO_TEXT: Final = b'{"model":"","messages":[]}'
@@ -122,7 +141,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     deployment: str = ""
 
 
-class UsagePart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class UsagePart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Disjoint quantities that are rated together: one model, one context-tier test."""
 
     lines: tuple[tuple[str, int], ...]
@@ -133,7 +152,7 @@ class UsagePart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The model of this part when it is not the answer's own (fallback, advisor); empty: the same."""
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What one attempt consumed, normalised to disjoint lines whose sums equal what the provider reported."""
 
     parts: tuple[UsagePart, ...] = ()
@@ -154,7 +173,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The provider's usage object, verbatim JSON."""
 
 
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+class Bounds(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The most that one attempt can consume; what a ceiling is computed from."""
 
     input_tokens: int
@@ -173,7 +192,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     facets: tuple[tuple[str, str], ...] = ()
 
 
-class ChargeLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ChargeLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One line of a charge: ``quantity × price × multipliers``, rounded once, half-even."""
 
     unit: str
@@ -189,7 +208,7 @@ class ChargeLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The model whose price this is when it is not the answer's own."""
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What an attempt costs. ``total`` is the sum of the lines, or None when any billed line is unpriced."""
 
     lines: tuple[ChargeLine, ...] = ()
@@ -203,7 +222,7 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The amount computed from the book when ``total`` is the provider's own stated cost."""
 
 
-class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An amount set aside on one counter in one window, under that counter's limit at that moment."""
 
     counter: str
@@ -220,7 +239,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     limit is one short window of now and its neighbours within reach. Only ``window`` is held and posted to."""
 
 
-class Reservation(msgspec.Struct, frozen=True, kw_only=True):
+class Reservation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """All holds of one attempt: pending → posted | voided | expired, exactly once, all holds or none."""
 
     id: str
@@ -230,7 +249,7 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     expires_at_ms: int
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class Held(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The reservation stands."""
 
     id: str
@@ -238,7 +257,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     """Soft holds that a hard limit would have refused, with what was left for them; told the first time only."""
 
 
-class Denied(msgspec.Struct, frozen=True, kw_only=True):
+class Denied(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """No hold was made: ``hold`` would have crossed its limit."""
 
     id: str
@@ -247,7 +266,7 @@ class Denied(msgspec.Struct, frozen=True, kw_only=True):
     """What was left on that counter, in its unit, after open holds."""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What a stage of the pipeline did and why; ``reason`` is a stable, documented slug."""
 
     stage: str
@@ -257,7 +276,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence: tuple[tuple[str, str], ...] = ()
 
 
-class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One billed attempt, or a later correction of one. Append-only; never holds prompt or answer text."""
 
     id: str
@@ -295,7 +314,7 @@ class LedgerEntry(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: int = 0
 
 
-class AttemptFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class AttemptFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One upstream try as the exchange log keeps it, billed or not."""
 
     attempt: int
@@ -316,7 +335,7 @@ class AttemptFact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """What a lever's try consumed; that of the request's own is the exchange's."""
 
 
-class PromptSection(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class PromptSection(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """One piece of the prompt in prefix order: tools, system, each message."""
 
     role: str
@@ -326,7 +345,7 @@ class PromptSection(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Salted hash; equal digests mean equal content within one installation."""
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The traffic log: what replay reads. One per request, refused ones included."""
 
     request_id: str

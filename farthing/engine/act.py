@@ -1,8 +1,7 @@
 """Thresholds at work on one call: refuse, put off, slow down, take a cheaper model, or cut the answer to fit."""
 
-from dataclasses import replace
-
 import msgspec
+from msgspec.structs import replace
 
 from farthing.core.assess import Crossing, Verdict, note_of
 from farthing.core.budget import Need

@@ -430,8 +430,8 @@ class Call:
     def _amounts(self, reservation: Reservation, entries: tuple[LedgerEntry, ...]) -> tuple[int, ...]:
         if not entries:
             return (0,) * len(reservation.holds)
-        usd = taken = given = 0
-        for entry in entries:
+        usd, taken, given = counted(self.services, entries[0].usage, entries[0].charge.total)
+        for entry in entries[1:]:
             cost, used, made = counted(self.services, entry.usage, entry.charge.total)
             usd, taken, given = usd + cost, taken + used, given + made
         return spent(reservation.holds, usd=usd, input_tokens=taken, output_tokens=given)
@@ -439,7 +439,7 @@ class Call:
     @property
     def prints(self) -> Prints:
         """What the traffic log keeps of the request's body, for whoever keeps it for the next one like it."""
-        return self._recorder.prints(self.request.body)
+        return self._recorder.prints(self.request)
 
     def exchange(self, ending: Ending, prints: Prints | None = None) -> Exchange:
         """The request's exchange as it stands now."""

@@ -6,9 +6,9 @@ that is not good enough is booked to the lever (it has a cost and no baseline), 
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from farthing.core.cascade import Step, judge_mark, next_step, self_confident
 from farthing.core.cascade_checks import Answer

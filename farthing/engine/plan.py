@@ -1,9 +1,9 @@
 """What will be asked of whom: targets, the body as it leaves, and the policy's caps."""
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from farthing.core.budget import Need
 from farthing.core.errors import UnknownModel
@@ -21,9 +21,8 @@ CAPPED = ("chat", "completions", "responses", "messages")
 _STREAM_USAGE = ("chat", "completions")
 
 
-@dataclass(slots=True)
-class Plan:
-    """The decisions taken before any upstream is called. Nobody changes one; frozen it would take thrice as long."""
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The decisions taken before any upstream is called."""
 
     targets: tuple[Target, ...]
     body: bytes

@@ -81,10 +81,11 @@ class Recorder:
         """Prompts and answers are kept."""
         return self._text != "none"
 
-    def prints(self, body: bytes) -> Prints:
-        """(digest, sections, blocks) of a body as it came."""
-        prefixes = self._prefixes
-        sections, blocks = prefixes.sections(body)
+    def prints(self, request: Request) -> Prints:
+        """(digest, sections, blocks) of a request's body as it came."""
+        prefixes, body, read = self._prefixes, request.body, request.parts
+        known = read[1] if read is not None and read[0] is body else None
+        sections, blocks = prefixes.sections(body, known)
         return prefixes.digest(body), sections, blocks
 
     def exchange(
@@ -100,7 +101,7 @@ class Recorder:
         acts: tuple[tuple[int, int], ...] = (),
     ) -> Exchange:
         """The exchange of one request, refused ones included. ``prints`` are those of its body, where known."""
-        received, sections, blocks = prints or self.prints(request.body)
+        received, sections, blocks = prints or self.prints(request)
         untouched = sent_body is None or sent_body is request.body
         amount: int | None = 0
         for entry in entries:

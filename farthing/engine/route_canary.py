@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from farthing.core.cascade_checks import Answer
 from farthing.core.errors import FarthingError

@@ -8,7 +8,7 @@ from functools import partial
 from starlette.types import ASGIApp
 
 from farthing.core.errors import BadRequest, Deferred, FarthingError, TooLong
-from farthing.core.types import Dialect, Endpoint, KeyRecord, PromptView, Request
+from farthing.core.types import Dialect, Endpoint, KeyRecord, PromptParts, PromptView, Request
 from farthing.engine.batch_queue import BatchQueue
 from farthing.engine.pipeline import handle
 from farthing.engine.record import Recorder
@@ -23,9 +23,11 @@ from farthing.server.head import Head
 from farthing.server.repeating import repeating
 from farthing.server.reply import AsgiReply, Message, Receive, Send
 from farthing.wire import anthropic, openai
+from farthing.wire.complaints import complaints
 
 _LOG = logging.getLogger("farthing.server")
 _VIEWS = {**openai.VIEWS, **anthropic.VIEWS}
+_READS = {"chat": openai.read_chat, "messages": anthropic.read_messages}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ class App:
         self, request_id: str, now_ms: int, route: Route, record: KeyRecord, head: Head, body: bytes
     ) -> Request:
         dialect, endpoint = route
-        view = read_view(endpoint, body)
+        view, parts = read_prompt(endpoint, body)
         if record.models:
             check_model(record, view.model)
         return Request(
@@ -129,6 +131,7 @@ class App:
             view=view,
             scope=self._scopes.of(record, head, view),
             readings={},
+            parts=None if parts is None else (body, parts),
         )
 
     def _too_long(self) -> TooLong:
@@ -148,11 +151,24 @@ class App:
 
 
 def read_view(endpoint: Endpoint, body: bytes) -> PromptView:
-    """The view of a body. Raises :class:`BadRequest`."""
-    view: PromptView = _VIEWS[endpoint](body)
+    """The view of a body. Raises :class:`BadRequest` that says all that is wrong with it."""
+    return read_prompt(endpoint, body)[0]
+
+
+def read_prompt(endpoint: Endpoint, body: bytes) -> tuple[PromptView, PromptParts | None]:
+    """The same, and the prompt's values where reading the view has found them."""
+    try:
+        return _read(endpoint, body)
+    except BadRequest as error:
+        raise complaints(lambda mended: _read(endpoint, mended)[0], body, error) from None
+
+
+def _read(endpoint: Endpoint, body: bytes) -> tuple[PromptView, PromptParts | None]:
+    read = _READS.get(endpoint)
+    view, parts = read(body) if read is not None else (_VIEWS[endpoint](body), None)
     if not view.model or len(view.model) > 256 or not view.model.isprintable():
         raise BadRequest("'model' must be a printable name of 1 to 256 characters.", param="model")
-    return view
+    return view, parts
 
 
 async def read_body(receive: Receive, most: int) -> bytes:

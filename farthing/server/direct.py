@@ -23,8 +23,9 @@ Body = Callable[[], bytes | Awaitable[bytes]]
 """Gives a request's whole body, which may be here already. Raises ``OverflowError`` when it is too large."""
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 """Bytes that would end a header early; a provider's header that carries one is left out."""
-_CONTROLS: Final = bytes([*range(9), *range(10, 32), 127])
-"""The same bytes."""
+_BLANKED: Final = _FORBIDDEN.sub(b" ", bytes(range(256)))
+"""A table that changes the same bytes, and no others."""
+_COLON: Final = b": "
 DRAIN_FACTOR: Final = 4
 """How much of a body that is too large is read and thrown away, so that its sender gets to see the answer."""
 
@@ -50,21 +51,17 @@ class DirectApp(Protocol):
 
 def head_of(status: int, headers: Headers, *, keep_alive: bool) -> tuple[bytes, bool]:
     """(the status line and headers, whether the connection stays open)."""
-    parts = [STATUS_LINE[status]]
-    lines = 1
-    for name, value in headers:
-        if name == b"connection":
-            keep_alive = False
-        else:
-            parts += (name, b": ", value, b"\r\n")
-            lines += 1
+    if b"connection" in [name for name, _ in headers]:
+        keep_alive = False
+        headers = [pair for pair in headers if pair[0] != b"connection"]
+    lines = [*map(_COLON.join, headers)]
+    text = b"".join(lines)
+    if text.translate(_BLANKED) != text:  # what is not changed is not copied, and equal at a glance
+        lines = [_COLON.join(pair) for pair in headers if not _unsafe(pair)]
     if not keep_alive:
-        parts.append(b"connection: close\r\n")
-        lines += 1
-    head = b"".join(parts)
-    if len(head) - len(head.translate(None, _CONTROLS)) != 2 * lines:  # more than the ends of the lines
-        return head_of(status, [pair for pair in headers if not _unsafe(pair)], keep_alive=keep_alive)
-    return head, keep_alive
+        lines.append(b"connection: close")
+    lines.append(b"")
+    return STATUS_LINE[status] + b"\r\n".join(lines), keep_alive
 
 
 def _unsafe(pair: tuple[bytes, bytes]) -> bool:
@@ -97,10 +94,11 @@ class DirectExchange:
         self._protocol = protocol
         self._transport = protocol.transport
         self._app = app
-        self._route = route
+        self.route = route
         self._head = head
         self._parts: list[bytes] = []
-        self._size = 0
+        self.size = 0
+        """Bytes of the request's body that have come."""
         self._watcher: asyncio.Future[None] | None = None
 
     # -- uvicorn's side
@@ -112,16 +110,16 @@ class DirectExchange:
 
     def add(self, data: bytes) -> None:
         """A piece of the request's body; what is past the limit is counted and thrown away."""
-        self._size += len(data)
-        if self._size <= self._app.body_bytes_max:
+        self.size += len(data)
+        if self.size <= self._app.body_bytes_max:
             self._parts.append(data)
-        elif self._size > self._app.body_bytes_max * DRAIN_FACTOR:
+        elif self.size > self._app.body_bytes_max * DRAIN_FACTOR:
             self._transport.close()
 
     async def run(self) -> None:
         """Serves the call; the connection is dropped if that ends without an answer."""
         try:
-            await self._app.serve(self._route, self._head, self._body, self)
+            await self._app.serve(self.route, self._head, self._body, self)
         finally:
             if not self.response_complete:
                 self.abort()
@@ -129,7 +127,7 @@ class DirectExchange:
                 self._protocol.tasks.discard(self.task)
 
     def _body(self) -> bytes:
-        if self._size > self._app.body_bytes_max:
+        if self.size > self._app.body_bytes_max:
             raise OverflowError
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -178,6 +176,12 @@ class DirectExchange:
         if self._protocol.flow.write_paused:
             return False
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
+    def write_chunk(self, chunk: bytes) -> bool:
+        if self.disconnected or self._protocol.flow.write_paused or self._transport.is_closing():
+            return False
+        self._transport.write(chunk)
         return True
 
     async def write(self, data: bytes) -> None:

@@ -136,14 +136,17 @@ class Metrics:
             units = self._tokens.setdefault(who if len(self._tokens) < SERIES_MAX else _OTHER_USAGE, {})
         for part in usage.parts:
             for unit, quantity in part.lines:
-                units[unit] = units.get(unit, 0) + quantity
+                if unit in units:
+                    units[unit] += quantity
+                else:
+                    units[unit] = quantity
         for anomaly in usage.anomalies:
             _add(self._anomalies, (entry.provider, entry.model, anomaly.partition(":")[0]), 1)
-        team = entry.scope.team
-        if entry.charge.total is None:
-            _add(self._unpriced, (entry.provider, entry.model, entry.charge.reason), 1)
+        charge = entry.charge
+        if charge.total is None:
+            _add(self._unpriced, (entry.provider, entry.model, charge.reason), 1)
         else:
-            _add(self._nusd, (entry.provider, entry.model, team, usage.source), entry.charge.total)
+            _add(self._nusd, (entry.provider, entry.model, entry.scope.team, usage.source), charge.total)
 
     def render(self) -> bytes:
         """The scrape."""

@@ -1,7 +1,7 @@
 """The HTTP protocol of the gateway: uvicorn's, with a bound on request heads and a way to drop a broken answer.
 
 What uvicorn does for every request and a metered call does not need is put off until somebody needs it: the ASGI
-scope, and a timer for each pause between two requests.
+scope, and a timer for each pause between two requests. A head that came byte for byte before is not parsed again.
 """
 
 import asyncio
@@ -9,8 +9,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from farthing.server.direct import DirectApp, DirectExchange
+from farthing.server.direct import DirectApp, DirectExchange, Route
 from farthing.server.head import Head
+from farthing.server.head_bytes import HeadBytes
 
 HEAD_BYTES_MAX = 64 * 1024
 HEADERS_MAX = 128
@@ -35,11 +36,56 @@ class GatewayProtocol(HttpToolsProtocol):
     _head: Head | None = None
     """The last metered call's: the next one most likely has the same."""
     _length: tuple[bytes, bytes] | None = None
+    _between = True
+    """The parser is between two requests."""
+    _begun = 0
+    """Requests that began in the present piece of data."""
+    _same_head = False
+    """The request that began last has the head of the one before it."""
+    _repeated: tuple[HeadBytes, Route, Head] | None = None
+    """A head that came twice, what it asks for, and its headers."""
     _idle_since = _BUSY
     """Loop time in seconds since when nothing was under way."""
     _idle_timer: asyncio.TimerHandle | None = None
 
+    def data_received(self, data: bytes) -> None:
+        self._idle_since = _BUSY
+        between = self._between
+        repeated = self._repeated
+        if repeated is not None and between and not self._is_busy():
+            app: DirectApp | None = getattr(self.app, "direct", None)
+            body = repeated[0].body_of(data)
+            if body is not None and app is not None:
+                _, route, head = repeated
+                cycle: Any = DirectExchange(self, app, route, head, keep_alive=True)
+                cycle.add(body)
+                self.cycle = cycle
+                self._serve(cycle)
+                return
+        self._begun = 0
+        super().data_received(data)
+        if between and self._same_head and self._begun == 1 and self._between:
+            self._learn(data)
+
+    def _learn(self, data: bytes) -> None:
+        """Keeps the head of a metered call that was all of ``data``."""
+        cycle: object = self.cycle
+        if isinstance(cycle, DirectExchange) and cycle.keep_alive and self._head is not None:
+            made = HeadBytes.of(data, cycle.size)
+            self._repeated = (made, cycle.route, self._head) if made is not None else None
+
+    def _serve(self, direct: DirectExchange) -> None:
+        direct.task = task = self.loop.create_task(direct.run())
+        self.tasks.add(task)
+
+    def _is_busy(self) -> bool:
+        """Something on this connection is not answered yet."""
+        return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
+
     def on_message_begin(self) -> None:
+        self._between = False
+        self._begun += 1
+        self._same_head = False
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -64,7 +110,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _known_head(self) -> Head:
         head = self._head
-        if head is None or head.listed != self.headers:
+        self._same_head = head is not None and head.listed == self.headers
+        if head is None or not self._same_head:
             head = self._head = Head(self.headers)
         return head
 
@@ -83,8 +130,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """A POST by HTTP/1.1 that nothing else on this connection is in front of."""
         parser = self.parser
         return (
-            (self.cycle is None or self.cycle.response_complete)
-            and not self.pipeline
+            not self._is_busy()
             and not self.expect_100_continue
             and parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
@@ -98,13 +144,13 @@ class GatewayProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._between = True
         direct = self._direct
         if direct is None:
             super().on_message_complete()
             return
         self._direct = None
-        direct.task = task = self.loop.create_task(direct.run())
-        self.tasks.add(task)
+        self._serve(direct)
 
     def on_url(self, url: bytes) -> None:
         self._head_bytes += len(url)

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from farthing.core.errors import BadRequest
-from farthing.core.types import Endpoint, PromptView
+from farthing.core.types import Endpoint, PromptParts, PromptView
 from farthing.wire import body as bodies
 
 
@@ -13,16 +13,14 @@ class _Metadata(msgspec.Struct):
     user_id: str | None = None
 
 
-class _MessagesBody(msgspec.Struct):
+class _MessagesBody(PromptParts, kw_only=True):
     model: str
     messages: msgspec.Raw
     max_tokens: int | None = None
-    system: msgspec.Raw = bodies.NULL
     stream: bool | None = None
     temperature: float | None = None
     service_tier: str | None = None
     metadata: _Metadata | None = None
-    tools: msgspec.Raw = bodies.NULL
     mcp_servers: msgspec.Raw = bodies.NULL
     container: msgspec.Raw = bodies.NULL
     speed: str | None = None
@@ -34,8 +32,8 @@ _TOOLS = msgspec.json.Decoder(list[dict[str, Any]])
 _TIERS = {"standard_only": "default", "auto": "auto"}
 
 
-def _view(body: bytes, endpoint: Endpoint) -> PromptView:
-    read = bodies.decode(_MESSAGES, body)
+def _read(body: bytes, endpoint: Endpoint) -> tuple[PromptView, PromptParts]:
+    read = bodies.decode(_MESSAGES, body, bodies.settings_of)
     messages = bytes(read.messages)
     if not messages.startswith(b"["):
         raise BadRequest("'messages' must be a list.", param="messages")
@@ -64,7 +62,7 @@ def _view(body: bytes, endpoint: Endpoint) -> PromptView:
         temperature=read.temperature,
     )
     user = ((read.metadata.user_id if read.metadata else "") or "")[:256]
-    return msgspec.structs.replace(view, user=user) if user else view
+    return msgspec.structs.replace(view, user=user) if user else view, read
 
 
 def _hosted_tools(raw: msgspec.Raw) -> tuple[tuple[str, int], ...]:
@@ -91,12 +89,17 @@ def _hosted_tools(raw: msgspec.Raw) -> tuple[tuple[str, int], ...]:
 
 def view_messages(body: bytes) -> PromptView:
     """Reads ``POST /v1/messages``. Raises :class:`BadRequest`."""
-    return _view(body, "messages")
+    return read_messages(body)[0]
+
+
+def read_messages(body: bytes) -> tuple[PromptView, PromptParts]:
+    """The same, and the prompt's values. Raises :class:`BadRequest`."""
+    return _read(body, "messages")
 
 
 def view_count(body: bytes) -> PromptView:
     """Reads ``POST /v1/messages/count_tokens``. Raises :class:`BadRequest`."""
-    return _view(body, "count_tokens")
+    return _read(body, "count_tokens")[0]
 
 
 VIEWS = {"messages": view_messages, "count_tokens": view_count}

@@ -5,19 +5,21 @@ value while every other value keeps its exact bytes.
 """
 
 import re
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
 
 from farthing.core.errors import BadRequest
-from farthing.wire.duplicates import repeated
+from farthing.core.types import NOT_SAID, PromptParts
+from farthing.wire.duplicates import repeated, without
 
 _Shape = TypeVar("_Shape")
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
 TOKENS_MAX = 10_000_000
 """No model answers more; a larger ``max_tokens`` is a mistake in the caller's arithmetic."""
-NULL = msgspec.Raw(b"null")
+NULL = NOT_SAID
 """Default of optional raw values; msgspec cannot tell ``Raw | None`` apart and would refuse every value."""
 
 
@@ -26,13 +28,18 @@ def given(raw: msgspec.Raw) -> bool:
     return raw is not NULL and bytes(raw) != b"null"
 
 
-def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
-    """The decoded view of a body. Raises :class:`BadRequest` that says what is wrong and where."""
+def decode(
+    decoder: msgspec.json.Decoder[_Shape], body: bytes, rest: Callable[[bytes, _Shape], bytes] | None = None
+) -> _Shape:
+    """The decoded view of a body. Raises :class:`BadRequest` that says what is wrong and where.
+
+    ``rest`` leaves out of a body the value that most of it is: names within that are not those of the body.
+    """
     try:
         if not body.isascii():
             body.decode()  # values that are kept raw are not looked into by the decoder
         read = decoder.decode(body)
-        twice = repeated(body)
+        twice = repeated(body if rest is None else rest(body, read))
     except msgspec.ValidationError as error:
         text = str(error)
         found = _PATH.search(text)
@@ -54,6 +61,11 @@ def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
     if twice is not None:
         raise BadRequest(f"The request body has '{twice}' more than once.", hint="Send it once.", param=twice)
     return read
+
+
+def settings_of(body: bytes, read: PromptParts) -> bytes:
+    """A body without its messages: how they are to be answered, most often the same for all of an application."""
+    return without(body, b'"messages":', bytes(read.messages))
 
 
 def has_key(body: bytes, key: str) -> bool:

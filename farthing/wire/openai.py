@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from farthing.core.errors import BadRequest
-from farthing.core.types import Bounds, Endpoint, PromptView
+from farthing.core.types import Bounds, Endpoint, PromptParts, PromptView
 from farthing.wire import body as bodies
 
 
@@ -13,7 +13,7 @@ class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
-class _ChatBody(msgspec.Struct):
+class _ChatBody(PromptParts, kw_only=True):
     model: str
     messages: msgspec.Raw
     stream: bool | None = None
@@ -26,8 +26,6 @@ class _ChatBody(msgspec.Struct):
     user: str | None = None
     safety_identifier: str | None = None
     metadata: msgspec.Raw = bodies.NULL
-    tools: msgspec.Raw = bodies.NULL
-    functions: msgspec.Raw = bodies.NULL
     web_search_options: msgspec.Raw = bodies.NULL
 
 
@@ -73,6 +71,7 @@ _EMBEDDING = msgspec.json.Decoder(_EmbeddingBody)
 _RESPONSES = msgspec.json.Decoder(_ResponsesBody)
 _TOOL_TYPES = msgspec.json.Decoder(list[dict[str, Any]])
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
+_UNDERSCORE = ord("_")
 _PROMPT_OVERHEAD = 64
 """Tokens that chat formatting may add beyond the body's bytes (empty bodies, priming)."""
 _COMPLETION_CAP = 16
@@ -83,23 +82,31 @@ def _count(raw: msgspec.Raw, mark: bytes) -> int:
     return 0 if raw is bodies.NULL else bytes(raw).count(mark)
 
 
-def _refers(messages: bytes) -> bool:
-    """Something in them is not text and not in the body."""
+def _content(messages: bytes) -> tuple[int, bool]:
+    """(images, whether something in them is not text and not in the body)."""
+    if _UNDERSCORE not in messages:  # as all of the names do
+        return 0, False
     find = messages.find  # ``in`` on bytes raises and clears a TypeError before it looks
-    return find(b'"file_id"') >= 0 or find(b'"file_data"') >= 0 or find(b'"input_audio"') >= 0
+    outside = find(b'"file_id"') >= 0 or find(b'"file_data"') >= 0 or find(b'"input_audio"') >= 0
+    return messages.count(b'"image_url"'), outside
 
 
 def view_chat(body: bytes) -> PromptView:
     """Reads ``POST /v1/chat/completions``. Raises :class:`BadRequest`."""
-    read = bodies.decode(_CHAT, body)
+    return read_chat(body)[0]
+
+
+def read_chat(body: bytes) -> tuple[PromptView, PromptParts]:
+    """The same, and the prompt's values. Raises :class:`BadRequest`."""
+    read = bodies.decode(_CHAT, body, bodies.settings_of)
     messages = bytes(read.messages)
-    if not messages.startswith(b"["):
+    if messages[:1] != b"[":
         raise BadRequest("'messages' must be a list.", param="messages")
     cap = bodies.output_cap(read.max_completion_tokens, "max_completion_tokens")
     if cap is None:
         cap = bodies.output_cap(read.max_tokens, "max_tokens")
-    images = messages.count(b'"image_url"')
-    return PromptView(
+    images, outside = _content(messages)
+    view = PromptView(
         endpoint="chat",
         model=read.model,
         stream=bool(read.stream),
@@ -108,7 +115,7 @@ def view_chat(body: bytes) -> PromptView:
         choices=bodies.choices(read.n, "n"),
         body_bytes=len(body),
         images=images,
-        unbounded=_refers(messages),
+        unbounded=outside,
         tools=_count(read.tools, b'"type"') + _count(read.functions, b'"name"'),
         hosted_tools=(("web_search", 0),) if bodies.given(read.web_search_options) else (),
         service_tier=read.service_tier or "",
@@ -116,6 +123,7 @@ def view_chat(body: bytes) -> PromptView:
         user=(read.user or read.safety_identifier or "")[:256],
         metadata=() if read.metadata is bodies.NULL else bodies.text_pairs(read.metadata),
     )
+    return view, read
 
 
 def view_completion(body: bytes) -> PromptView:

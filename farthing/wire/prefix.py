@@ -4,8 +4,7 @@ import hashlib
 
 import msgspec
 
-from farthing.core.types import PromptSection
-from farthing.wire.body import NULL, given
+from farthing.core.types import NOT_SAID, PromptParts, PromptSection
 
 BLOCK_BYTES = 1024
 BLOCKS_MAX = 4096
@@ -14,19 +13,9 @@ TOOLS_MAX = 128
 KNOWN_MAX = 4096
 KNOWN_BYTES_MAX = 64 * 1024
 """Larger parts are hashed each time: they would fill the memory."""
+_NULL = b"null"
 _ROLE_FIRST = b'{"role":"'
-
-
-class _Prompt(msgspec.Struct):
-    """The prompt's parts in the order in which providers build their prefix, over both dialects."""
-
-    tools: msgspec.Raw = NULL
-    functions: msgspec.Raw = NULL
-    system: msgspec.Raw = NULL
-    instructions: msgspec.Raw = NULL
-    messages: msgspec.Raw = NULL
-    input: msgspec.Raw = NULL
-    prompt: msgspec.Raw = NULL
+_ROLES = {role.encode(): role for role in ("user", "assistant", "system", "developer", "tool")}
 
 
 class _Message(msgspec.Struct):
@@ -36,7 +25,7 @@ class _Message(msgspec.Struct):
 _Part = tuple[str, bytes]
 """(role, the part's JSON); the role is empty where the part itself says it."""
 
-_DECODER = msgspec.json.Decoder(_Prompt)
+_DECODER = msgspec.json.Decoder(PromptParts)
 _LIST = msgspec.json.Decoder(list[msgspec.Raw])
 _MESSAGE = msgspec.json.Decoder(_Message)
 
@@ -72,13 +61,16 @@ class Prefixes:
         one.update(data)
         return one.hexdigest()
 
-    def sections(self, body: bytes) -> tuple[tuple[PromptSection, ...], tuple[str, ...]]:
+    def sections(
+        self, body: bytes, read: PromptParts | None = None
+    ) -> tuple[tuple[PromptSection, ...], tuple[str, ...]]:
         """(sections in prefix order, chained hashes of the prefix's blocks) of a request body.
 
         A block's hash covers all that came before it, so two prompts share exactly their common leading blocks.
+        ``read``: what the body says of its prompt, where that is known.
         """
         try:
-            parts = _parts(_DECODER.decode(body))
+            parts = _parts(_DECODER.decode(body) if read is None else read)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return (), ()
         if not parts:
@@ -111,45 +103,52 @@ class Prefixes:
         return PromptSection(role=role or _role(data), size=len(data), digest=one.hexdigest())
 
 
-def _parts(read: _Prompt) -> list[_Part]:
+def _parts(read: PromptParts) -> list[_Part]:
     """The prompt's parts in prefix order."""
     parts: list[_Part] = []
-    for role, raw in (("tool", read.tools), ("tool", read.functions)):
-        if raw is not NULL and given(raw):
-            parts += _tools(role, raw)
-    for role, raw in (("system", read.system), ("instructions", read.instructions)):
-        if raw is not NULL and given(raw):
-            parts.append((role, bytes(raw)))
+    if read.tools is not NOT_SAID:
+        parts += _tools(bytes(read.tools))
+    if read.functions is not NOT_SAID:
+        parts += _tools(bytes(read.functions))
+    if read.system is not NOT_SAID and bytes(read.system) != _NULL:
+        parts.append(("system", bytes(read.system)))
+    if read.instructions is not NOT_SAID and bytes(read.instructions) != _NULL:
+        parts.append(("instructions", bytes(read.instructions)))
     for raw in (read.messages, read.input, read.prompt):
-        if raw is not NULL and given(raw):
-            parts += _turns(raw)
-            break
+        if raw is not NOT_SAID:
+            data = bytes(raw)
+            if data != _NULL:
+                parts += _turns(data)
+                break
     return parts
 
 
-def _tools(role: str, raw: msgspec.Raw) -> list[_Part]:
+def _tools(data: bytes) -> list[_Part]:
     """One part a tool, so that tools in another order are told from other tools; too many are one part."""
-    data = bytes(raw)
+    if data == _NULL:
+        return []
     try:
-        each = list(map(bytes, _LIST.decode(raw))) if data.startswith(b"[") else [data]
+        each = list(map(bytes, _LIST.decode(data))) if data.startswith(b"[") else [data]
     except msgspec.DecodeError:
         each = [data]
-    return [(role, one) for one in each] if len(each) <= TOOLS_MAX else [(role, data)]
+    return [("tool", one) for one in each] if len(each) <= TOOLS_MAX else [("tool", data)]
 
 
-def _turns(raw: msgspec.Raw) -> list[_Part]:
-    data = bytes(raw)
-    if not data.startswith(b"["):
+def _turns(data: bytes) -> list[_Part]:
+    if data[:1] != b"[":
         return [("user", data)]
-    return [("", bytes(message)) for message in _LIST.decode(raw)]
+    return [("", bytes(message)) for message in _LIST.decode(data)]
 
 
 def _role(message: bytes) -> str:
     """The message's role; most clients write it first, so that nothing need be decoded."""
-    if message.startswith(_ROLE_FIRST):
-        end = message.find(b'"', len(_ROLE_FIRST), len(_ROLE_FIRST) + 16)
-        word = message[len(_ROLE_FIRST) : end]
-        if end > 0 and word.isalpha():
+    size = len(_ROLE_FIRST)
+    if message[:size] == _ROLE_FIRST:
+        word, end, _ = message[size : size + 16].partition(b'"')
+        known = _ROLES.get(word)
+        if known is not None and end:
+            return known
+        if end and word.isalpha():
             return word.decode()
     try:
         return _MESSAGE.decode(message).role[:16]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from farthing.core.errors import BadRequest
 from farthing.engine.prompt_strings import billed_strings
 from farthing.wire import anthropic, openai
-from farthing.wire.duplicates import repeated, says_twice
+from farthing.wire.duplicates import repeated, says_twice, without
 
 CHAT = b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"max_tokens":5}'
 NAMES = st.sampled_from(["model", "max_tokens", "n", "service_tier", "messages", "x", "mod\u00e9l"])
@@ -60,3 +60,21 @@ def test_a_turn_that_says_two_things_is_bounded_by_its_bytes():
     assert says_twice(body)
     assert billed_strings(body) is None
     assert not says_twice(CHAT)
+
+
+@given(
+    st.lists(st.tuples(NAMES, VALUES | st.lists(VALUES, max_size=2)), max_size=6), st.integers(0, 8),
+    st.lists(VALUES, max_size=3), st.booleans(), st.sampled_from([(",", ":"), (", ", ": ")]),
+)  # fmt: skip
+def test_what_stands_twice_is_found_the_same_without_the_messages(pairs, place, messages, escape, between):
+    pairs = [pair for pair in pairs if pair[0] != "messages"]
+    pairs.insert(place, ("messages", messages))
+    comma, colon = between
+    value = json.dumps(messages, separators=between).encode()
+    written_pairs = (json.dumps(key) + colon + json.dumps(item, separators=between) for key, item in pairs)
+    body = ("{" + comma.join(written_pairs) + "}").encode()
+    if escape:
+        body = body.replace(b'"n"', b'"\\u006e"')
+    rest = without(body, b'"messages":', value)
+    assert json.loads(rest) == {**json.loads(body), "messages": 0} or rest is body or value in rest
+    assert repeated(rest) == repeated(body)

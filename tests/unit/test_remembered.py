@@ -19,8 +19,10 @@ from farthing.server.direct import head_of
 from farthing.server.head import Head
 from farthing.server.protocol import GatewayProtocol
 from farthing.testing.fakes import VirtualClock
+from farthing.wire import anthropic, openai
 from farthing.wire.headers import Travellers, travelling
 from farthing.wire.prefix import Prefixes, digest
+from farthing.wire.usage.openai import ChatReader
 from farthing.wire.usage.openai_tokens import TOKEN_USAGE, token_part, totals_of
 
 QUICK = settings(max_examples=120, deadline=None)
@@ -156,6 +158,36 @@ def test_plain_usage_makes_the_lines_of_the_long_way(
     assert found[0] == found[1]
 
 
+class LongWay(ChatReader):
+    """The same reader, told from one without habits of its own by its overriding something."""
+
+    def extras(self, raw, facts, notes):
+        return super().extras(raw, facts, notes)
+
+
+FIGURES = st.sampled_from([None, 0, 1, 7, 7, 7, -1, 2.5, "x", 10**15])
+WORDS = st.sampled_from([None, "", "default", "on_demand", "gpt", 3])
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    figures=st.dictionaries(
+        st.sampled_from(["prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "reasoning_tokens"]),
+        FIGURES,
+        min_size=2,
+    ),
+    cached=st.one_of(st.none(), st.dictionaries(st.sampled_from(["cached_tokens", "audio_tokens"]), FIGURES)),
+    tiers=st.tuples(WORDS, WORDS), named=st.tuples(WORDS, WORDS, WORDS), adds_up=st.booleans(), given_=st.booleans(),
+)  # fmt: skip
+def test_an_ordinary_answer_is_read_as_by_the_long_way(figures, cached, tiers, named, adds_up, given_):
+    usage = {**figures, "prompt_tokens_details": cached, "service_tier": tiers[0]}
+    if adds_up:
+        usage |= {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    fields = {"id": named[0], "model": named[1], "service_tier": tiers[1], "choices": [{"finish_reason": named[2]}]}
+    body = msgspec.json.encode({**fields, "usage": usage} if given_ else fields)
+    assert ChatReader("openai").from_body(body) == LongWay("openai").from_body(body)
+
+
 @QUICK
 @given(
     headers=st.lists(st.tuples(st.sampled_from([b"a", b"connection", b"b\n"]), st.binary(max_size=6)), max_size=5),
@@ -195,3 +227,25 @@ async def test_a_connection_without_a_request_is_closed_and_one_with_half_a_requ
     for writer in (first, second):
         writer.close()
     server.close()
+
+
+@QUICK
+@given(
+    fields=st.dictionaries(
+        st.sampled_from(["tools", "functions", "system", "instructions", "input", "prompt", "stream", "user"]),
+        st.sampled_from([None, "text", [{"type": "x", "name": "n"}], [], {"a": [1]}]),
+    ),
+    messages=st.lists(
+        st.fixed_dictionaries({"role": st.sampled_from(["user", "a", "tool"]), "content": st.text(max_size=3)})
+    ),
+    first=st.booleans(),
+)  # fmt: skip
+def test_the_prints_of_a_request_are_those_of_its_body_whatever_reading_its_view_has_found(fields, messages, first):
+    named = {"model": "m", "max_tokens": 5, "messages": messages}
+    body = msgspec.json.encode({**named, **fields} if first else {**fields, **named})
+    for read in (openai.read_chat, anthropic.read_messages):
+        try:
+            parts = read(body)[1]
+        except FarthingError:
+            continue
+        assert Prefixes(b"salt").sections(body, parts) == Prefixes(b"salt").sections(body)

@@ -9,7 +9,7 @@ from farthing.core.types import Usage, UsagePart, UsageSource
 from farthing.core.units import INPUT, INPUT_CACHE_READ, INPUT_CACHE_WRITE_1H, INPUT_CACHE_WRITE_5M, OUTPUT
 from farthing.wire.usage.context import apply_context, served_tier
 from farthing.wire.usage.reading import EMPTY, Count, Notes, as_json, is_given, read
-from farthing.wire.usage.tally import Facts, Lines, assemble, cache_writes, missing, part_of
+from farthing.wire.usage.tally import Facts, Lines, assemble, cache_writes, lacks_a_total, missing, part_of
 from farthing.wire.usage.text_size import text_size
 
 
@@ -103,8 +103,9 @@ class ConverseReader:
         if usage is None or not has_totals(usage):
             notes.append("usage_without_totals")
             return missing(facts, notes, complete=complete, raw=verbatim)
-        source: UsageSource = "reported" if complete else "partial"
-        return assemble((converse_part(usage, notes),), source=source, facts=facts, notes=notes, raw=verbatim)
+        part = converse_part(usage, notes)
+        source: UsageSource = "reported" if complete and not lacks_a_total(notes) else "partial"
+        return assemble((part,), source=source, facts=facts, notes=notes, raw=verbatim)
 
 
 def has_totals(usage: ConverseUsage) -> bool:

@@ -10,7 +10,7 @@ from farthing.core.types import Usage, UsageSource
 from farthing.wire.usage.context import apply_context
 from farthing.wire.usage.google_tokens import USAGE_METADATA, metadata_part, stated, traffic_tier
 from farthing.wire.usage.reading import EMPTY, Notes, as_json, decoded, is_given, read
-from farthing.wire.usage.tally import Facts, Lines, assemble, missing, part_of
+from farthing.wire.usage.tally import Facts, Lines, assemble, lacks_a_total, missing, part_of
 from farthing.wire.usage.text_size import text_size
 
 
@@ -120,7 +120,7 @@ class GeminiReader:
         part = metadata_part(usage, notes)
         if extra:
             part = part_of(dict(part.lines) | extra, tier_basis=part.tier_basis)
-        source: UsageSource = "reported" if complete else "partial"
+        source: UsageSource = "reported" if complete and not lacks_a_total(notes) else "partial"
         return assemble((part,), source=source, facts=facts, notes=notes, raw=verbatim)
 
 

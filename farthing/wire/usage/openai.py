@@ -10,8 +10,16 @@ import msgspec
 
 from farthing.core.types import Usage, UsagePart
 from farthing.wire.usage.context import apply_context, served_tier
-from farthing.wire.usage.openai_tokens import TOKEN_USAGE, TokenUsage, Totals, source_of, token_part, totals_of
-from farthing.wire.usage.reading import EMPTY, Notes, as_json, is_given, read
+from farthing.wire.usage.openai_tokens import (
+    TOKEN_USAGE,
+    TokenUsage,
+    Totals,
+    plain_lines,
+    source_of,
+    token_part,
+    totals_of,
+)
+from farthing.wire.usage.reading import EMPTY, UNREADABLE, Notes, as_json, is_given, read
 from farthing.wire.usage.stream import Meter
 from farthing.wire.usage.tally import Facts, Lines, assemble, missing, part_of
 from farthing.wire.usage.text_size import text_size
@@ -101,6 +109,9 @@ class ChatReader:
         """``output_expected`` is False for embeddings, whose usage has no output total."""
         self.flavour = flavour
         self.output_expected = output_expected
+        own = (type(self).from_raw, type(self).part, type(self).extras)
+        self._plain = own == (ChatReader.from_raw, ChatReader.part, ChatReader.extras) and not self.reasoning_beside
+        """Usage that says nothing out of the ordinary is read the short way."""
 
     def from_body(self, body: bytes) -> Usage:
         """Usage of a complete answer; never raises."""
@@ -109,6 +120,9 @@ class ChatReader:
         if answer is None:
             return Usage(source="missing", anomalies=("body_not_json",))
         finish = answer.choices[0].finish_reason if answer.choices else None
+        usage = _plain_usage(answer, finish) if self._plain and not notes else None
+        if usage is not None:
+            return usage
         facts = Facts(
             model=answer.model,
             service_tier=served_tier(answer.service_tier),
@@ -130,9 +144,9 @@ class ChatReader:
 
     def from_raw(self, raw: msgspec.Raw, facts: Facts, notes: Notes, *, complete: bool) -> Usage:
         """Usage from the usage object's own bytes."""
-        if not is_given(raw):
-            return missing(facts, notes, complete=complete)
         verbatim = bytes(raw)
+        if not verbatim or verbatim == b"null":
+            return missing(facts, notes, complete=complete)
         usage = read(TOKEN_USAGE, verbatim, notes)
         if usage is None:
             notes.append("usage_not_an_object")
@@ -158,6 +172,27 @@ class ChatReader:
     def extras(self, raw: bytes, facts: Facts, notes: Notes) -> Lines:
         """Further lines and facts that a provider puts into its usage; none for OpenAI."""
         return {}
+
+
+def _plain_usage(answer: ChatBody, finish: str | None) -> Usage | None:
+    """The usage of an answer that says just the ordinary, as most do; None: it takes the long way."""
+    raw = bytes(answer.usage)
+    try:
+        usage = TOKEN_USAGE.decode(raw)
+    except UNREADABLE:
+        return None
+    lines = plain_lines(usage)
+    if not lines or usage.service_tier or usage.prompt_tokens is None:
+        return None
+    return Usage(
+        parts=(UsagePart(lines=lines, tier_basis=usage.prompt_tokens),),
+        source="reported",
+        model=answer.model or "",
+        service_tier=served_tier(answer.service_tier) if answer.service_tier else "",
+        finish_reason=finish or "",
+        upstream_id=answer.id or "",
+        raw=raw,
+    )
 
 
 class ChatMeter:
@@ -217,6 +252,8 @@ class ChatMeter:
             return
         self.text_bytes += text_size(delta.content) + text_size(delta.refusal)
         self.text_bytes += max(text_size(delta.reasoning_content), text_size(delta.reasoning))
+        if not delta.tool_calls and delta.function_call is None:
+            return
         calls = [call.function for call in delta.tool_calls or () if call.function is not None]
         if delta.function_call is not None:
             calls.append(delta.function_call)

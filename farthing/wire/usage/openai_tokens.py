@@ -143,7 +143,7 @@ def token_part(
     every kind (xAI), so it is not checked against the sum.
     """
     if not reasoning_beside:
-        plain = _plain_lines(usage)
+        plain = plain_lines(usage)
         if plain is not None:
             return UsagePart(lines=plain, tier_basis=totals.input, model=model)
     lines = _input(usage, totals.input, notes, text_is_all=text_is_all)
@@ -159,7 +159,7 @@ def token_part(
     return part_of(lines, tier_basis=totals.input, model=model)
 
 
-def _plain_lines(usage: TokenUsage) -> tuple[tuple[str, int], ...] | None:
+def plain_lines(usage: TokenUsage) -> tuple[tuple[str, int], ...] | None:
     """The lines of a usage object that says nothing but chat's own names, of text, without contradiction.
 
     Most are like that. None: it takes the long way, which finds the same for those that are.

@@ -83,6 +83,8 @@ def _strict_token(found: re.Match[bytes]) -> bytes:
 
 def is_given(raw: msgspec.Raw) -> bool:
     """True when a raw JSON value was there and is not ``null``."""
+    if raw is EMPTY:
+        return False
     size = len(memoryview(raw))
     return size > 0 and (size != 4 or bytes(raw) != b"null")
 

@@ -5,6 +5,7 @@ part is at most what is left of its whole, the rest keeps the base unit, and eve
 noted. So the sum of the lines equals the provider's total, whatever else it said.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
 from typing import Final
@@ -23,6 +24,11 @@ ANOMALIES_MAX: Final = 32
 
 REJECTED_PREDICTION: Final = "output_prediction_rejected"
 
+_NO_TOTAL: Final = re.compile(
+    r"(?:negative|absurd|not_a_number):(?:billed_units\.)?(?:prompt_tokens|completion_tokens|input_?[tT]okens|output_?[tT]okens"
+    r"|(?:prompt|candidates|response|thoughts)TokenCount|(?:input|output)TokenCount"
+    r"|cache_(?:read|creation)_input_tokens|cache(?:Read|Write)InputTokens(?:Count)?)="
+)
 _SPILL_ORDER: Final = ("image", "audio", "video", "document")
 """Which kind gives way when cached text exceeds all text: the kinds whose cached price is nearest to text first."""
 
@@ -198,6 +204,11 @@ def assemble(
         anomalies=tuple(dict.fromkeys(notes))[:ANOMALIES_MAX] if notes else (),
         raw=raw,
     )
+
+
+def lacks_a_total(notes: Iterable[str]) -> bool:
+    """One of the figures that make up the bill was said, but not so that it can be read."""
+    return any(_NO_TOTAL.match(note) for note in notes)
 
 
 def missing(facts: Facts, notes: Notes, *, complete: bool = True, raw: bytes = b"") -> Usage:

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from farthing.wire.usage.reading import UNREADABLE
+from farthing.wire.usage.reading import EMPTY, UNREADABLE
 
 _TEXT: Final = msgspec.json.Decoder(str)
 _ANY: Final = msgspec.json.Decoder()
@@ -15,11 +15,13 @@ _TEXT_KEYS: Final = frozenset(
 
 def text_size(raw: msgspec.Raw) -> int:
     """Bytes of text in a JSON string, or in the text parts of a list of content blocks; 0 for anything else."""
+    if raw is EMPTY:
+        return 0
     data = bytes(raw)
     if len(data) <= 2 or data == b"null":
         return 0
     if data[0] == 0x22:
-        if b"\\" not in data:
+        if 0x5C not in data:
             return len(data) - 2
         try:
             return len(_TEXT.decode(data).encode("utf-8", "replace"))
