@@ -54,9 +54,9 @@ def cost(
     the usage does not say itself: ``api_flavor`` (``chat``, ``responses``, ``realtime``…), ``service_tier``,
     ``processing="batch"``, ``region``, ``speed``.
 
-    An unknown model or unit gives a charge whose ``state`` is ``unpriced`` and whose ``total`` is None; it is never
-    zero and never another model's price. Raises ``TypeError`` for a usage that is no mapping, ``KeyError`` for an
-    unknown ``api_flavor``, ``ValueError`` for a time that cannot be read.
+    An unknown model or unit, or a total that cannot be read (negative, no number), gives a charge whose ``state`` is
+    ``unpriced`` and whose ``total`` is None; it is never zero and never another model's price. Raises ``TypeError``
+    for a usage that is no mapping, ``KeyError`` for an unknown ``api_flavor``, ``ValueError`` for a wrong time.
     """
     return rated(usage, model, provider=provider, at=at, **context)[2]
 
@@ -70,13 +70,19 @@ def rated(
     **context: str,
 ) -> tuple[Usage, Target, Charge]:
     """As :func:`cost`, with the usage as it was understood and who bills it."""
+    import msgspec
+
     from farthing.core.pricing import charge
+    from farthing.wire.usage.tally import lacks_a_total
 
     book = price_book()
     owner, name = _owner(book, model, provider)
     record = _record(usage, owner, {**context, "model": ""})
     target = _target(owner, name, context)
-    return record, target, charge(book, record, target, at_ms=_instant(at))
+    priced = charge(book, record, target, at_ms=_instant(at))
+    if record.source == "partial" and record.stated_pusd is None and lacks_a_total(record.anomalies):
+        priced = msgspec.structs.replace(priced, total=None, state="unpriced", reason="usage_unreadable")
+    return record, target, priced
 
 
 def receipt_lines(charge: Charge) -> tuple[str, ...]:

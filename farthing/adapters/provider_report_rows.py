@@ -1,12 +1,15 @@
 """Rows of the providers' usage and cost reports, and of any bill as CSV, to the rows of a :class:`Bill`."""
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from itertools import chain
 from typing import Any, Final
 
 from farthing.core.bill import ALL, TOKEN_CLASSES, BilledCost, BilledUsage, Place, plain_tier
+from farthing.core.csv_text import separator_of
 from farthing.core.money import NUSD_PER_USD
 
 Row = BilledUsage | BilledCost
@@ -16,6 +19,7 @@ CSV_FIELDS: Final = (
 )  # fmt: skip
 """What a column of a CSV bill can be, besides the token classes themselves for bills with one column each."""
 
+_GROUPED: Final = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?")
 _LIFETIMES: Final = ("30m", "12h", "1h", "5m")
 _ITEMS: Final = (
     (("credit", "discount", "refund"), "credit"),
@@ -46,10 +50,20 @@ def class_of(text: str) -> str:
     return "input" if "input" in said or "prompt" in said or "embedding" in said else said
 
 
+def _plain(value: object, what: str) -> str:
+    """A number without its dollar sign and without commas between thousands. Any other comma may be a decimal one."""
+    text = str(value).strip().replace("$", "", 1)
+    if "," not in text:
+        return text
+    if not _GROUPED.fullmatch(text):
+        raise BadReport(f"{value!r} is not {what}: commas may only stand between thousands; write 1234.56")
+    return text.replace(",", "")
+
+
 def nusd(value: object, *, per_usd: int = 1) -> int:
     """Dollars (or ``per_usd``-ths of them) to nano-USD; the float dust of JSON numbers is rounded away, half-even."""
     try:
-        amount = Decimal(str(value).strip().lstrip("$").replace(",", ""))
+        amount = Decimal(_plain(value, "an amount"))
     except InvalidOperation as error:
         raise BadReport(f"{value!r} is not an amount") from error
     if not amount.is_finite():
@@ -60,7 +74,7 @@ def nusd(value: object, *, per_usd: int = 1) -> int:
 def whole(value: object) -> int:
     """A quantity as an integer."""
     try:
-        number = Decimal(str(value).strip().replace(",", "") or 0)
+        number = Decimal(_plain(value, "a quantity") or 0)
     except InvalidOperation as error:
         raise BadReport(f"{value!r} is not a quantity") from error
     if number != number.to_integral_value():
@@ -183,16 +197,26 @@ def _results(pages: Iterable[Mapping[str, Any]], start: str) -> Iterator[tuple[s
 
 def csv_rows(lines: Iterable[str], columns: Mapping[str, str]) -> Iterator[Row]:
     """Rows of any bill as CSV; ``columns`` says which column is the ``day``, the ``model``, the ``amount``…"""
-    reader = csv.DictReader(lines)
+    left = iter(lines)
+    header = next(left, "")
+    reader = csv.DictReader(chain([header], left), delimiter=separator_of(header))
     missing = sorted(set(columns.values()) - set(reader.fieldnames or ()))
     if missing:
         raise BadReport(f"the bill has no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}")
+    european = separator_of(header) == ";"
     for row in reader:
         said = {name: (row.get(column) or "").strip() for name, column in columns.items()}
+        if european:  # where semicolons separate, it is because a comma is the decimal point
+            said |= {name: _dotted(said[name]) for name in ("amount", "quantity", *TOKEN_CLASSES) if name in said}
         try:
             yield from _csv_row(said)
         except BadReport as error:
             raise BadReport(f"line {reader.line_num}: {error}") from error
+
+
+def _dotted(number: str) -> str:
+    """``1.234,56`` as ``1234.56``; a number without a comma as it is."""
+    return number.replace(".", "").replace(",", ".") if "," in number else number
 
 
 def _csv_row(said: Mapping[str, str]) -> Iterator[Row]:

@@ -53,7 +53,10 @@ class ProviderReports:
         rows: list[Row] = []
         digest = hashlib.sha256()
         for path in files:
-            text = path.read_text("utf-8-sig")
+            try:
+                text = path.read_text("utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise BadRequest(f"{path} is not UTF-8: {error}.", hint="Save it as UTF-8.") from error
             digest.update(text.encode())
             try:
                 if kind == "csv":

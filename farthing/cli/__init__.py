@@ -11,6 +11,7 @@ from typing import Any, Final
 import click
 
 from farthing.cli.context import App, Broken, Failed
+from farthing.config.values import did_you_mean
 from farthing.core.errors import FarthingError
 
 COMMANDS: Final = MappingProxyType(
@@ -94,6 +95,14 @@ class LazyGroup(click.Group):
         if not isinstance(found, click.Command):
             raise Failed(f'"{cmd_name}" is not part of this installation.')
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's own, which looks for similar names among commands that are loaded: here none is yet."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f'No such command "{args[0]}"{did_you_mean(args[0], COMMANDS)}.')
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in ``--help``, without importing anything."""

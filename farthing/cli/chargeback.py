@@ -58,7 +58,11 @@ def chargeback(app: App, month: str, wanted: str | None, form: str, out: Path | 
                 f'Nobody is charged as "{wanted}" in {month}; owners: {", ".join(filter(None, statements))}.'
             )
         statements = {wanted: statements[wanted]}
-    notes = (untagged(allocate(rules, found)), f"Rules {version_of(rules)}; calendar month in UTC.")
+    notes = (
+        untagged(allocate(rules, found)),
+        f"Rules {version_of(rules)}; calendar month in UTC.",
+        *((f"{month} is not over: these are no final amounts.",) if until > app.now_ms() else ()),
+    )
     _write(app, statements, month, (since, until), form, out, notes, ownership.ref(rules))
 
 

@@ -4,7 +4,7 @@ import click
 
 from farthing.cli.context import App, assignments, closed, format_option, pass_app, show
 from farthing.cli.practice import stores_of
-from farthing.cli.report import check_dimension, dimensions
+from farthing.cli.report import check_dimension, check_where, dimensions
 from farthing.insight.render import Format
 from farthing.insight.reports import forecast as report
 
@@ -27,8 +27,7 @@ def forecast(
     groups = dimensions(by)
     for name in groups:
         check_dimension(name, "--by", time=False)
-    for name, _ in where:
-        check_dimension(name, "--where")
+    check_where(where)
     now_ms = app.now_ms()
     with closed(stores_of(app).open_reports(app.settings, source)) as ledger:
         if budgets:

@@ -1,5 +1,6 @@
 """``farthing import``: a trace of elsewhere into the books, all of it or nothing."""
 
+import codecs
 import csv
 import io
 import sys
@@ -30,7 +31,8 @@ from farthing.insight.render import Format
 from farthing.insight.table import Column, Money, Row, Table
 from farthing.lab.import_targets import target_of
 from farthing.lab.importer import Batch, Plan, Summary, gather
-from farthing.lab.traces import FIELDS, SOURCES, BadRow, Source, TraceRow, read_rows
+from farthing.lab.traces import FIELDS, SOURCES, Source, TraceRow, read_rows
+from farthing.lab.traces_cells import BadRow
 from farthing.ports.books import Importer
 
 _LISTED_BAD: Final = 20
@@ -58,6 +60,9 @@ Pairs = tuple[tuple[str, str], ...]
 @click.option("--dry-run", is_flag=True, help="Read and price everything, book nothing.")
 @click.option("--strict", is_flag=True, help="Book nothing when any row is bad.")
 @click.option("--allow-unpriced", is_flag=True, help="Book rows whose price is unknown, as unpriced.")
+@click.option(
+    "--encoding", metavar="NAME", help="How the file writes letters, as cp1252. [default: UTF-8, or its BOM's]"
+)
 @click.option("--rejects", type=click.Path(dir_okay=False, path_type=Path), help="Write every bad row there, as CSV.")
 @format_option()
 @pass_app
@@ -75,6 +80,7 @@ def import_(
     dry_run: bool,
     strict: bool,
     allow_unpriced: bool,
+    encoding: str | None,
     rejects: Path | None,
     form: Format,
     **said: str,
@@ -84,7 +90,7 @@ def import_(
     The same file again books nothing twice. Rows that cannot be read are left out, counted and named.
     """
     kind = _columns(SOURCES[source], mapped)
-    rows, bad = _read(file, kind, start)
+    rows, bad = _read(file, kind, start, encoding or _encoding(file))
     if rejects is not None:
         _write_rejects(rejects, bad)
     scope = scope_of(said, tags)
@@ -114,24 +120,40 @@ def _columns(source: Source, mapped: Pairs) -> Source:
     return msgspec.structs.replace(source, columns=(*kept, *mapped))
 
 
-def _read(file: Path, source: Source, start: str | None) -> tuple[list[TraceRow], list[BadRow]]:
+def _encoding(file: Path) -> str:
+    """What the byte order mark says; UTF-8 where there is none."""
+    with file.open("rb") as content:
+        return "utf-16" if content.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
+
+
+def _read(file: Path, source: Source, start: str | None, encoding: str) -> tuple[list[TraceRow], list[BadRow]]:
     if source.relative and start is None:
         raise click.UsageError(f"{source.name} has relative times; say when it begins: --start 2026-11-21")
     start_ms = moment(click.get_current_context(), None, start) if start else None
-    with file.open(encoding="utf-8", errors="replace", newline="") as lines:
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise click.BadParameter(
+            f'"{encoding[:40]}" is no encoding; utf-8, utf-16, cp1252 …', param_hint="--encoding"
+        ) from error
+    with file.open(encoding=encoding, errors="replace", newline="") as lines:
         return gather(read_rows(_watched_lines(lines, file), source, start_ms=start_ms))
 
 
 def _watched_lines(lines: Iterable[str], file: Path) -> Iterator[str]:
     with click.progressbar(length=file.stat().st_size, label="reading", file=_terminal()) as bar:
-        done = 0
+        done = odd = 0
         for number, line in enumerate(lines, 1):
             done += len(line)
+            odd += "\N{REPLACEMENT CHARACTER}" in line
             if number % _STEP == 0:
                 bar.update(done)
                 done = 0
             yield line
         bar.update(done)
+    if odd:
+        click.echo(f"{odd:,} lines have letters that could not be read and became \N{REPLACEMENT CHARACTER}; "
+                   "say how the file writes them: --encoding cp1252", err=True)  # fmt: skip
 
 
 class _Watched:

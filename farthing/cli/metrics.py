@@ -4,7 +4,7 @@ import click
 
 from farthing.cli.context import App, assignments, closed, format_option, pass_app, show, since_option, until_option
 from farthing.cli.practice import list_price, stores_of
-from farthing.cli.report import check_dimension, dimensions
+from farthing.cli.report import check_where, dimensions
 from farthing.core.money import parse_usd
 from farthing.core.types import LedgerQuery, Totals
 from farthing.insight.moments import shown
@@ -49,8 +49,7 @@ def metrics(
 ) -> None:  # fmt: skip
     """Cost per request, token, success and session; hit rates; retries, failures and aborts in dollars; latency."""
     groups = dimensions(by)
-    for name, _ in where:
-        check_dimension(name, "--where")
+    check_where(where)
     if until <= since:
         raise click.BadParameter("ends before it begins", param_hint="--until")
     with closed(stores_of(app).open_reports(app.settings, "")) as ledger:

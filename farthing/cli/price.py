@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -12,6 +13,7 @@ import yaml
 from farthing.cli import price_tables
 from farthing.cli.context import App, Command, Failed, assignments, format_option, moment, pass_app, show
 from farthing.config import Settings
+from farthing.config.values import did_you_mean
 from farthing.core.price_book import PriceBook, Resolved
 from farthing.core.pricing_rows import DAY_MS
 from farthing.core.units import UNITS
@@ -98,7 +100,8 @@ def ls(app: App, provider: str, at: int, form: Format) -> None:
     """All models with their ordinary prices."""
     book = stores(app).price_book(app.settings).book
     if provider and not book.models(provider):
-        raise Failed(f'The price book has no provider "{provider}".')
+        owners = {entry.provider for entry in book.models("")}
+        raise Failed(f'The price book has no provider "{provider}"{did_you_mean(provider, owners)}.')
     show(price_tables.models_table(book, provider, at), form)
 
 
@@ -229,7 +232,12 @@ def find(book: PriceBook, model: str, provider: str) -> Resolved:
         resolved = book.resolve(owner, name)
         if resolved is not None:
             return resolved
-    near = [f"{entry.provider}/{entry.id}" for entry in book.models(provider) if model.lower() in entry.id.lower()]
+    known = book.models(provider)
+    near = [f"{entry.provider}/{entry.id}" for entry in known if model.lower() in entry.id.lower()]
+    if not near:
+        makers = reversed(FIRST_PARTIES)  # where several sell a model, the first is named
+        sought = {entry.id: f"{owner}/{entry.id}" for owner in makers for entry in known if entry.provider == owner}
+        near = [sought[name] for name in get_close_matches(tail or model, sought, n=3, cutoff=0.75)]
     hint = f" Names like it: {', '.join(near[:8])}." if near else " farthing price ls shows all."
     raise Failed(f'No model of the price book is called "{model}".{hint}')
 

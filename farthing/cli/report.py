@@ -7,6 +7,7 @@ import msgspec
 
 from farthing.cli.context import App, assignments, closed, format_option, pass_app, show, since_option, until_option
 from farthing.config import Settings
+from farthing.config.values import did_you_mean
 from farthing.core.dimensions import (
     ENTRY_DIMENSIONS,
     SCOPE_DIMENSIONS,
@@ -45,7 +46,21 @@ def check_dimension(name: str, option: str, *, time: bool = True) -> None:
         return
     times = TIME_DIMENSIONS if time else ()
     allowed = (*SCOPE_DIMENSIONS, *ENTRY_DIMENSIONS, *times, *SHORT_NAMES, "tag:<name>")
-    raise click.BadParameter(f'"{name}" is no dimension; allowed: {", ".join(allowed)}', param_hint=option)
+    raise click.BadParameter(
+        f'"{name}" is no dimension{did_you_mean(name, allowed)}; allowed: {", ".join(allowed)}', param_hint=option
+    )
+
+
+def check_where(where: Where) -> None:
+    """Raises ``BadParameter`` for names that are no dimension, and for two values of one: no call has both."""
+    said: dict[str, str] = {}
+    for name, value in where:
+        check_dimension(name, "--where")
+        if said.setdefault(name, value) != value:
+            raise click.BadParameter(
+                f'no call has both {name}="{said[name]}" and "{value}"; ask for one, or use --by {name}',
+                param_hint="--where",
+            )
 
 
 @click.command()
@@ -79,8 +94,7 @@ def report(
     estimated quantities is shown apart as well.
     """
     groups = dimensions(by)
-    for name, _ in where:
-        check_dimension(name, "--where")
+    check_where(where)
     if until <= since:
         raise click.BadParameter("ends before it begins", param_hint="--until")
     if compare and since == 0:

@@ -4,7 +4,7 @@ import click
 
 from farthing.cli.context import App, assignments, closed, format_option, pass_app, show, since_option, until_option
 from farthing.cli.practice import list_price, stores_of
-from farthing.cli.report import check_dimension, dimensions
+from farthing.cli.report import check_dimension, check_where, dimensions
 from farthing.core.types import LedgerQuery
 from farthing.insight.incident_details import read
 from farthing.insight.moments import shown
@@ -32,8 +32,7 @@ def why(app: App, since: int, until: int, by: str, where: Where, limit: int, sou
     groups = dimensions(by)
     for name in groups:
         check_dimension(name, "--by", time=False)
-    for name, _ in where:
-        check_dimension(name, "--where")
+    check_where(where)
     if since == 0 or until <= since:
         raise click.BadParameter("a comparison needs a period, such as --since 7d", param_hint="--since")
     earlier = since - (until - since)

@@ -172,7 +172,8 @@ def _band(errors: Sequence[float], coverage: float) -> tuple[float, float]:
     """
     ranked = sorted(errors)
     share = min(1.0, coverage * (1 + 1 / len(ranked)))
-    return _quantile(ranked, (1 - share) / 2), _quantile(ranked, (1 + share) / 2)
+    # A method whose errors all had one sign is off by them; its forecast still belongs to its own band.
+    return min(0.0, _quantile(ranked, (1 - share) / 2)), max(0.0, _quantile(ranked, (1 + share) / 2))
 
 
 def _quantile(ranked: Sequence[float], share: float) -> float:

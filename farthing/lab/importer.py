@@ -19,7 +19,8 @@ from farthing.core.types import (
     UsagePart,
 )
 from farthing.core.units import INPUT, INPUT_CACHE_READ, OUTPUT
-from farthing.lab.traces import BadRow, Source, TraceRow
+from farthing.lab.traces import Source, TraceRow
+from farthing.lab.traces_cells import BadRow
 from farthing.ports.books import Importer
 from farthing.ports.prices import Prices
 

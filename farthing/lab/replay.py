@@ -330,7 +330,11 @@ class _Run:
         one = None
         if self._entries_of is not None:
             one = logged(exchange, self._entries_of(exchange.request_id))
-        if self._kernel is not None and not (self._waits and _waited(exchange)) and self._kernel.begin(exchange, one):
+        if (
+            self._kernel is not None
+            and not (self._waits and exchange.decisions and _waited(exchange))
+            and self._kernel.begin(exchange, one)
+        ):
             return None
         return self._one(one or logged(exchange))
 

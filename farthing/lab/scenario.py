@@ -91,7 +91,8 @@ class Shorten(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Shorter prompts and answers."""
 
     input: Span = 0.0
-    """Fraction of the input tokens outside the cached prefix that goes away."""
+    """Fraction of the input tokens that goes away; where the scenario has a prompt cache, of those outside its
+    prefix, whether that lever is switched on or not: an edit of the prefix would be a rewrite of the cache."""
     output: Span = 0.0
 
 
@@ -182,7 +183,7 @@ class Work:
         self, on: frozenset[str], pick: Mapping[str, int] | None = None, *, notes: list[str] | None = None
     ) -> Bill:
         """The bill with the levers of ``on``; ``pick`` says which end of each range (-1, 0, 1) to take."""
-        state = _State(self._scenario.workload, self._rates, pick or {}, notes if notes is not None else [])
+        state = _State(self._scenario, self._rates, pick or {}, notes if notes is not None else [])
         for kind in _ORDER:
             for name, lever in self._scenario.levers.items():
                 if name in on and isinstance(lever, kind):
@@ -201,8 +202,9 @@ class _State:
     """The workload as the levers leave it."""
 
     def __init__(
-        self, workload: Workload, rates: Mapping[str, Rates], pick: Mapping[str, int], notes: list[str]
+        self, scenario: Scenario, rates: Mapping[str, Rates], pick: Mapping[str, int], notes: list[str]
     ) -> None:
+        workload = scenario.workload
         self._pick, self._rates, self._notes, self._workload = pick, rates, notes, workload
         self._lines: list[str] = []
         self._days = Fraction(str(workload.days))
@@ -214,6 +216,8 @@ class _State:
         self._batch: tuple[str, Batch] | None = None
         self._extra = Fraction(0)
         """USD per day beside the calls themselves."""
+        self._kept = sum((self._prefix(name, one) for name, one in scenario.levers.items()), Fraction(0))
+        """Input tokens that no shortening touches: the prefix that a cache holds."""
 
     def apply(self, name: str, lever: Lever) -> None:
         match lever:
@@ -227,6 +231,12 @@ class _State:
                 self._cache = (name, lever)
             case Batch():
                 self._batch = (name, lever)
+
+    def _prefix(self, name: str, lever: Lever) -> Fraction:
+        if not isinstance(lever, PromptCache):
+            return Fraction(0)
+        prefix = min(self._input, self._number(f"{name}.prefix_tokens", lever.prefix_tokens))
+        return prefix if prefix >= Fraction(str(lever.minimum_tokens)) else Fraction(0)
 
     def bill(self) -> Bill:
         day = sum((self._model_day(share, model) for share, model in self._mix), Fraction(0))
@@ -252,7 +262,11 @@ class _State:
     def _shorten(self, name: str, lever: Shorten) -> None:
         cut = self._number(f"{name}.input", lever.input)
         short = self._number(f"{name}.output", lever.output)
-        self._input = self._line(f"{name} input", "input*(1-cut)", input=self._input, cut=cut)
+        if self._kept:
+            text = "prefix + (input - prefix)*(1-cut)"
+            self._input = self._line(f"{name} input", text, prefix=self._kept, input=self._input, cut=cut)
+        else:
+            self._input = self._line(f"{name} input", "input*(1-cut)", input=self._input, cut=cut)
         self._output = self._line(f"{name} output", "output*(1-cut)", output=self._output, cut=short)
 
     def _route(self, name: str, lever: Route) -> None:

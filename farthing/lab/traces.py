@@ -1,6 +1,5 @@
 """Reading traces of elsewhere: CSV and JSON lines to rows of tokens and time, every bad row named, none guessed."""
 
-import csv
 import hashlib
 import re
 from collections import Counter
@@ -15,6 +14,8 @@ import msgspec
 from farthing.core.dimensions import SCOPE_DIMENSIONS
 from farthing.core.money import NUSD_PER_USD
 from farthing.core.units import INPUT_CACHE_WRITE_1H, INPUT_CACHE_WRITE_5M
+from farthing.lab.traces_cells import BadRow
+from farthing.lab.traces_csv import Rows, Wanted, csv_rows
 from farthing.lab.traces_foreign import LAYOUTS, unwrap
 from farthing.lab.traces_spans import Span, counted, spans
 
@@ -23,11 +24,17 @@ Shape = Literal["csv", "jsonl", "records"]
 FIELDS: Final = ("time", "input", "cached", "output", "model", "blocks", *SCOPE_DIMENSIONS[:-1])
 """What a column can be mapped to; ``tag:<name>`` too. ``input`` counts all input tokens, cached ones included."""
 
+NEEDED: Final = ("time", "input", "output")
+"""Fields without which a row is none."""
+
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
-_COUNT = re.compile(r"[0-9]{1,12}")
+_COUNT = re.compile(r"([0-9]{1,12})(?:\.0{1,2})?")
+"""A table that was once floating point writes ``374.0``; ``1.000`` may be a thousand, so it is not read."""
 _EPOCH = re.compile(r"[0-9]{1,14}")
 _WRITES: Final = (("written_5m", INPUT_CACHE_WRITE_5M), ("written_1h", INPUT_CACHE_WRITE_1H))
 _TOKENS_MAX: Final = 10**12
+_USD_MAX: Final = 10**9
+"""No row costs more; a larger number is no cost."""
 _EPOCH_MS_FROM: Final = 10**11
 """Whole numbers from here on are milliseconds since 1970 (1973 onwards), below it seconds (until 5138)."""
 
@@ -126,18 +133,10 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool = False
 
 
-class BadRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that was not understood, and why."""
-
-    line: int
-    reason: str
-    content: str = ""
-
-
 def read_rows(lines: Iterable[str], source: Source, *, start_ms: int | None = None) -> Iterator[TraceRow | BadRow]:
     """Rows in file order; empty lines are passed over. ``start_ms`` is the origin of relative times."""
     seen: Counter[bytes] = Counter()
-    raw = _RAW[source.shape](lines) if not source.layout else _flat(_records(lines), source.layout)
+    raw = _flat(_records(lines), source.layout) if source.layout else _plain(lines, source)
     for line, cells in raw:
         if isinstance(cells, BadRow):
             yield cells
@@ -156,26 +155,19 @@ def _row_id(source: Source, content: bytes, occurrence: int) -> str:
     return "imp-" + hashlib.sha256(name).hexdigest()[:32]
 
 
-def _csv_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
-    reader = csv.reader(lines, strict=True)
-    header: list[str] | None = None
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield reader.line_num, BadRow(line=reader.line_num, reason=f"not CSV: {error}")
-            continue
-        if not any(cell.strip() for cell in cells):
-            continue
-        if header is None:
-            header = [cell.strip().lstrip("\N{ZERO WIDTH NO-BREAK SPACE}") for cell in cells]
-        elif len(cells) != len(header):
-            reason = f"has {len(cells)} columns; the header has {len(header)}"
-            yield reader.line_num, BadRow(line=reader.line_num, reason=reason, content=",".join(cells)[:500])
-        else:
-            yield reader.line_num, dict(zip(header, cells, strict=True))
+def _plain(lines: Iterable[str], source: Source) -> Rows:
+    """The cells of a file of one row a call."""
+    if source.shape != "csv":
+        return _json_rows(lines)
+    usual = {column for column, _ in SOURCES[source.name].columns}
+    return csv_rows(
+        lines,
+        Wanted(
+            needed=tuple((field, tuple(column for column, of in source.columns if of == field)) for field in NEEDED),
+            mapped=tuple(column for column, _ in source.columns if column not in usual),
+            known=tuple(column for column, _ in source.columns),
+        ),
+    )
 
 
 def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object] | BadRow]]:
@@ -193,12 +185,12 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object] | Ba
     """Records of a JSON document, of JSON lines or of CSV, whichever the file is."""
     text = "".join(lines).lstrip("\N{ZERO WIDTH NO-BREAK SPACE}").strip()
     if text[:1] not in ("{", "["):
-        yield from _csv_rows(text.splitlines(keepends=True))
+        yield from csv_rows(_lines(text))
         return
     try:
         found = unwrap(msgspec.json.decode(text))
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-        yield from _json_rows(text.splitlines())
+        yield from _json_rows(_lines(text))
         return
     for number, one in enumerate(found, 1):
         yield number, one if isinstance(one, dict) else BadRow(line=number, reason="not a JSON object")
@@ -224,13 +216,15 @@ def _flat(
     yield from counted(seen)
 
 
-_RAW: Final = MappingProxyType({"csv": _csv_rows, "jsonl": _json_rows, "records": _json_rows})
+def _lines(text: str) -> Iterator[str]:
+    """Lines end where files end them, not at every mark that Unicode calls a line's end: texts hold those."""
+    return (line + "\n" for line in text.split("\n"))
 
 
 def _row(cells: Mapping[str, object], source: Source, line: int, start_ms: int | None, row_id: str) -> TraceRow:
     """The row, or ``ValueError`` with the reason."""
     found = {field: cells[column] for column, field in source.columns if cells.get(column) not in (None, "")}
-    missing = [field for field in ("time", "input", "output") if field not in found]
+    missing = [field for field in NEEDED if field not in found]
     if missing:
         columns = ", ".join(column for column, field in source.columns if field in missing)
         raise ValueError(f"no value for {', '.join(missing)} (column {columns or 'not mapped'})")
@@ -280,20 +274,28 @@ def _stated(value: object) -> int | None:
     if value is None:
         return None
     try:
-        return int((Decimal(str(value)) * NUSD_PER_USD).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
+        dollars = Decimal(str(value))
+        if not abs(dollars) <= _USD_MAX:
+            raise InvalidOperation
+        return int((dollars * NUSD_PER_USD).quantize(Decimal(1), rounding=ROUND_HALF_EVEN))
     except InvalidOperation as error:
         raise ValueError(f"cost is {str(value)[:40]!r}; dollars are expected") from error
 
 
 def _latency(found: Mapping[str, object], at_ms: int) -> int:
     if "latency_ms" in found:
-        return round(float(str(found["latency_ms"])))
+        try:
+            return round(float(str(found["latency_ms"])))
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"latency is {str(found['latency_ms'])[:40]!r}; milliseconds are expected") from error
     return max(0, _time(found["until"], None, relative=False) - at_ms) if "until" in found else 0
 
 
 def _count(value: object, field: str) -> int:
-    if isinstance(value, str) and _COUNT.fullmatch(value.strip()):
-        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and (whole := _COUNT.fullmatch(value.strip())):
+        return int(whole[1])
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _TOKENS_MAX:
         return value
     raise ValueError(f"{field} is {str(value)[:40]!r}; a whole number of tokens, 0 or more, is expected")

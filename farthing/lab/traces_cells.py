@@ -9,6 +9,14 @@ Json = Mapping[str, object]
 Flat = dict[str, object]
 
 
+class BadRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row that was not understood, and why."""
+
+    line: int
+    reason: str
+    content: str = ""
+
+
 def first(*values: object) -> object:
     """The first value that is there."""
     return next((value for value in values if value not in (None, "")), None)

@@ -130,6 +130,18 @@ def test_an_impossible_value_is_named_with_what_is_allowed(desk, path, change, p
         assert part in message
 
 
+def test_everything_wrong_with_a_body_is_said_at_once(desk):
+    odd = {"model": 5, "messages": "x", "stream": "yes", "stream_options": {"include_usage": 1}, "max_tokens": -1}
+    told = desk.refused("/v1/chat/completions", json.dumps({**odd, "n": 0, "temperature": "hot"}).encode())
+    assert "7 problems: (1) 'model' has the wrong type" in told
+    for part in ("'messages' must be a list", "'stream' has", "'stream_options.include_usage' has",
+                 "'max_tokens' is -1", "'n' is 0", "'temperature' has"):  # fmt: skip
+        assert told.count(part) == 1
+    told = desk.refused("/v1/messages", b'{"stream": 3, "max_tokens": 99999999, "tools": "x"}')
+    for part in ("has no 'model'", "has no 'messages'", "'stream' has", "'tools' must", "'max_tokens' is 99999999"):
+        assert told.count(part) == 1
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("depth", [1_000, 20_000])
 def test_deep_nesting_is_no_crash(desk, path, depth):

@@ -138,7 +138,8 @@ def test_the_time_to_live_decides_the_sign():
 def reference(rate, tokens_in, tokens_out, hit, share, escalated, cut, discount, batched) -> float:
     """The same scenario by hand: answer cache, shortening, routing, five-minute prompt cache, batch; USD a day."""
     asked = rate * (1 - hit)
-    fresh_in, out = tokens_in * (1 - cut), tokens_out * (1 - cut)
+    kept = min(2_000, tokens_in) if tokens_in >= 1024 else 0  # the prefix is not shortened
+    fresh_in, out = kept + (tokens_in - kept) * (1 - cut), tokens_out * (1 - cut)
     total = rate * (2 - hit) * 12 / 1e6 + asked * 40 / 1e6
     for part, prices in ((1 - share + share * escalated, BIG), (share, SMALL)):
         calls = asked * part
@@ -177,6 +178,18 @@ def test_levers_interact_as_worked_out_by_hand(
     assert found.final.nusd == pytest.approx(by_hand * 1e9, rel=1e-9, abs=1)
     saved = found.baseline.nusd - found.final.nusd
     assert sum(found.ordered.values()) == sum(found.averaged.values()) == saved
+
+
+def test_prompts_are_shortened_outside_the_cached_prefix_only():
+    """C158: what an edit saves is counted on what is billed after the cache."""
+    levers = {"cut": Shorten(input=0.4), "cache": PromptCache(prefix_tokens=7_000, arrival="always_warm")}
+    found = work(levers, requests_per_day=200, input_tokens=7_500, output_tokens=310, days=1).outcome()
+    fresh, prefix = 500 * 0.6, 7_000 * (3.75 + 199 * 0.3) / 200
+    assert found.final.nusd == pytest.approx(200 * (fresh * 3 + 310 * 15 + prefix) * 1e3)
+    assert found.averaged["cut"] == pytest.approx(200 * 500 * 0.4 * 3 * 1e3)
+    # what is below the minimum is no prefix
+    short = work({**levers, "cache": PromptCache(prefix_tokens=900)}, input_tokens=7_500, days=1).outcome()
+    assert short.averaged["cut"] == pytest.approx(100 * 7_500 * 0.4 * 3 * 1e3)
 
 
 def test_ranges_hold_the_likely_bill():

@@ -59,6 +59,14 @@ def test_statements_sum_to_the_ledger_and_change_nothing_in_it(home):
     assert digest(home) == before
 
 
+def test_a_month_that_goes_on_is_said_to(home):
+    def notes(month: str) -> str:
+        return " ".join(home.json("chargeback", "--month", month)["notes"])
+
+    assert "is not over" not in notes(MONTH)
+    assert "2027-12 is not over: these are no final amounts" in notes("2027-12")
+
+
 def test_nobodys_cost_is_its_own_row_and_the_first_thing_said(home):
     table = home.json("allocate", "run", "--since", "2026-01", "--until", "2026-02")
     assert table["rows"][-1]["owner"] == "(unallocated)"

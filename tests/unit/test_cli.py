@@ -513,3 +513,34 @@ def test_sql_without_a_ledger_says_so(desk: Desk):
 
 def test_version_is_that_of_the_package():
     assert re.fullmatch(r"farthing \d+\.\d+\.\d+\n", CliRunner().invoke(main, ["version"]).output)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["reprot"], 'No such command "reprot" (did you mean "report"?)'),
+        (["report", "--by", "taem"], '"taem" is no dimension (did you mean "team"?)'),
+        (["report", "--where", "team=a", "--where", "team=b"], 'no call has both team="a" and "b"'),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_answered_with_what_was_meant(words, meant):
+    said = CliRunner().invoke(main, words)
+    assert said.exit_code == 2
+    assert meant in said.output
+
+
+def test_the_command_counts_a_file_where_one_is_called_so_and_else_the_text(tmp_path):
+    home = ["--home", str(tmp_path)]
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("one two three four five six seven eight nine ten", encoding="utf-8")
+
+    def count(*words: str) -> dict:
+        done = CliRunner().invoke(main, [*home, "tokens", *words, "--format", "json"])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.output)
+
+    assert (count(str(prompt))["tokens"], count(str(prompt))["file"]) == (10, str(prompt))
+    assert count("--file", str(prompt))["tokens"] == 10
+    assert count("--text", str(prompt))["file"] == ""
+    assert count("one two three")["tokens"] == 3
+    assert count("one\n" * 5_000)["tokens"] > 5_000

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from farthing.core.money import Nusd, Pusd, amount_nusd
 from farthing.core.types import Bounds, Charge, ChargeLine, Exchange, LedgerEntry, Scope, Target, Usage
 from farthing.lab.importer import Batch, Plan, gather
-from farthing.lab.traces import SOURCES, BadRow, TraceRow, parse_time, read_rows
+from farthing.lab.traces import SOURCES, TraceRow, parse_time, read_rows
+from farthing.lab.traces_cells import BadRow
 
 NOW = 1_795_255_200_000
 AZURE = SOURCES["azure-llm-trace"]

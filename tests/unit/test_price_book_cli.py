@@ -71,6 +71,8 @@ def test_show_of_an_unknown_model_names_similar_ones_and_exits_1(run):
     result = run("show", "4o-min")
     assert result.exit_code == 1
     assert "openai/gpt-4o-mini" in result.output
+    assert "anthropic/claude-sonnet-4-6" in run("show", "claude-sonet-4-6").output
+    assert 'did you mean "openai"?' in run("ls", "--provider", "opnai").output
 
 
 def test_ls_lists_a_providers_models_with_their_prices(run):

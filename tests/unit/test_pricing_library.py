@@ -73,6 +73,27 @@ def test_what_is_no_usage_is_refused():
         cost(7, "gpt-4o", at=WHEN)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("usage", "model"),
+    [
+        ({"prompt_tokens": -5, "completion_tokens": 10}, "gpt-4o"),
+        ({"prompt_tokens": 10**15, "completion_tokens": 10}, "gpt-4o"),
+        ({"input_tokens": 7, "output_tokens": "many"}, "claude-sonnet-4-6"),
+        ({"promptTokenCount": -4, "candidatesTokenCount": 3}, "google/gemini-2.5-flash"),
+        ({"inputTokens": 5, "outputTokens": -3}, "aws/us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
+    ],
+)
+def test_a_total_that_cannot_be_read_is_not_priced_as_if_it_were_nothing(usage, model):
+    record, _, charge = library.rated(usage, model, at=WHEN)
+    assert (record.source, charge.state, charge.total) == ("partial", "unpriced", None)
+    assert charge.reason == "usage_unreadable"
+
+
+def test_a_detail_that_cannot_be_read_leaves_the_total():
+    odd = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": -3}}
+    assert cost(odd, "gpt-4o", at=WHEN).total == 300_000
+
+
 def test_a_receipt_shows_each_line_and_the_total():
     lines = receipt_lines(cost(OPENAI, "gpt-4o-mini", at=WHEN))
     assert lines[0].split() == ["600", "input", "×", "$0.15", "per", "1M", "=", "$0.000090000"]

@@ -428,10 +428,35 @@ def test_tiers_that_only_one_report_knows_are_put_together():
     assert whole.usage[0].place == whole.costs[0].place
 
 
-@pytest.mark.parametrize("text", ["x", "nan", "1e400x"])
+@pytest.mark.parametrize("text", ["x", "nan", "1e400x", "0,45", "1234,56", "1,23,456", "12,3456"])
 def test_amounts_that_are_none_are_refused(text: str):
     with pytest.raises(BadReport, match="is not an amount"):
         nusd(text)
+
+
+def test_commas_between_thousands_are_none_in_the_amount():
+    assert nusd("-$1,234,567.891") == -1_234_567_891_000_000
+    assert nusd("1e-05") == 10_000
+
+
+def test_a_bill_with_semicolons_has_decimal_commas():
+    lines = [
+        "Date;Product;Kind;Used;Price",
+        "2026-11-02;gpt-4o;Output;1200;1.234,5067",
+        "2026-11-02;x;Input;7;0,0004",
+    ]
+    columns = {"day": "Date", "model": "Product", "class": "Kind", "quantity": "Used", "amount": "Price"}
+    amounts = [row.amount for row in csv_rows(lines, columns) if isinstance(row, BilledCost)]
+    assert amounts == [1_234_506_700_000, 400_000]
+    with pytest.raises(BadReport, match="line 2"):
+        list(csv_rows([lines[0], "2026-11-02;gpt-4o;Output;1,2;1"], columns))
+
+
+def test_a_bill_that_is_not_utf_8_is_named(tmp_path: Path):
+    path = tmp_path / "bill.csv"
+    path.write_bytes("day,model,amount\n2026-11-02,béton,1\n".encode("cp1252"))
+    with pytest.raises(BadRequest, match=r"bill\.csv is not UTF-8"):
+        ProviderReports().from_files("csv", [path], since_ms=0, until_ms=1, columns={"day": "day"})
 
 
 def test_days_are_read_in_utc():

@@ -91,6 +91,12 @@ def test_a_month_that_is_over_is_its_sum():
     assert (made.total, made.low, made.high) == (300.0, 300.0, 300.0)
 
 
+def test_a_forecast_lies_in_its_own_band_though_it_always_erred_to_one_side():
+    for steady in ([10.0 + day for day in range(52)], [10 + 0.01 * day * day for day in range(60)]):
+        made = forecast(steady, booked_days=21, days_left=9)
+        assert made.low <= made.total <= made.high
+
+
 def test_without_past_there_is_no_band():
     assert forecast([], booked_days=0, days_left=30).method == "none"
     made = forecast([5.0, 7.0], booked_days=2, days_left=2)

@@ -9,6 +9,7 @@ from farthing.adapters.practice_sqlite import SqlitePractice
 from farthing.core.errors import Conflict
 from farthing.core.types import Scope
 from farthing.core.unit_cost import Cluster, ratio
+from farthing.insight.outcome_rows import read_rows
 from farthing.ports.outcomes import Outcome
 from farthing.testing.practice import NOW_MS, Home
 from farthing.testing.records import an_entry
@@ -104,3 +105,11 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 def _session(chance: random.Random) -> Cluster:
     calls = chance.randint(1, 9)
     return Cluster(int(sum(chance.lognormvariate(0, 0.7) for _ in range(calls)) * CENT), int(chance.random() < 0.4))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_outcomes_come_in_any_usual_separator_with_times_and_lines_of_the_file(separator):
+    rows = ["id,kind,at,session,value_usd", "a,won,1795255200000,s1,1.50", "", '"b\nb",won,,s2,1', "c,won,noon,s3,"]
+    found, bad = read_rows("\n".join(rows).replace(",", separator), jsonl=False, now_ms=NOW_MS)
+    assert [(one.id, one.at_ms, one.value_nusd) for one in found] == [("a", 1_795_255_200_000, 1_500_000_000)]
+    assert [one.partition(":")[0] for one in bad] == ["line 5", "line 6"]
