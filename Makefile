@@ -9,7 +9,7 @@ run: $(VENV)/.run
 	$(BIN)/farthing demo
 
 test: check
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint types imports
 
