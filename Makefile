@@ -8,7 +8,8 @@ run: $(VENV)/.run
 	$(BIN)/farthing embedder fetch --optional
 	$(BIN)/farthing demo
 
-test: check
+# Types and layers are two of the tests (tests/arch): so they are looked at while others run.
+test: lint
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: lint types imports

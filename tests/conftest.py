@@ -10,6 +10,7 @@ settings.load_profile("farthing")
 
 LONG: Final = (
     "e2e/test_pages.py", "conformance/test_postgres.py", "e2e/test_fuzz.py", "conformance/test_valkey.py",
+    "arch/test_structure.py",
     "unit/test_replay_parts.py", "e2e/test_pages_access.py", "e2e/test_pages_lab.py", "e2e/test_experiments.py",
     "conformance/test_books.py", "e2e/test_demo.py", "e2e/test_alerts.py",
 )  # fmt: skip

@@ -49,13 +49,11 @@ def calls(path: Path) -> Iterator[tuple[str, int]]:
             yield ast.unparse(node.func), node.lineno
 
 
-def test_every_layer_contract_holds():
+@pytest.mark.parametrize("command", [("lint-imports", "--no-cache"), ("mypy",)], ids=["layers", "types"])
+def test_every_layer_contract_and_every_type_holds(command):
+    tool, *options = command
     done = subprocess.run(
-        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
+        [str(Path(sys.executable).parent / tool), *options], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

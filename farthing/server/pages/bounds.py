@@ -18,7 +18,7 @@ SUMMED_MAX: Final = 1_000_000
 """Entries behind the sums that a page reads where there may be a sum for every few of them."""
 QUICK_ENTRIES: Final = 20_000
 """Entries that a page reads which is there at once: about 50 ms of SQLite's time a question."""
-QUICK_CELLS: Final = 150_000
+QUICK_CELLS: Final = 80_000
 """Sums that such a page adds up."""
 GROUP_CELLS: Final = 7
 """A sum that is a group of its own takes as long as so many that are added to others."""
