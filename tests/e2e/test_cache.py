@@ -26,12 +26,28 @@ CHAT = "/v1/chat/completions"
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
 
 
+CLIENTS: list[openai.OpenAI | anthropic.Anthropic] = []
+"""Those of the test that runs."""
+
+
+@pytest.fixture(autouse=True)
+def _clients() -> Iterator[None]:
+    """Closes them: the collector may take a forgotten client's socket before the client itself, and that is told."""
+    yield
+    while CLIENTS:
+        CLIENTS.pop().close()
+
+
 def of_openai(gateway: GatewayServer) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="sk-test", max_retries=0)
+    client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="sk-test", max_retries=0)
+    CLIENTS.append(client)
+    return client
 
 
 def of_anthropic(gateway: GatewayServer) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=gateway.url, api_key="sk-test", max_retries=0)
+    client = anthropic.Anthropic(base_url=gateway.url, api_key="sk-test", max_retries=0)
+    CLIENTS.append(client)
+    return client
 
 
 def calls(sim: SimServer) -> int:

@@ -73,6 +73,7 @@ def test_official_clients_take_repetitions(stand: Callable[..., Any]) -> None:
         chunks = list(client.chat.completions.create(**HELLO, stream=True, stream_options={"include_usage": True}))
         texts.add("".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices))
         assert chunks[-1].usage is not None
+    client.close()
     assert texts == whole
     assert len(whole) == 1
 

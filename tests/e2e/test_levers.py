@@ -42,7 +42,8 @@ def messages(client, number, *, stream):
 @pytest.mark.parametrize("stream", [False, True])
 def test_prompts_that_come_again_are_read_from_the_cache(desk, stream):
     client = anthropic.Anthropic(base_url=desk.gateway.url, api_key="none", max_retries=0)
-    usages = [messages(client, number, stream=stream).usage for number in range(4)]
+    with client:
+        usages = [messages(client, number, stream=stream).usage for number in range(4)]
     read = [usage.cache_read_input_tokens for usage in usages]
     wrote = [usage.cache_creation_input_tokens for usage in usages]
     assert wrote[0] == read[0] == read[1] == 0
@@ -62,6 +63,7 @@ def test_a_callers_own_marks_are_left_as_they_are(desk):
     for number in range(2):
         turns = [{"role": "user", "content": f"question {number}"}]
         client.messages.create(model="claude-sonnet-4-6", max_tokens=50, system=system, messages=turns)
+    client.close()
     entries = desk.gateway.books.settled(2)
     assert not [note for entry in entries for note in entry.decisions if note.stage == "levers"]
     assert all(entry.baseline == entry.charge.total for entry in entries)
@@ -70,7 +72,8 @@ def test_a_callers_own_marks_are_left_as_they_are(desk):
 def test_a_cap_of_the_policy_ends_answers_by_length(desk):
     client = openai.OpenAI(base_url=f"{desk.gateway.url}/v1", api_key="none", max_retries=0)
     asked = [{"role": "user", "content": "Tell me everything. [sim: tokens=200]"}]
-    answer = client.chat.completions.create(model="gpt-4o", messages=asked)
+    with client:
+        answer = client.chat.completions.create(model="gpt-4o", messages=asked)
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.completion_tokens == 20
     (entry,) = desk.gateway.books.settled(1)

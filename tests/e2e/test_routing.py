@@ -136,13 +136,16 @@ def test_a_verified_answer_reaches_a_streaming_caller_as_a_stream(stand: Callabl
     here = stand(CASCADE)
     client = openai.OpenAI(base_url=f"{here.gateway.url}/v1", api_key="sk-sim", max_retries=0)
     text, seen = "", 0
-    with client.chat.completions.create(
-        model="gpt-4o",
-        messages=[{"role": "user", "content": "Give me JSON"}],
-        response_format={"type": "json_object"},
-        stream=True,
-        **({"stream_options": {"include_usage": True}} if usage else {}),
-    ) as stream:
+    with (
+        client,
+        client.chat.completions.create(
+            model="gpt-4o",
+            messages=[{"role": "user", "content": "Give me JSON"}],
+            response_format={"type": "json_object"},
+            stream=True,
+            **({"stream_options": {"include_usage": True}} if usage else {}),
+        ) as stream,
+    ):
         for chunk in stream:
             seen += chunk.usage is not None
             text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
