@@ -13,7 +13,7 @@ import msgspec
 from farthing.adapters.ledger_query import MEASURES
 from farthing.adapters.rollup_cuboids import HOUR_MS, asked_of, differing, name, names, requests_column
 from farthing.adapters.rollup_file import Kept, Progress
-from farthing.adapters.sqlite_reader import SUMMED, TIMES, expression
+from farthing.adapters.sqlite_reader import SUMMED, TIMES, expression, joined
 from farthing.core.dimensions import TIME_DIMENSIONS
 from farthing.core.types import LedgerQuery
 
@@ -89,9 +89,10 @@ class Answer:
         if counted:
             self._add_requests(sums, *self._strays())
         entries, values = self._entries()
+        start = self._width + 1
         for condition in self._outside():
             rows = self._rows(entries.replace("{outside}", condition), values)
-            _add(sums, (_whole(row, self._width) for row in rows), self._width)
+            _add(sums, ((*row[:start], *joined(row[start:])) for row in rows), self._width)
         if counted:
             self._count_once(sums)
         return sums
@@ -285,10 +286,3 @@ def _add(sums: Sums, rows: Iterable[tuple[Any, ...]], width: int) -> None:
         else:
             for at, amount in enumerate(amounts):
                 known[at] += amount or 0
-
-
-def _whole(row: tuple[Any, ...], width: int) -> tuple[Any, ...]:
-    """A row with its sums put together from their halves."""
-    halves = row[width + 1 :]
-    sums = ((high or 0) * 2**32 + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True))
-    return (*row[: width + 1], *sums)

@@ -161,7 +161,7 @@ def read_sums(
         if "overflow" not in str(error):
             raise
     sql, parameters = compile_totals(query, source=source, measures=measures, halved=True)
-    return [(*row[:width], *_joined(row[width:])) for row in connection.execute(sql, parameters)]
+    return [(*row[:width], *joined(row[width:])) for row in connection.execute(sql, parameters)]
 
 
 def compile_totals(
@@ -220,7 +220,8 @@ def expression(name: str) -> tuple[str, list[object]]:
     return ("CAST(status AS TEXT)" if name == "status" else f'"{name}"'), []
 
 
-def _joined(halves: Sequence[int | None]) -> Iterator[int]:
+def joined(halves: Sequence[int | None]) -> Iterator[int]:
+    """Sums from their halves; see :func:`compile_totals`."""
     return ((high or 0) * 2**32 + (low or 0) for high, low in zip(halves[::2], halves[1::2], strict=True))
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 
 from farthing.core.policy_routes import CascadeRules
 from farthing.core.types import Exchange, Target, Usage, UsagePart
+from farthing.engine.record import tokens_of
 from farthing.lab.estimate_error import Error
 from farthing.lab.estimate_interval import Interval, Reckoning
-from farthing.lab.estimate_known import PRIOR_SPREAD, Known, sums_of
+from farthing.lab.estimate_known import PRIOR_SPREAD, Known
 from farthing.lab.estimate_moved import Booked, Moved, One, Sums
 from farthing.lab.estimate_seen import size_class, talk_of
 from farthing.lab.estimate_verdicts import Drawings
@@ -52,14 +53,14 @@ class Estimator:
         cap, choices, at = view.output_tokens_max, max(1, view.choices), size_class(view.body_bytes)
         told = known.told(logged.source.received_digest, model)
         if logged.usage is not None and logged.model == model:
-            taken, given = sums_of(logged.usage)
+            taken, given = tokens_of(logged.usage)
         elif told is not None:
             taken, given = told[0], told[1] * choices
         elif logged.usage is None:  # it was refused or failed: only its size is known
             taken = round(view.body_bytes * known.input_of(model, at)[0])
             given = round(known.lengths(model, cap).mean(at) * choices)
         else:
-            before, said = sums_of(logged.usage)
+            before, said = tokens_of(logged.usage)
             taken = round(before * known.input_ratio(logged.model, model, at)[0])
             given = round(self._elsewhere(logged.model, model, at, cap, said, choices))
         if cap is not None:
@@ -92,7 +93,7 @@ class Estimator:
         """Remembers what an estimate was booked at; the interval is made of these."""
         known, view = self._known, logged.request.view
         cap, choices, at = view.output_tokens_max, max(1, view.choices), size_class(view.body_bytes)
-        taken, given = sums_of(usage)
+        taken, given = tokens_of(usage)
         rate = output_nusd / given if given else 0.0
         b = known.lengths(model, cap)
         one, spread = self._one(logged), rate * math.sqrt(choices)

@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from farthing.core.encodings import exact_encoding
-from farthing.core.types import Exchange, Usage
-from farthing.core.units import INPUT_UNITS, OUTPUT_UNITS
+from farthing.core.types import Exchange
+from farthing.engine.record import tokens_of
 from farthing.lab.estimate_error import moments
 from farthing.lab.estimate_levels import At, Levels, smoothed, wandering
 from farthing.lab.estimate_moved import ASKED_MAX
@@ -183,7 +183,7 @@ class Known:
         if exchange.outcome != "answered" or usage is None or usage.source != "reported" or not exchange.attempts:
             return
         model, size = exchange.attempts[-1].model, exchange.view.body_bytes
-        taken, given = sums_of(usage)
+        taken, given = tokens_of(usage)
         given //= max(1, exchange.view.choices)
         cut = usage.finish_reason in _LENGTH
         if self._again(exchange.received_digest, model, taken, given, cut=cut):
@@ -365,18 +365,6 @@ class Known:
 def counts_alike(one: str, other: str) -> bool:
     """Both models count a prompt by the same tokenizer, for all that is known."""
     return one == other or (exact_encoding(one) != "" and exact_encoding(one) == exact_encoding(other))
-
-
-def sums_of(usage: Usage) -> tuple[int, int]:
-    """(input, output tokens)."""
-    taken = given = 0
-    for part in usage.parts:
-        for unit, quantity in part.lines:
-            if unit in INPUT_UNITS:
-                taken += quantity
-            elif unit in OUTPUT_UNITS:
-                given += quantity
-    return taken, given
 
 
 def shared_profile(every: Sequence[Given], crowd: float) -> Shared:

@@ -10,6 +10,8 @@ from farthing.wire.body import set_value
 
 _MOST: Final = 20
 """Complaints that are told at once."""
+BODY_MAX: Final = 256 * 1024
+"""Of a longer body only the first complaint is told: reading it again and again would keep other callers waiting."""
 _SOUND: Final = {"model": b'"a"', "messages": b"[]", "input": b'"a"', "max_tokens": b"1"}
 """What a field may hold that must be there; all others may be null."""
 
@@ -20,11 +22,11 @@ def complaints(read: Callable[[bytes], _View], body: bytes, first: BadRequest) -
     """``first`` and whatever else ``read`` would complain of once that is mended, as one error.
 
     Each field that was complained of is given a sound value and the body read again, so that all checks of ``read``
-    have their say. A body that cannot be mended, because it is no JSON object, has one complaint.
+    have their say. A body that cannot be mended, because it is no JSON object, has one complaint, as has a long one.
     """
     told = [first]
     mended: set[str] = set()
-    while len(told) < _MOST and (name := _field(told[-1])):
+    while len(body) <= BODY_MAX and len(told) < _MOST and (name := _field(told[-1])):
         mended.add(name)
         try:
             body = set_value(body, name, _SOUND.get(name, b"null"))

@@ -9,6 +9,7 @@ import pytest
 
 from farthing.sim.server import SimServer
 from farthing.testing.gateway import GatewayServer, simulated_providers
+from farthing.wire.complaints import BODY_MAX
 
 ASK = [{"role": "user", "content": "Hi"}]
 VALID: dict[str, dict[str, Any]] = {
@@ -140,6 +141,11 @@ def test_everything_wrong_with_a_body_is_said_at_once(desk):
     told = desk.refused("/v1/messages", b'{"stream": 3, "max_tokens": 99999999, "tools": "x"}')
     for part in ("has no 'model'", "has no 'messages'", "'stream' has", "'tools' must", "'max_tokens' is 99999999"):
         assert told.count(part) == 1
+
+
+def test_of_a_long_body_one_fault_is_said_so_that_nobody_waits_for_the_rest(desk):
+    odd = {"model": 5, "messages": "x" * BODY_MAX, "stream": "yes"}
+    assert "problems" not in desk.refused("/v1/chat/completions", json.dumps(odd).encode())
 
 
 @pytest.mark.parametrize("path", PATHS)
