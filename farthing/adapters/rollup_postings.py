@@ -21,6 +21,7 @@ _BLOCK_BITS: Final = 6
 _CHUNK_BITS: Final = 8
 _FIRST: Final = 32
 """The character of a chunk's first block: NUL and its neighbours would be asking for trouble."""
+_CHUNKS_FIRST: Final = 4
 BLOCK: Final = 1 << _BLOCK_BITS
 """Entries of a block."""
 CHUNK: Final = BLOCK << _CHUNK_BITS
@@ -58,8 +59,7 @@ def spans(
     if high > seq + 1:
         yield max(low, seq + 1), high
     asked = [(POSTED.index(dimension), value) for dimension, value in where if dimension in POSTED]
-    for chunk in range(min(seq, high - 1) // CHUNK, low // CHUNK - 1, -1):
-        blocks = _blocks(connection, chunk, asked)
+    for chunk, blocks in _found(connection, asked, low // CHUNK, min(seq, high - 1) // CHUNK):
         for first, end in _joined(blocks):
             since = max(low, chunk * CHUNK + first * BLOCK)
             until = min(high, seq + 1, chunk * CHUNK + end * BLOCK)
@@ -67,18 +67,36 @@ def spans(
                 yield since, until
 
 
-def _blocks(connection: sqlite3.Connection, chunk: int, asked: Iterable[tuple[int, str]]) -> set[int]:
-    """The places of blocks that have all of the values."""
-    common: set[int] | None = None
-    for place, value in asked:
-        row = connection.execute(
-            "SELECT blocks FROM main.postings WHERE dimension = ? AND chunk = ? AND value = ?", (place, chunk, value)
-        ).fetchone()
-        if row is None:
-            return set()
-        found = {ord(character) - _FIRST for character in row[0]}
-        common = found if common is None else common & found
-    return common or set()
+def _found(
+    connection: sqlite3.Connection, asked: Sequence[tuple[int, str]], low: int, high: int
+) -> Iterator[tuple[int, set[int]]]:
+    """The chunks from ``high`` down to ``low`` that have all of the values, and the places of the blocks that do.
+
+    Few chunks are looked at first, as a list mostly needs no more; then more and more by one statement.
+    """
+    count = _CHUNKS_FIRST
+    while high >= low:
+        end = max(low, high - count + 1)
+        for chunk, *texts in connection.execute(*_looked_up(asked, end, high)):
+            yield chunk, set[int].intersection(*({ord(one) - _FIRST for one in text} for text in texts))
+        high, count = end - 1, count * 4
+
+
+def _looked_up(asked: Sequence[tuple[int, str]], low: int, high: int) -> tuple[str, list[object]]:
+    """The statement that looks the values up in each chunk, and its parameters."""
+    given: list[object] = [high, low]
+    columns = joins = ""
+    for at, (place, value) in enumerate(asked):
+        columns += f", p{at}.blocks"
+        joins += (
+            f" CROSS JOIN main.postings AS p{at}"
+            f" ON p{at}.dimension = {place} AND p{at}.chunk = chunks.chunk AND p{at}.value = ?"
+        )
+        given.append(value)
+    return (
+        "WITH RECURSIVE chunks(chunk) AS (SELECT ? UNION ALL SELECT chunk - 1 FROM chunks WHERE chunk > ?)"
+        f" SELECT chunks.chunk{columns} FROM chunks{joins} ORDER BY chunks.chunk DESC"
+    ), given
 
 
 def _joined(blocks: Iterable[int]) -> Iterator[Span]:

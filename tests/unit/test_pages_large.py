@@ -30,7 +30,7 @@ from farthing.testing.newest import ReadNewest
 
 ENTRIES = tuple(lifelike_entries(2_000, seed=3))
 NOW_MS = START_MS + MONTH_MS
-TIMES = 5_000
+TIMES = 4_000
 
 
 class Large:

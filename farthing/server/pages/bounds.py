@@ -16,8 +16,8 @@ READ_MAX: Final = 80_000
 """Entries that a page reads: about a second of SQLite's time."""
 SUMMED_MAX: Final = 1_000_000
 """Entries behind the sums that a page reads where there may be a sum for every few of them."""
-QUICK_ENTRIES: Final = 20_000
-"""Entries that a page reads which is there at once: about 50 ms of SQLite's time a question."""
+QUICK_ENTRIES: Final = 12_000
+"""Entries that a page reads which is there at once: about 80 ms of SQLite's time for all it asks."""
 QUICK_CELLS: Final = 80_000
 """Sums that such a page adds up."""
 GROUP_CELLS: Final = 7
