@@ -1,11 +1,16 @@
 """The entry journal: what this worker settled, on its own disk until the ledger's database has it.
 
-One append-only file of small segments a worker, one record a line: a checksum, then JSON. A record is durable when
-``write`` returns; a torn last line (the machine died) was never answered for and is passed over.
+Small segments, one record a line: a checksum, then JSON. A record is durable when ``write`` returns; a torn line (the
+machine died) was never answered for and is passed over.
+
+A segment is written in full, with zeros, before it is used, and used again once it is shipped: where a file does
+not grow, ``fdatasync`` costs half the CPU and a fifth of the time. What stands behind the last record is of an
+earlier use; its numbers are lower than any that came since, which is how a reader knows it.
 """
 
 import asyncio
 import collections
+import contextlib
 import os
 import queue
 import threading
@@ -16,7 +21,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-SEGMENT_BYTES: Final = 16 * 1024 * 1024
+SEGMENT_BYTES: Final = 4 * 1024 * 1024
 CHUNK_BYTES: Final = 1024 * 1024
 """How much is read at once when records are shipped."""
 
@@ -27,10 +32,11 @@ KEPT_BYTES: Final = 16 * 1024 * 1024
 """Records beyond that, which pile up while the database is away, are read from the file when they are shipped."""
 
 _SUM_BYTES: Final = 9
-Line = bytes | bytearray
+_SPARE: Final = ".spare"
+Line = bytes
 
 
-class Post(msgspec.Struct, frozen=True, array_like=True):
+class Post(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a settlement adds to one counter; ``held`` is what its hold had set aside."""
 
     counter: str
@@ -42,7 +48,7 @@ class Post(msgspec.Struct, frozen=True, array_like=True):
     """When the counter counts for nothing any more; 0: never."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One settlement: everything that the database must learn of it, in one line."""
 
     seq: int
@@ -64,11 +70,8 @@ _decode = msgspec.json.Decoder(Record).decode
 
 def line_of(record: Record) -> Line:
     """The record as a line of the file."""
-    line = bytearray(8192)  # encoded where it stays, without growing step by step
-    _encoder.encode_into(record, line, _SUM_BYTES)
-    line[:_SUM_BYTES] = b"%08x " % zlib.crc32(memoryview(line)[_SUM_BYTES:])
-    line += b"\n"
-    return line
+    text = _encoder.encode(record)
+    return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
 def record_of(line: Line) -> Record | None:
@@ -99,9 +102,13 @@ class EntryJournal:
         self._folder = folder
         self._worker = worker
         self._segment_bytes = segment_bytes
-        self._segment = 0
-        self._file = self._open(0)
-        self._size = 0
+        self._file = self._open(0, segment_bytes)
+        self._place = (0, 0)
+        """The segment and where its records end: one value, because two threads look at it."""
+        self._room = segment_bytes
+        """Bytes of this segment that are there already."""
+        self._ends: dict[int, int] = {}
+        """Where the records of earlier segments end."""
         self._reading = (0, 0)
         self.bytes_written = 0
         self._kept: collections.deque[_Kept] = collections.deque()
@@ -110,27 +117,28 @@ class EntryJournal:
         """Of those kept; each number is counted by one thread only."""
 
     def write(self, lines: Sequence[Line], records: Sequence[Record] = ()) -> None:
-        """Appends whole lines and waits for the disk. Raises ``OSError``: then nothing was appended.
+        """Adds whole lines and waits for the disk. Raises ``OSError``: then nothing was added.
 
         ``records`` are what the lines say, where the caller wants them to be kept.
         """
-        if self._size >= self._segment_bytes:
-            self._turn()
         data = b"".join(lines)
+        segment, size = self._place
+        if size and size + len(data) > self._room:
+            self._turn(len(data))
+            segment, size = self._place
         try:
-            done = 0
+            done = os.pwrite(self._file, data, size)
             while done < len(data):
-                done += os.write(self._file, data[done:])
+                done += os.pwrite(self._file, data[done:], size + done)
             os.fdatasync(self._file)
         except OSError:
-            os.ftruncate(self._file, self._size)
+            os.ftruncate(self._file, size)
             raise
-        before = self._segment, self._size
-        self._size += len(data)
+        self._place = segment, size + len(data)
         self.bytes_written += len(data)
         if records and self._kept_bytes - self._dropped_bytes < KEPT_BYTES:
             self._kept_bytes += len(data)
-            self._kept.append(_Kept(before, (self._segment, self._size), records))
+            self._kept.append(_Kept((segment, size), self._place, records))
 
     def read(self) -> tuple[list[Record], tuple[int, int]]:
         """Records after the last that were shipped, up to a chunk, and the place to call ``shipped`` with."""
@@ -138,10 +146,11 @@ class EntryJournal:
         if recalled is not None:
             return recalled
         segment, offset = self._reading
+        newest, size = self._place
         while True:
-            limit = self._size if segment == self._segment else None
+            limit = size if segment == newest else self._ends[segment]
             found, end = _chunk(_path(self._folder, self._worker, segment), offset, limit)
-            if found or segment >= self._segment:
+            if found or segment == newest:
                 return found, (segment, end)
             segment, offset = segment + 1, 0
 
@@ -155,7 +164,7 @@ class EntryJournal:
         for one in list(kept):
             if one.begin != place and one.begin != (place[0] + 1, 0):
                 break
-            if one.begin != place and self._size_of(place[0]) != place[1]:
+            if one.begin != place and self._ends.get(place[0]) != place[1]:
                 break
             found += one.records
             place = one.end
@@ -163,19 +172,22 @@ class EntryJournal:
                 break
         return (found, place) if found else None
 
-    def _size_of(self, segment: int) -> int:
-        return _path(self._folder, self._worker, segment).stat().st_size
-
     def shipped(self, place: tuple[int, int]) -> None:
-        """The database has everything before ``place``: whole segments before it are removed."""
+        """The database has everything before ``place``: of the segments before it, one is kept to be used again."""
         for segment in range(self._reading[0], place[0]):
-            _path(self._folder, self._worker, segment).unlink(missing_ok=True)
+            path, spare = _path(self._folder, self._worker, segment), self._spare()
+            del self._ends[segment]
+            with contextlib.suppress(FileNotFoundError):
+                if not spare.exists() and path.stat().st_size == self._segment_bytes:
+                    path.rename(spare)
+                else:
+                    path.unlink()
         self._reading = place
 
     @property
     def waiting(self) -> bool:
         """Something was written that is not shipped."""
-        return self._reading != (self._segment, self._size)
+        return self._reading != self._place
 
     def close(self, *, remove: bool) -> None:
         """Closes the file; ``remove`` deletes what is left, when all of it was shipped."""
@@ -183,15 +195,27 @@ class EntryJournal:
         if remove:
             remove_entries(self._folder, self._worker)
 
-    def _turn(self) -> None:
-        fresh = self._open(self._segment + 1)
+    def _turn(self, need: int) -> None:
+        """Go on in another segment, with room for so many bytes at least."""
+        segment, size = self._place
+        room = max(need, self._segment_bytes)
+        fresh = self._open(segment + 1, room)
         os.close(self._file)
-        self._file, self._size = fresh, 0
-        self._segment += 1
+        self._ends[segment] = size
+        self._file, self._room = fresh, room
+        self._place = segment + 1, 0
 
-    def _open(self, segment: int) -> int:
+    def _spare(self) -> Path:
+        """A segment that is shipped, to be used again."""
+        return self._folder / f"{self._worker}{_SPARE}"
+
+    def _open(self, segment: int, room: int) -> int:
         path = _path(self._folder, self._worker, segment)
-        descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        if room == self._segment_bytes and self._spare().exists():
+            self._spare().rename(path)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        else:
+            descriptor = _filled(path, room)
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -239,11 +263,15 @@ class JournalThread:
 def read_entries(folder: Path, worker: str) -> list[Record]:
     """What a dead worker's journal holds."""
     found: list[Record] = []
+    last = 0
     for path in _paths(folder, worker):
         offset = 0
         while True:
             records, end = _chunk(path, offset, None)
-            found += records
+            for record in records:
+                if record.seq > last:  # else it is left of an earlier use of this segment
+                    found.append(record)
+                    last = record.seq
             if end == offset:
                 break
             offset = end
@@ -252,7 +280,7 @@ def read_entries(folder: Path, worker: str) -> list[Record]:
 
 def remove_entries(folder: Path, worker: str) -> None:
     """Deletes a worker's journal."""
-    for path in _paths(folder, worker):
+    for path in (*_paths(folder, worker), folder / f"{worker}{_SPARE}"):
         path.unlink(missing_ok=True)
 
 
@@ -262,7 +290,7 @@ def workers_of(folder: Path) -> set[str]:
 
 
 def bytes_waiting(folder: Path) -> int:
-    """Size of all journals here, shipped parts of open segments included."""
+    """Size of all journals here, shipped parts and what is still free in open segments included."""
     return sum(path.stat().st_size for path in folder.glob("*.entries.*"))
 
 
@@ -284,6 +312,21 @@ def _chunk(path: Path, offset: int, limit: int | None) -> tuple[list[Record], in
             size *= 4
     records = [record_of(line) for line in data[:end].split(b"\n") if line]
     return [record for record in records if record is not None], offset + end
+
+
+def _filled(path: Path, size: int) -> int:
+    """A new file of zeros, open for writing. Raises ``OSError`` when there is no room: then there is no file."""
+    descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        zeros = bytes(size)
+        done = 0
+        while done < size:
+            done += os.pwrite(descriptor, zeros[done:], done)
+    except OSError:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        raise
+    return descriptor
 
 
 def _paths(folder: Path, worker: str) -> list[Path]:

@@ -35,7 +35,7 @@ class Rebuilding(StoreUnavailable):
     """The store lost its data and waits for all living workers to declare what they use."""
 
 
-class Want(msgspec.Struct, frozen=True, kw_only=True):
+class Want(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a worker asks for on one counter: authority for what it uses now and ``ask`` more."""
 
     key: CounterKey
@@ -52,7 +52,7 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
     """Ask the other workers to give back what they do not use."""
 
 
-class Grant(msgspec.Struct, frozen=True, kw_only=True):
+class Grant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer to a :class:`Want`."""
 
     authority: int
@@ -65,7 +65,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """The number of the recall that this want has started."""
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
+class Share(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """This worker's authority on a counter as it is from now on; 0 gives up the lease."""
 
     key: CounterKey
@@ -74,7 +74,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     """The recall that this answers: authority is exactly what is in use."""
 
 
-class Posted(msgspec.Struct, frozen=True, kw_only=True):
+class Posted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the ledger has booked on a counter, at a version of that counter."""
 
     key: CounterKey
@@ -121,33 +121,27 @@ class LeaseStore(Protocol):
     def close(self) -> None: ...
 
 
-class Account:
+class Account(msgspec.Struct, eq=False, gc=False):
     """This worker's side of one counter."""
 
-    __slots__ = (
-        "answered", "authority", "busy", "dropped", "ends_at_ms", "exact", "held", "key", "limit", "pending",
-        "used_at",
-    )  # fmt: skip
-
-    def __init__(self, key: CounterKey) -> None:
-        self.key = key
-        self.held = 0
-        """Set aside by calls in flight."""
-        self.pending = 0
-        """Spent, and not known to be booked by the store yet."""
-        self.authority = 0
-        self.limit: tuple[int, tuple[str, ...]] | None = None
-        """The limit, with its other windows, under which the authority was granted."""
-        self.busy = False
-        """A grant is on its way: nothing is decided without it."""
-        self.exact = False
-        """A limit over several windows counts it: authority is never more than what is in use."""
-        self.answered = 0
-        """The last recall that was answered."""
-        self.dropped = False
-        """Forgotten; a call that held nothing on it may still know it."""
-        self.ends_at_ms = 0
-        self.used_at = 0.0
+    key: CounterKey
+    used_at: float = 0.0
+    held: int = 0
+    """Set aside by calls in flight."""
+    pending: int = 0
+    """Spent, and not known to be booked by the store yet."""
+    authority: int = 0
+    limit: tuple[int, tuple[str, ...]] | None = None
+    """The limit, with its other windows, under which the authority was granted."""
+    busy: bool = False
+    """A grant is on its way: nothing is decided without it."""
+    exact: bool = False
+    """A limit over several windows counts it: authority is never more than what is in use."""
+    answered: int = 0
+    """The last recall that was answered."""
+    dropped: bool = False
+    """Forgotten; a call that held nothing on it may still know it."""
+    ends_at_ms: int = 0
 
     @property
     def used(self) -> int:

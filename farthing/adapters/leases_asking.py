@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 
 import msgspec
 
-from farthing.adapters.leases import LEASE_S, Grant, LeaseLost, Posted, Share
+from farthing.adapters.leases import LEASE_S, Account, Grant, LeaseLost, Posted, Share
 from farthing.adapters.leases_desk import Flight, Need, Terms, Tombstone, Waiting
 from farthing.adapters.leases_state import (
     NEWS_S,
@@ -38,11 +38,14 @@ class Asking(State):
         row = held_record(reservation, worker=self._name, now_ms=now_ms, stub=stub)
         needs: list[Need] | None = None
         if self._may_spend():
-            verdict = desk.decide(reservation, {}, {}, patient=True, claimed=desk.claimed)
-            if isinstance(verdict, Held):
-                self._take(reservation, row)
-                return verdict
-            needs = verdict if isinstance(verdict, list) else None
+            covered = desk.covering(reservation, desk.claimed)
+            if covered is None:
+                verdict = desk.decide(reservation, {}, {}, patient=True, claimed=desk.claimed)
+                covered = [], verdict if isinstance(verdict, list) else []
+            accounts, needs = covered
+            if not needs:
+                self._take(reservation, row, accounts)
+                return Held(id=reservation.id)
         elif self.books._allowance is not None:
             return self._take_on_allowance(reservation, row)
         waiting = Waiting(reservation, row, now_ms, self._acts, self._loop.create_future())
@@ -61,8 +64,8 @@ class Asking(State):
         """The lease is surely valid: the store has heard of this worker not long ago."""
         return self._joined and time.monotonic() - self._renewed_s < LEASE_S
 
-    def _take(self, reservation: Reservation, row: Row) -> None:
-        self.desk.hold(reservation)
+    def _take(self, reservation: Reservation, row: Row, accounts: Sequence[Account] = ()) -> None:
+        self.desk.hold(reservation, accounts)
         try:
             self._holds.hold(reservation.id, row)
         except OSError as error:
@@ -184,6 +187,9 @@ class Asking(State):
         wants = [self.desk.want(need) for need in sums.values()]
         try:
             grants = await self._lease_call(self._leases.grant(wants, now_ms=now_ms))
+        except StoreUnavailable:
+            self.desk.untold(wants)  # it may have been granted all the same: what nobody holds here goes back
+            raise
         finally:
             for want in wants:
                 self.desk.account(want.key).busy = False
@@ -204,10 +210,10 @@ class Asking(State):
                 continue
             if passed and not passed.isdisjoint(map(counter_key, waiting.reservation.holds)):
                 continue  # one that came earlier is not answered yet
-            for terms in waiting.short:
-                if terms in fresh and fresh[terms].recall:
-                    waiting.recalls[terms] = fresh[terms].recall
-            waiting.short.clear()
+            if waiting.short:
+                begun = {terms: fresh[terms].recall for terms in waiting.short if terms in fresh}
+                waiting.recalls = {**waiting.recalls, **{terms: one for terms, one in begun.items() if one}}
+                waiting.short = frozenset()
             if self._answer_one(waiting, fresh, now_s):
                 answered = True
                 self._leave(waiting)
@@ -221,9 +227,16 @@ class Asking(State):
             if self.desk.known(waiting.reservation):
                 waiting.future.set_result(Held(id=waiting.reservation.id))
                 return True
-            verdict = self.desk.decide(waiting.reservation, fresh, waiting.recalls, patient=patient)
+            covered = self.desk.covering(waiting.reservation)
+            verdict: Held | Denied | list[Need]
+            if covered is not None and not covered[1]:
+                accounts: list[Account] = covered[0]
+                verdict = Held(id=waiting.reservation.id)
+            else:
+                accounts = []
+                verdict = self.desk.decide(waiting.reservation, fresh, waiting.recalls, patient=patient)
             if isinstance(verdict, list):
-                waiting.short = {need.terms for need in verdict if need.recall}
+                waiting.short = frozenset([need.terms for need in verdict if need.recall])
                 if waiting.short and waiting.deadline == 0.0:
                     waiting.deadline = now_s + RECALL_WAIT_S
                     self.desk.unclaim(waiting)  # other workers may take their time
@@ -231,7 +244,7 @@ class Asking(State):
             if isinstance(verdict, Denied) and self._settled_soon(waiting, verdict.hold):
                 return False
             if isinstance(verdict, Held):
-                self._take(waiting.reservation, waiting.row)
+                self._take(waiting.reservation, waiting.row, accounts)
                 if self._acts > waiting.number:  # others came later, and maybe after its end
                     self._expire(self._now_ms)
             waiting.future.set_result(verdict)

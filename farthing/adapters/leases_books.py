@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from farthing.adapters.journal import EntryJournal, JournalThread
+from farthing.adapters.journal import EntryJournal, JournalThread, remove_entries
 from farthing.adapters.leases import LEASE_S, LeaseStore
 from farthing.adapters.leases_shipping import Shipping
 from farthing.adapters.leases_state import (
@@ -167,6 +167,7 @@ class _Running(Shipping):
                 await self._tell()
             if not self.desk.open:
                 await self._leases.leave()
+                remove_entries(self._folder, self._name)  # first: see ``_bury``
                 await self.on_shelf(lambda: self._shelf.forget(self._name))
                 clean = True
         except StoreUnavailable as error:

@@ -5,6 +5,7 @@ Pure bookkeeping in memory, owned by the event loop; ``leases_books`` does the w
 
 import asyncio
 from collections.abc import Container, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -27,8 +28,10 @@ IDLE_S: Final = 30.0
 Terms = tuple[CounterKey, int, tuple[str, ...]]
 """A counter, the limit on it and the other windows that count: what one grant is about."""
 
+_NO_RECALLS: Final[Mapping[Terms, int]] = MappingProxyType({})
 
-class Tombstone(msgspec.Struct, frozen=True):
+
+class Tombstone(msgspec.Struct, frozen=True, gc=False):
     """A reservation that is held no more; ``entry_ids`` is None while it has expired but was never settled."""
 
     reservation: Reservation
@@ -36,16 +39,13 @@ class Tombstone(msgspec.Struct, frozen=True):
     entry_ids: tuple[str, ...] | None
 
 
-class Flight:
+class Flight(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A reservation in flight, with its accounts by hold."""
 
-    __slots__ = ("accounts", "expires_at_ms", "id", "reservation")
-
-    def __init__(self, reservation: Reservation, accounts: tuple[Account, ...]) -> None:
-        self.id = reservation.id
-        self.expires_at_ms = reservation.expires_at_ms
-        self.reservation = reservation
-        self.accounts = accounts
+    id: str
+    expires_at_ms: int
+    reservation: Reservation
+    accounts: tuple[Account, ...]
 
 
 class Waiting:
@@ -64,19 +64,19 @@ class Waiting:
         self.number = number
         """How many acts had come when this one came."""
         self.future = future
-        self.recalls: dict[Terms, int] = {}
+        self.recalls: Mapping[Terms, int] = _NO_RECALLS
         """The recall that was started for this reservation, by terms."""
         self.needs: list[Need] | None = None
         """What it lacked when it came, until the store was asked for it."""
         self.claims: tuple[CounterKey, ...] = ()
         """Counters of which it is short: what is left of them is not given to one that came later."""
-        self.short: set[Terms] = set()
+        self.short: frozenset[Terms] = frozenset()
         """Terms on which a recall must be started."""
         self.deadline = 0.0
         """Monotonic time until which others may still give back; 0: nobody was asked yet."""
 
 
-class Need(msgspec.Struct):
+class Need(msgspec.Struct, gc=False):
     """What a reservation lacks on one counter."""
 
     hold: Hold
@@ -222,18 +222,41 @@ class Desk:
             if account.authority < account.held + account.pending:
                 self.cover(account)
 
-    def hold(self, reservation: Reservation) -> None:
-        """Set everything aside."""
-        find, now_s = self.accounts.get, self.now_s
+    def covering(
+        self, reservation: Reservation, claimed: Container[CounterKey] = ()
+    ) -> tuple[list[Account], list[Need]] | None:
+        """The accounts that surely cover their holds, and what the others lack, as ``decide`` says it.
+
+        None: two holds are on one counter, and ``decide`` must look.
+        """
+        find = self.accounts.get
         accounts: list[Account] = []
+        needs: list[Need] = []
         for hold in reservation.holds:
-            account = find((hold.counter, hold.window, hold.unit)) or self.account(counter_key(hold))
-            accounts.append(account)
+            key = (hold.counter, hold.window, hold.unit)
+            account = find(key)
+            amount = hold.amount
+            if account is None or not _covers(account, hold, amount) or (claimed and key in claimed):
+                needs.append(Need(hold, (key, hold.limit, hold.also), amount))
+            elif account in accounts:
+                return None
+            else:
+                accounts.append(account)
+        if needs and len(set(map(counter_key, reservation.holds))) < len(reservation.holds):
+            return None
+        return accounts, needs
+
+    def hold(self, reservation: Reservation, accounts: Sequence[Account] = ()) -> None:
+        """Set everything aside; ``accounts`` are those of the holds, where they are at hand."""
+        now_s = self.now_s
+        accounts = accounts or [self.account(counter_key(hold)) for hold in reservation.holds]
+        for account, hold in zip(accounts, reservation.holds, strict=True):
             account.held += hold.amount
             account.used_at = now_s
             if account.authority < account.held + account.pending:
                 self.cover(account)
-        flight = self.open[reservation.id] = Flight(reservation, tuple(accounts))
+        id = reservation.id
+        flight = self.open[id] = Flight(id, reservation.expires_at_ms, reservation, tuple(accounts))
         self._expiries.add(flight, self.open)
 
     def release(self, flight: Flight) -> None:
@@ -257,22 +280,37 @@ class Desk:
             self._older, self._tombstones = self._tombstones, {}
         self._tombstones[tombstone.reservation.id] = tombstone
 
-    def post(self, posts: Iterable[Post], accounts: Sequence[Account] | None = None) -> None:
-        """Money was spent: it counts from now on, whether there was authority for it or not.
-
-        ``accounts`` are those of the posts, where they are at hand.
-        """
+    def post(self, posts: Iterable[Post]) -> None:
+        """Money was spent: it counts from now on, whether there was authority for it or not."""
         now_s = self.now_s
-        posts = tuple(posts)
-        if accounts is None or any([account.dropped for account in accounts]):
-            accounts = [self.account((post.counter, post.window, post.unit)) for post in posts]
-        for post, account in zip(posts, accounts, strict=True):
+        for post in posts:
+            account = self.account((post.counter, post.window, post.unit))
             account.pending += post.amount
             account.used_at = now_s
             if post.ends_at_ms:
                 account.ends_at_ms = post.ends_at_ms
             if account.authority < account.held + account.pending:
                 self.cover(account)
+
+    def exchange(self, flight: Flight, posts: Sequence[Post]) -> None:
+        """What an open reservation held is free, what was spent instead counts: ``release`` and ``post`` in one."""
+        accounts = flight.accounts
+        if len(posts) != len(accounts) or any([account.dropped for account in accounts]):
+            self.release(flight)
+            self.post(posts)
+            return
+        del self.open[flight.id]
+        now_s, recalled = self.now_s, self.recalled
+        for account, post in zip(accounts, posts, strict=True):
+            account.held -= post.held
+            account.pending += post.amount
+            account.used_at = now_s
+            if post.ends_at_ms:
+                account.ends_at_ms = post.ends_at_ms
+            if account.authority < account.held + account.pending:
+                self.cover(account)
+            elif account.exact or (recalled and account.key in recalled):
+                self._trim(account)
 
     def booked(self, posts: Mapping[CounterKey, int]) -> None:
         """The ledger has these amounts now: they need no authority any more."""
@@ -314,8 +352,7 @@ class Desk:
         """This worker's side of a counter."""
         account = self.accounts.get(key)
         if account is None:
-            account = self.accounts[key] = Account(key)
-            account.used_at = self.now_s
+            account = self.accounts[key] = Account(key, self.now_s)
         return account
 
     def cover(self, account: Account) -> None:
@@ -344,10 +381,10 @@ class Desk:
         self.urgent = False
         return [Share(key=one.key, authority=one.authority, answers=one.answered) for one in marked.values()]
 
-    def untold(self, shares: Sequence[Share]) -> None:
-        """The store could not be told: once more, later."""
-        for share in shares:
-            self._mark(self.account(share.key))
+    def untold(self, told: Iterable[Share | Want]) -> None:
+        """What the store has made of this is not known: it is told how things are, later."""
+        for one in told:
+            self._mark(self.account(one.key))
 
     def in_use(self) -> list[Share]:
         """All that is in use, for a store that has forgotten; more than that is given up."""
@@ -407,7 +444,14 @@ def posts_of(settlement: Settlement, deltas: Sequence[int]) -> tuple[Post, ...]:
         return ()
     return tuple(
         [
-            Post(hold.counter, hold.window, hold.unit, delta, hold.amount, _ends_at_ms(hold))
+            Post(
+                hold.counter,
+                hold.window,
+                hold.unit,
+                delta,
+                hold.amount,
+                0 if hold.resets_at_ms is None else _ends_at_ms(hold),
+            )
             for hold, delta in zip(settlement.reservation.holds, deltas, strict=True)
             if delta
         ]

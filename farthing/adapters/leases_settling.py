@@ -197,14 +197,11 @@ class Settling(Asking):
     def _count(self, one: Written) -> None:
         """It is settled: what it held is free, and what it cost counts."""
         flight = one.flight
-        if flight is None:
-            self.desk.post(one.posts)
+        if flight is not None and self.desk.open.get(flight.id) is flight:
+            self.desk.exchange(flight, one.posts)
+            self._over(flight.id)
         else:
-            still = self.desk.open.get(flight.id) is flight
-            if still:
-                self._release(flight)
-            whole = len(one.posts) == len(flight.accounts)
-            self.desk.post(one.posts, flight.accounts if whole else None)
+            self.desk.post(one.posts)
         if one.tombstone is not None:
             self.desk.bury(one.tombstone)
         if self._first_waiting_s is None:

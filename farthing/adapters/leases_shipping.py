@@ -152,9 +152,9 @@ class Shipping(Settling):
         posted = await self.on_shelf(lambda: self._shelf.bury(worker, records, holds, book=book, leased=leased))
         await self._leases.drop(worker, posted)
         if here:
-            await self.on_shelf(lambda: self._shelf.forget(worker))
             remove_journal(self._folder, worker)
-            remove_entries(self._folder, worker)
+            remove_entries(self._folder, worker)  # first: of who is forgotten nothing counts as shipped
+            await self.on_shelf(lambda: self._shelf.forget(worker))
 
     # Looking
 

@@ -7,6 +7,7 @@ is in use is known to the workers, and both are put together again when Valkey h
 
 import asyncio
 import hashlib
+import itertools
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,6 +88,8 @@ class ValkeyLeases:
         self._ledger = ledger
         self._tag = f"{{{namespace}}}"
         self._epoch = ""
+        self._numbers = itertools.count(1)
+        """Of messages: one that is acted upon late, after a newer one, must change nothing."""
         self._lease_ms = int(LEASE_S * GRACE * 1000)
         folder = files("farthing.adapters") / "valkey"
         common = (folder / "common.lua").read_text(encoding="utf-8")
@@ -110,7 +113,7 @@ class ValkeyLeases:
                 keys.append(self._counter(one.key))
                 place = len(keys)
             told.append(f"{place} {one.amount} {one.version} {_forget_ms(one.ends_at_ms)}")
-        answer = await self._ask("renew", keys, [self._epoch, self._worker, str(self._lease_ms), " ".join(told)])
+        answer = await self._ask("renew", keys, [self._worker, str(self._lease_ms), " ".join(told)])
         pairs = answer[1]
         recalls = {}
         for name, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -136,7 +139,7 @@ class ValkeyLeases:
                 f"{place(want.key)} {want.limit} {want.used} {want.ask} {want.slice} {want.recall:d}"
                 f" {_forget_ms(want.ends_at_ms)} {len(want.also)}{others}"
             )
-        answer = await self._ask("grant", keys, [self._epoch, self._worker, str(now_ms), " ".join(told)])
+        answer = await self._ask("grant", keys, [self._worker, str(now_ms), " ".join(told)])
         said = [int(word) for word in answer[1].split(" ")]
         return [
             Grant(authority=authority, room=room, answered=answered, recall=recall)
@@ -169,11 +172,15 @@ class ValkeyLeases:
 
     async def _ask(self, name: str, keys: Sequence[str], told: Sequence[str]) -> Any:
         """A script's answer. Raises ``LeaseLost``, ``StoreUnavailable``."""
-        words = [str(len(keys)), *keys, *told]
+        count, epoch = str(len(keys)), self._epoch
+
+        def command(verb: str, script: str) -> bytes:
+            return packed([verb, script, count, *keys, epoch, str(next(self._numbers)), *told])
+
         try:
-            answer = await self._line.say(packed(["EVALSHA", self._hashes[name], *words]))
+            answer = await self._line.say(partial(command, "EVALSHA", self._hashes[name]))
             if isinstance(answer, ReplyError) and str(answer).startswith("NOSCRIPT"):
-                answer = await self._line.say(packed(["EVAL", self._scripts[name], *words]))
+                answer = await self._line.say(partial(command, "EVAL", self._scripts[name]))
         except (ValkeyError, OSError) as error:
             raise valkey_error(error) from error
         if isinstance(answer, ReplyError):
@@ -193,7 +200,8 @@ class ValkeyLeases:
     def _declare(self, shares: Sequence[Share]) -> None:
         while True:
             keys = [self._name("epoch"), self._pulse(), self._mine(), *(self._counter(one.key) for one in shares)]
-            arguments: list[str | int] = [self._worker, self._lease_ms, *(one.authority for one in shares)]
+            number = next(self._numbers)
+            arguments: list[str | int] = [self._worker, self._lease_ms, number, *(one.authority for one in shares)]
             epoch = self._run("declare", keys, arguments)
             if epoch:
                 break

@@ -6,7 +6,7 @@ transport: a question with its answer costs a fifth of what it costs by a thread
 
 import asyncio
 import collections
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 import libvalkey
@@ -27,14 +27,15 @@ class ValkeyLine:
         self._talk: _Talk | None = None
         self._connecting: asyncio.Task[None] | None = None
 
-    async def say(self, command: bytes) -> object:
+    async def say(self, command: Callable[[], bytes]) -> object:
         """The answer; once more on a new connection where an old one was closed meanwhile.
 
+        ``command`` is called for each sending: what was sent in vain may still be acted upon, later than that.
         An error that Valkey answers is returned, not raised. Raises ``ValkeyError`` and ``OSError``.
         """
         if self._talk is not None and self._talk.open:
             try:
-                return await self._talk.ask(command)
+                return await self._talk.ask(command())
             except ConnectionError:
                 pass
         # A task of its own: who waits for it may be cancelled, and the client would take that for a failure.
@@ -42,7 +43,7 @@ class ValkeyLine:
             self._connecting = asyncio.create_task(self._connect())
         await asyncio.shield(self._connecting)
         assert self._talk is not None
-        return await self._talk.ask(command)
+        return await self._talk.ask(command())
 
     async def _connect(self) -> None:
         self._talk = await _Talk.begin(self._pool)

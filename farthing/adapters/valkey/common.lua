@@ -45,11 +45,19 @@ local function words(text)
   return found
 end
 
--- May this worker work here? KEYS[1]: epoch, KEYS[2]: its pulse, ARGV[1]: the epoch it knows.
+-- Was this message overtaken by a newer one of its worker? It must not undo what that one said.
+-- A worker numbers its messages; its pulse holds the number of the last that was acted upon.
+local function late(pulse, number)
+  return pulse and tonumber(pulse) > tonumber(number)
+end
+
+-- May this worker work here? KEYS[1]: epoch, KEYS[2]: its pulse, ARGV[1]: the epoch it knows, ARGV[2]: the message's number.
 local function state()
   local epoch = redis.call('GET', KEYS[1])
   if not epoch or string.sub(epoch, 1, 1) == '?' then return 'rebuilding' end
-  if epoch ~= ARGV[1] or redis.call('EXISTS', KEYS[2]) == 0 then return 'lost' end
+  local pulse = redis.call('GET', KEYS[2])
+  if epoch ~= ARGV[1] or not pulse then return 'lost' end
+  if late(pulse, ARGV[2]) then return 'late' end
   return nil
 end
 

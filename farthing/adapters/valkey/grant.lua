@@ -1,11 +1,13 @@
 -- Take authority: all wants in one act.
--- KEYS: epoch, pulse, recalls, number, my counters, then counters. ARGV: epoch, worker, now_ms, wants: words, per want:
--- index of its counter in KEYS, limit, used, ask, slice, recall (0 or 1), when the counter may be forgotten (0: never),
--- number of other windows, their indices. Answer: {'ok', words, per want: authority, room, answered, recall}.
+-- KEYS: epoch, pulse, recalls, number, my counters, then counters. ARGV: epoch, the message's number, worker, now_ms,
+-- wants: words, per want: index of its counter in KEYS, limit, used, ask, slice, recall (0 or 1), when the counter may be
+-- forgotten (0: never), number of other windows, their indices.
+-- Answer: {'ok', words, per want: authority, room, answered, recall}.
 local bad = state()
 if bad then return {bad} end
-local me, at = ARGV[2], 1
-local word = words(ARGV[4])
+redis.call('SET', KEYS[2], ARGV[2], 'KEEPTTL')
+local me, at = ARGV[3], 1
+local word = words(ARGV[5])
 local wants = {}
 while word[at] do
   local want = {keys = {tonumber(word[at])}, recall = word[at + 5] == '1', ends = word[at + 6]}
@@ -48,7 +50,7 @@ for n, want in ipairs(wants) do
     number = redis.call('INCR', KEYS[4])
     local now = redis.call('TIME')[1]
     for _, key in ipairs(want.keys) do
-      redis.call('HSET', KEYS[3], KEYS[key], string.format('%.0f', number) .. ' ' .. ARGV[3] .. ' ' .. now)
+      redis.call('HSET', KEYS[3], KEYS[key], string.format('%.0f', number) .. ' ' .. ARGV[4] .. ' ' .. now)
     end
     recalled, scarce = true, true
   end

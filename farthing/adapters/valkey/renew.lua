@@ -1,11 +1,11 @@
 -- I live; this is my authority now, and this is what the ledger has booked.
--- KEYS: epoch, pulse, recalls, my counters, then counters. ARGV: epoch, worker, lease in ms, words: number of shares, then
--- per share: index in KEYS, authority, answers; then per posted: index, amount, version, ends.
+-- KEYS: epoch, pulse, recalls, my counters, then counters. ARGV: epoch, the message's number, worker, lease in ms, words:
+-- number of shares, then per share: index in KEYS, authority, answers; then per posted: index, amount, version, ends.
 -- Answer: {'ok', recalls as HGETALL tells them}; recalls older than five seconds are forgotten.
 local bad = state()
 if bad then return {bad} end
-local me, word = ARGV[2], words(ARGV[4])
-redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])
+local me, word = ARGV[3], words(ARGV[5])
+redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[4])
 local last = 1 + 3 * tonumber(word[1])
 for i = last + 1, #word, 4 do set_posted(KEYS[tonumber(word[i])], word[i + 1], word[i + 2], word[i + 3]) end
 for i = 2, last, 3 do
