@@ -29,16 +29,54 @@ class _Kept:
     __slots__ = ("answer", "clock", "counted", "size", "uses", "worth")
 
     def __init__(self, answer: StoredAnswer, clock: float) -> None:
+        size = answer.size
         self.answer = answer
-        self.size = answer.size
+        self.size = size
         self.clock = clock
         self.uses = 1
         self.counted = 1
-        self.worth = self.weighed()
+        self.worth = worth(clock, cost=answer.charge, uses=1, size=size)
 
     def weighed(self) -> float:
         """What it is worth now: changes when it is used."""
         return worth(self.clock, cost=self.answer.charge, uses=self.uses, size=self.size)
+
+
+class _Marks:
+    """What answers were worth when that was written down, the least first; of equal ones by key.
+
+    The heap holds numbers, not pairs: comparing those would cost a full cache several times as much.
+    """
+
+    __slots__ = ("_heap", "_keys", "count")
+
+    def __init__(self, marks: Iterable[tuple[float, str]] = ()) -> None:
+        self.count = 0
+        self._heap: list[float] = []
+        self._keys: dict[float, list[str]] = {}
+        for recorded, key in marks:
+            self.push(recorded, key)
+
+    def push(self, recorded: float, key: str) -> None:
+        """Writes down what an answer is worth."""
+        self.count += 1
+        keys = self._keys.get(recorded)
+        if keys is None:
+            self._keys[recorded] = [key]
+            heapq.heappush(self._heap, recorded)
+        else:
+            heapq.heappush(keys, key)
+
+    def pop(self) -> tuple[float, str]:
+        """The least of them."""
+        self.count -= 1
+        recorded = self._heap[0]
+        keys = self._keys[recorded]
+        if len(keys) > 1:
+            return recorded, heapq.heappop(keys)
+        heapq.heappop(self._heap)
+        del self._keys[recorded]
+        return recorded, keys[0]
 
 
 class MemoryCache:
@@ -48,7 +86,7 @@ class MemoryCache:
         self._entries_max = entries_max
         self._bytes_max = bytes_max
         self._kept: dict[str, _Kept] = {}
-        self._heap: list[tuple[float, str]] = []
+        self._marks = _Marks()
         self._claims: dict[str, tuple[str, int]] = {}
         self._bytes = 0
         self._clock = 0.0
@@ -83,7 +121,7 @@ class MemoryCache:
         self._kept[answer.key] = kept
         self._bytes += kept.size
         self._stores += 1
-        heapq.heappush(self._heap, (kept.worth, answer.key))
+        self._marks.push(kept.worth, answer.key)
         self._shrink(now_ms)
 
     async def put(self, answer: StoredAnswer, *, now_ms: int) -> None:
@@ -147,7 +185,7 @@ class MemoryCache:
             kept.uses = kept.counted = uses
             kept.worth = kept.weighed()
             self._bytes += kept.size
-            heapq.heappush(self._heap, (kept.worth, answer.key))
+            self._marks.push(kept.worth, answer.key)
 
     async def close(self) -> None:
         """Nothing to close; what was kept is gone with the process."""
@@ -159,20 +197,19 @@ class MemoryCache:
 
     def _shrink(self, now_ms: int) -> None:
         while self._kept and (len(self._kept) > self._entries_max or self._bytes > self._bytes_max):
-            recorded, key = heapq.heappop(self._heap)
+            recorded, key = self._marks.pop()
             kept = self._kept.get(key)
             if kept is None:
                 continue
             present = kept.worth
             if present > recorded and kept.answer.expires_at_ms > now_ms:  # served since: look at it again later
-                heapq.heappush(self._heap, (present, key))
+                self._marks.push(present, key)
                 continue
             self._clock = max(self._clock, recorded)
             self._drop(key)
             self._evictions += 1
-        if len(self._heap) > 2 * len(self._kept) + 64:  # what was replaced or forgotten left its mark behind
-            self._heap = [(kept.worth, key) for key, kept in self._kept.items()]
-            heapq.heapify(self._heap)
+        if self._marks.count > 2 * len(self._kept) + 64:  # what was replaced or forgotten left its mark behind
+            self._marks = _Marks((kept.worth, key) for key, kept in self._kept.items())
 
 
 def newest(selector: Selector, answers: Iterator[StoredAnswer], limit: int) -> list[StoredAnswer]:

@@ -95,9 +95,34 @@ class Tally:
     """A sink for replays."""
 
     def __init__(self, estimator: Estimator | None = None) -> None:
-        self.bill = Bill()
+        self._bill = Bill()
+        self._plain: dict[Fidelity, dict[str, list[int]]] = {name: {} for name in FIDELITIES}
+        """[answered, nano-USD] by model, of calls with one entry at a known price that are in no other sum yet."""
+        self._refused: dict[Fidelity, dict[str, int]] = {name: {} for name in FIDELITIES}
+        """Refused calls by error, in no other sum yet."""
         self._estimator = estimator
         self._changed: list[tuple[int, str, Changed]] = []
+
+    @property
+    def bill(self) -> Bill:
+        """The sums as they stand."""
+        bill = self._bill
+        for fidelity, models in self._plain.items():
+            part = bill.parts[fidelity]
+            for model, (count, nusd) in models.items():
+                bill.requests += count
+                bill.answered += count
+                part.requests += count
+                part.nusd += nusd
+                bill.by_model[model] = bill.by_model.get(model, 0) + nusd
+            models.clear()
+        for fidelity, errors in self._refused.items():
+            for error, count in errors.items():
+                bill.requests += count
+                bill.parts[fidelity].requests += count
+                self._failed("refused", error, count)
+            errors.clear()
+        return bill
 
     def __call__(self, outcome: Outcome) -> None:
         source = outcome.logged.source
@@ -109,13 +134,13 @@ class Tally:
         if outcome.outcome == "answered":
             hit = any(one.stage == "cache" and one.action == "hit" for one in outcome.decisions)
             self._answered(outcome.latency_ms, hit)
-            self.bill.similar += any(one.reason == "semantic_hit" for one in outcome.decisions)
-            self.bill.accepted += any((one.stage, one.action) == ("cascade", "accept") for one in outcome.decisions)
+            self._bill.similar += any(one.reason == "semantic_hit" for one in outcome.decisions)
+            self._bill.accepted += any((one.stage, one.action) == ("cascade", "accept") for one in outcome.decisions)
             moved = outcome.guesses.get(outcome.entries[-1].attempt, "")
-            self.bill.rerouted += bool(moved and outcome.logged.model and moved != outcome.logged.model)
+            self._bill.rerouted += bool(moved and outcome.logged.model and moved != outcome.logged.model)
         else:
             self._failed(outcome.outcome, outcome.error)
-        by_model = self.bill.by_model
+        by_model = self._bill.by_model
         for entry in outcome.entries:
             by_model[entry.model] = by_model.get(entry.model, 0) + (entry.charge.total or 0)
             if outcome.guesses:
@@ -132,17 +157,19 @@ class Tally:
         if total is None:
             self._add(source, fidelity, total)
             self._answered(latency_ms, cached)
-            self.bill.by_model.setdefault(model, 0)
+            self._bill.by_model.setdefault(model, 0)
             return
-        bill, before = self.bill, source.amount  # of most calls that is all, so it is done in place
-        part, by_model = bill.parts[fidelity], bill.by_model
-        bill.requests += 1
-        bill.answered += 1
-        bill.cached += cached
+        models = self._plain[fidelity]
+        try:
+            found = models[model]
+        except KeyError:
+            found = models[model] = [0, 0]
+        found[0] += 1
+        found[1] += total
+        bill, before = self._bill, source.amount
         bill.latencies[bisect_left(_LATENCY_EDGES_MS, latency_ms)] += 1
-        part.requests += 1
-        part.nusd += total
-        by_model[model] = by_model.get(model, 0) + total
+        if cached:
+            bill.cached += 1
         if total != before and before is not None:
             change = total - before
             if len(self._changed) < CHANGED_MAX or abs(change) > self._changed[0][0]:
@@ -162,8 +189,8 @@ class Tally:
         source, total = logged.source, charge.total
         self._add(source, fidelity, total)
         self._answered(latency_ms, False)
-        self.bill.rerouted += bool(guess and logged.model and guess != logged.model)
-        by_model = self.bill.by_model
+        self._bill.rerouted += bool(guess and logged.model and guess != logged.model)
+        by_model = self._bill.by_model
         by_model[model] = by_model.get(model, 0) + (total or 0)
         if guess is not None:
             self._guessed(logged, guess, usage, charge)
@@ -174,12 +201,17 @@ class Tally:
         self, source: Exchange, outcome: str, error: str, latency_ms: int, *, fidelity: Fidelity = "exact"
     ) -> None:
         """A call without an entry."""
-        self._add(source, fidelity, 0)
-        if outcome == "answered":  # nobody bills for it
-            self._answered(latency_ms, False)
+        if outcome == "refused":
+            errors = self._refused[fidelity]
+            errors[error] = errors.get(error, 0) + 1
         else:
-            self._failed(outcome, error)
-        if source.amount:
+            self._add(source, fidelity, 0)
+            if outcome == "answered":  # nobody bills for it
+                self._answered(latency_ms, False)
+            else:
+                self._failed(outcome, error)
+        before = source.amount
+        if before and (len(self._changed) < CHANGED_MAX or before > self._changed[0][0]):
             self._remember(source, 0, "", outcome, fidelity)
 
     def changed(self) -> list[Changed]:
@@ -193,7 +225,7 @@ class Tally:
 
     def restore(self, told: Told) -> None:
         """Goes on from there; for a tally that has been told nothing."""
-        self.bill = told.bill
+        self._bill = told.bill
         self._changed = [(abs(one.after_nusd - one.before_nusd), one.request_id, one) for one in told.changed]
         heapq.heapify(self._changed)
         if self._estimator is not None and told.booked is not None:
@@ -202,12 +234,12 @@ class Tally:
     def finish(self) -> Bill:
         """The bill with its interval."""
         if self._estimator is not None:
-            self.bill.interval = self._estimator.interval()
+            self._bill.interval = self._estimator.interval()
         return self.bill
 
     def _add(self, source: Exchange, fidelity: Fidelity, amount: int | None) -> None:
-        self.bill.requests += 1
-        part = self.bill.parts[fidelity]
+        self._bill.requests += 1
+        part = self._bill.parts[fidelity]
         part.requests += 1
         if amount is None:
             part.unpriced += 1
@@ -215,19 +247,19 @@ class Tally:
             part.nusd += amount
 
     def _answered(self, latency_ms: int, cached: bool) -> None:
-        bill = self.bill
+        bill = self._bill
         bill.answered += 1
         bill.latencies[bisect_left(_LATENCY_EDGES_MS, latency_ms)] += 1
         bill.cached += cached
 
-    def _failed(self, outcome: str, error: str) -> None:
-        bill = self.bill
+    def _failed(self, outcome: str, error: str, count: int = 1) -> None:
+        bill = self._bill
         if outcome != "refused":
-            bill.failed += 1
+            bill.failed += count
             return
-        bill.refused += 1
+        bill.refused += count
         reason = error.partition(":")[0]
-        bill.refusals[reason] = bill.refusals.get(reason, 0) + 1
+        bill.refusals[reason] = bill.refusals.get(reason, 0) + count
 
     def _estimated(self, outcome: Outcome, entry: LedgerEntry) -> None:
         model = outcome.guesses.get(entry.attempt)

@@ -25,7 +25,7 @@ from farthing.lab.replay_books import ReplayBooks
 from farthing.lab.replay_keep import Keep, Keeping, Restored
 from farthing.lab.replay_kernel import Kernel, unfit
 from farthing.lab.replay_levers import spent_aside, with_late
-from farthing.lab.replay_log import REORDER_MS, InOrder, Logged, logged
+from farthing.lab.replay_log import REORDER_MS, InOrder, Logged, Waiting, logged
 from farthing.lab.replay_outcome import Fidelity, Outcome, Sink, fidelity_of
 from farthing.lab.replay_plain import Ends
 from farthing.lab.replay_provider import Estimate, Flight, Judged, Provider
@@ -82,6 +82,9 @@ class Log:
             return "unknown"
         estimated = flight.estimated or flight.similar
         return fidelity_of(flight.logged.source, entries, estimated=estimated)
+
+    def ended(self, view: object, provider: str, ending: object, entries: object) -> None:
+        raise AssertionError("a replay looks at every exchange")
 
     def spent(self, entry: LedgerEntry) -> None:
         """What a lever cost is an entry of the request too."""
@@ -226,7 +229,7 @@ def replay(
         return Replayed(requests=0, plain=0, why="")
     start_ms = stand.start_ms if stand is not None else 0
     if stand is None and first is not None:
-        start_ms = min(first[0][0], first[1].received_at_ms)
+        start_ms = min(first[0][0], first[2].received_at_ms)
     loop = VirtualLoop(start_ms)
     run = _Run(loop, make, sink, estimate, entries_of, progress, pipeline_only=pipeline_only)
     if verdicts is not None:
@@ -304,13 +307,13 @@ class _Run:
         )
         self._stand = keep.stand
 
-    def arrivals(self, ordered: Iterable[tuple[tuple[int, int], Exchange]]) -> Iterator[Arrival]:
+    def arrivals(self, ordered: Iterable[Waiting]) -> Iterator[Arrival]:
         """The log as the loop takes it in."""
-        loop, keeping = self._loop, self._keeping
+        at, keeping, begin = self._loop.at, self._keeping, self._begin
         if keeping is not None and self._stand is not None:
             self._count = self._stand.begun
             keeping.go_on(self._stand)
-        for starts, exchange in ordered:
+        for (at_ms, number), _, exchange in ordered:
             if keeping is not None:
                 keeping.tell(exchange, self._count)
             self._count += 1
@@ -319,7 +322,7 @@ class _Run:
                     self._progress(self._count)
                 if keeping is not None:
                     keeping.look(self._count)
-            yield loop.at(*starts), partial(self._begin, exchange)
+            yield at(at_ms, number), partial(begin, exchange)
 
     def done(self) -> Replayed:
         """What has been done."""
@@ -330,11 +333,9 @@ class _Run:
         one = None
         if self._entries_of is not None:
             one = logged(exchange, self._entries_of(exchange.request_id))
-        if (
-            self._kernel is not None
-            and not (self._waits and exchange.decisions and _waited(exchange))
-            and self._kernel.begin(exchange, one)
-        ):
+        kernel = self._kernel
+        waited = exchange.decisions and self._waits and _waited(exchange)
+        if kernel is not None and not waited and kernel.begin(exchange, one):
             return None
         return self._one(one or logged(exchange))
 

@@ -1,7 +1,7 @@
 """Thresholds of budgets in a replay: whether a call has reached any, and what is taken back of one decided anew."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from farthing.core.assess import acts_from
 from farthing.core.policy import Threshold
@@ -12,6 +12,18 @@ from farthing.lab.replay_books import Account, Cell, ReplayBooks, ReplayWatch
 
 Turnstiles = tuple[tuple[str, tuple[int, ...]], ...]
 """Counters that are slowed down, each with when calls went."""
+
+
+class Slowed(NamedTuple):
+    """What thresholds say to a call, where that takes no more than the levels of its counters."""
+
+    way: Literal["go", "wait", "ask"]
+    """``ask``: more may happen to it, and nothing has been counted."""
+    degrades: Threshold | None = None
+    """A rule that wants another model for a call that goes."""
+
+
+GO, WAIT, ASK = Slowed("go"), Slowed("wait"), Slowed("ask")
 
 
 class ReplayActions(Actions):
@@ -40,13 +52,10 @@ class ReplayActions(Actions):
                 return True
         return False
 
-    def slow(self, account: Account, at_ms: int) -> Literal["go", "wait", "ask"]:
-        """What counters that slow down say to a call that has reached thresholds.
-
-        ``ask``: more may happen to it, and nothing has been counted. What soft budgets would do is not said.
-        """
+    def slow(self, account: Account, at_ms: int) -> Slowed:
+        """What counters say to a call that has reached thresholds. What soft budgets would do is not said."""
         slowest: dict[str, int] = {}
-        more = False
+        degrades: Threshold | None = None
         rules = account.rules
         if rules is None:
             rules = account.rules = self._rules_of(account)
@@ -57,17 +66,14 @@ class ReplayActions(Actions):
                 before = slowest.get(hold.counter)
                 if before is None or rule.per_minute < before:
                     slowest[hold.counter] = rule.per_minute
-            elif rule.action in ("block", "queue"):
-                return "ask"
+            elif rule.action != "degrade" or degrades is not None:  # of several, ``assess`` says which
+                return ASK
             else:
-                more = True
-        for counter in sorted(slowest):
+                degrades = rule
+        for counter in sorted(slowest) if len(slowest) > 1 else slowest:
             if self.wait_ms(counter, slowest[counter], at_ms):
-                return "wait"
-        if more:
-            self.take_back()
-            return "ask"
-        return "go"
+                return WAIT
+        return GO if degrades is None else Slowed("go", degrades)
 
     def _rules_of(self, account: Account) -> tuple[tuple[Cell, Hold, int, Threshold], ...]:
         """Rules of hard budgets that act on its counters, with the use from which on each does."""

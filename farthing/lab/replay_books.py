@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from farthing.core.assess import acts_from
-from farthing.core.budget import Key, Places
+from farthing.core.budget import Key, Need, Places
 from farthing.core.policy import Threshold
 from farthing.core.types import Denied, Held, Hold, LedgerEntry, LimitUnit, Reservation
 from farthing.engine.levels import Tally
@@ -44,10 +44,17 @@ Levels = tuple[tuple[str, str, LimitUnit, int, int], ...]
 """Of counters: (counter, window, unit, highest level, the highest at which nothing happens)."""
 
 
+def amounts_of(need: Need) -> Amounts:
+    """What a call needs."""
+    taken, given = need.input_tokens, need.output_tokens
+    return (need.usd or 0, taken + given, taken, given, need.requests, need.tool_calls, need.turns_without_human)
+
+
 class Account:
     """The counters of the calls that count in the same places."""
 
     __slots__ = (
+        "alone",
         "cells",
         "from_ms",
         "marks",
@@ -69,6 +76,8 @@ class Account:
         """Of shared budgets: (a counter, the highest that it has been)."""
         self.plain = len(set(places.keys)) == len(places.keys) and not any(hold.also for hold in places.holds)
         """Each counter is asked once, and no other windows count."""
+        self.alone = self.plain and not tops and all(hold.hard for hold in places.holds)
+        """What does not fit is refused, and that is all: no soft limit is passed, no level is noted."""
         self.units = tuple([UNITS.index(hold.unit) for hold in places.holds])
         """The place in amounts of what counts, of each counter."""
         limits = [hold.limit for hold in places.holds]
@@ -172,9 +181,10 @@ class ReplayBooks:
                         return False
                     back[0] -= amounts[held]
             cell[0] = level
-        for cell, top in account.tops:
-            if cell[0] > top[0]:
-                top[0] = cell[0]
+        if account.tops:
+            for cell, top in account.tops:
+                if cell[0] > top[0]:
+                    top[0] = cell[0]
         return True
 
     def take_all(self, id: str, account: Account, amounts: Amounts) -> tuple[Denied | None, tuple[Denied, ...]]:

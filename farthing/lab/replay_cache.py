@@ -34,7 +34,7 @@ class LoggedCaching(Caching):
     def __init__(self, routes: tuple[CacheRoute, ...], store: ExactCache, provider: Provider) -> None:
         super().__init__(routes, store, owner="replay")
         self._memo = _Forgetful()
-        self.flights = _Flights()
+        self.flights: OpenFlights = OpenFlights()
         self._flights_of = provider.flights
         self._loop = provider.loop
         provider.answers = answer_of
@@ -193,14 +193,16 @@ def refused(route: CacheRoute, source: Exchange) -> str:
     return ""
 
 
-class _Flight(Flight):
+class Awaited(Flight):
     """A flight whose future is made when somebody waits: hardly any is waited for in a replay."""
 
+    left = False
+    _ended = False
+    _answer: StoredAnswer | None = None
+    _waited: asyncio.Future[StoredAnswer | None] | None = None
+
     def __init__(self) -> None:
-        self.left = False
-        self._ended = False
-        self._answer: StoredAnswer | None = None
-        self._waited: asyncio.Future[StoredAnswer | None] | None = None
+        """Nobody waits yet."""
 
     async def answer(self) -> StoredAnswer | None:
         if self._ended:
@@ -217,7 +219,14 @@ class _Flight(Flight):
             self._waited.set_result(answer)
 
 
-class _Flights(Flights):
+class OpenFlights(Flights):
+    """Those of a replay."""
+
+    @property
+    def open(self) -> dict[str, Flight]:
+        """All that are under way, by key."""
+        return self._open
+
     def begin(self, key: str) -> Flight:
-        flight = self._open[key] = _Flight()
+        flight = self._open[key] = Awaited()
         return flight

@@ -11,7 +11,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final, Literal
 
-from farthing.core.budget import Need
+from farthing.core.caching import AS_USUAL
 from farthing.core.errors import BudgetExceeded, FarthingError, Throttled
 from farthing.core.types import Bounds, Denied, Exchange, Scope, Usage
 from farthing.engine.act import SQUEEZES_MAX, apply_thresholds, cap_note, squeezed
@@ -25,7 +25,7 @@ from farthing.engine.record import with_stated_difference
 from farthing.engine.services import Services
 from farthing.engine.trials import Logged as Arms
 from farthing.lab.replay_acts import ReplayActions, Turnstiles
-from farthing.lab.replay_books import Account, Amounts, ReplayBooks
+from farthing.lab.replay_books import Account, ReplayBooks, amounts_of
 from farthing.lab.replay_cache import ReplayCaching
 from farthing.lab.replay_log import Logged, asks_at, cap_of, end_of
 from farthing.lab.replay_plain import Ends, Fly, Shape, bounds_within, is_plain
@@ -66,9 +66,13 @@ class Kernel:
         self._books = services.books
         self._provider = provider
         self._ends = ends
+        self._adds = ends.adds
         self._acts: ReplayActions | None = None
         if isinstance(services.actions, ReplayActions) and services.actions.before:
             self._acts = services.actions
+        self._squeezes = services.actions is not None and bool(services.actions.clamps)
+        """Answers may be cut to what is left."""
+        self._exceeded = bad_ending(_exceeded(""), 0)
         self._pools = services.routing.pools if services.routing is not None and services.routing.times else None
         self._trial = services.trials.running
         self._reads = isinstance(self._trial, Arms)
@@ -116,9 +120,11 @@ class Kernel:
             return True
         if fly.asked is None:
             self._open(fly)
-        else:
+        elif exchange.decisions or not exchange.acts:
             at_ms, number = asks_at(exchange)
-            self._at(self._loop.at(at_ms, number), self._missed, fly)
+            self._loop.act(at_ms, number, self._missed, fly)
+        else:  # it begins with its first question to the books: that is now
+            self._set_off(fly)
         return True
 
     def _acted(self, acts: ReplayActions, shape: Shape, fly: Fly) -> Shape | None:
@@ -127,15 +133,20 @@ class Kernel:
         fly.account = self._account(fly, shape)
         if not acts.reached(fly.account):
             return shape
-        services = self._services
         if self._ends.adds:
-            way = acts.slow(fly.account, fly.exchange.received_at_ms)
-            if way == "go":
-                return shape
-            if way == "wait":
+            said = acts.slow(fly.account, fly.exchange.received_at_ms)
+            if said.way == "wait":
                 raise Throttled("")
+            if said.way == "go":
+                if said.degrades is None:
+                    return shape
+                found = self._shapes.switched(shape, said.degrades.to, fly)
+                if found is not None:
+                    fly.account = fly.account if found is shape else None
+                    return found
+                acts.take_back()
         fly.account = None
-        plan = apply_thresholds(services, acts, fly.request, shape.plan)
+        plan = apply_thresholds(self._services, acts, fly.request, shape.plan)
         if plan is shape.plan:
             return shape
         found = self._shapes.degraded(shape, plan, fly)
@@ -144,14 +155,21 @@ class Kernel:
         return found
 
     def _missed(self, fly: Fly) -> None:
-        """A cache has no answer: off to the provider."""
-        assert self._recalls is not None
-        try:
-            self._recalls.missed(fly)
-        except FarthingError as error:
-            self._refuse(fly, error)
-            return
+        """A cache had no answer when it was asked."""
         fly.started_ms = self._loop.now_ms()
+        self._set_off(fly)
+
+    def _set_off(self, fly: Fly) -> None:
+        """To the provider, where the caller does not forbid it."""
+        recalls, asked = self._recalls, fly.asked
+        assert recalls is not None
+        assert asked is not None
+        if recalls.noted or asked.controls is not AS_USUAL:
+            try:
+                recalls.missed(fly)
+            except FarthingError as error:
+                self._refuse(fly, error)
+                return
         self._open(fly)
 
     def _open(self, fly: Fly) -> None:
@@ -159,7 +177,7 @@ class Kernel:
         shape, levers, exchange = fly.shape, self._services.levers, fly.exchange
         if levers is not None and not fly.unread and exchange.policy_ref != self._services.policy_ref:
             fly.unread = self._is_blind(levers, fly)
-        if not self._ends.adds:
+        if not self._adds:
             fly.decisions = (*fly.decisions, *fly.planned) if fly.decisions else fly.planned
             if shape.ask.notes:
                 noted = list(fly.decisions)
@@ -168,9 +186,15 @@ class Kernel:
         lane = shape.lane
         need = None if lane is None else lane.need(exchange.view.body_bytes, exchange.received_at_ms)
         if need is not None:
-            fly.account = fly.account or self._account(fly, shape)
+            if fly.account is None:
+                fly.account = self._account(fly, shape)
             fly.amounts = need
-            self._ask(fly)
+            acts = exchange.acts
+            if not acts or acts[0][1] < 0 or exchange.decisions:
+                self._ask(fly)
+            else:  # it begins with its first question to the books: that is now
+                fly.acts = 1
+                self._take(fly)
             return
         try:
             sent = shape.edited or fly.request
@@ -295,13 +319,17 @@ class Kernel:
         need = need_of(services, request, target, bounds)[1]
         fly.bounds = bounds
         fly.account = self._account(fly, fly.shape)
-        fly.amounts = _amounts(need)
+        fly.amounts = amounts_of(need)
 
     # -- its course
 
     def _take(self, fly: Fly) -> None:
-        account = _account_of(fly)
+        account = fly.account
+        assert account is not None
         if not self._books.fits(account, fly.amounts):
+            if account.alone and fly.bounds is None and self._adds and not self._more(fly):
+                self._turned_away(fly)
+                return
             denied, over = self._books.take_all(fly.exchange.request_id, account, fly.amounts)
             if denied is not None:
                 self._denied(fly, denied)
@@ -312,6 +340,16 @@ class Kernel:
             output = bounds_within(self._services, fly).output_tokens
             fly.decisions = (*fly.decisions, cap_note(fly.denied, output))
         self._send(fly)
+
+    def _more(self, fly: Fly) -> bool:
+        """There is more to try with a call that does not fit: its prompt was counted, or its answer may be cut."""
+        return self._squeezes or bool(fly.exchange.readings)
+
+    def _turned_away(self, fly: Fly) -> None:
+        """It does not fit, nothing else can be tried, and nobody reads why."""
+        exchange = fly.exchange
+        self._ends.uncounted(fly, self._exceeded, max(0, self._loop.now_ms() - exchange.received_at_ms))
+        self._over(fly)
 
     def _denied(self, fly: Fly, denied: Denied) -> None:
         """It does not fit: once more with the prompt really counted, then with less of an answer, then never."""
@@ -331,8 +369,7 @@ class Kernel:
                 self._squeeze(fly, denied, found[0], found[1])
                 return
         if self._ends.adds:  # nobody reads why
-            budget = denied.hold.budget or denied.hold.counter
-            self._refuse(fly, BudgetExceeded("", budget=budget, left="", limit="", resets_at_ms=None))
+            self._refuse(fly, _exceeded(denied.hold.budget or denied.hold.counter))
         else:
             self._refuse(fly, budget_exceeded(denied, fly.started_ms))
 
@@ -366,19 +403,12 @@ class Kernel:
         if cap is not None:
             fly.usage = within(fly.usage, cap, before=cap_of(exchange), choices=exchange.view.choices)
             fly.was_cut = fly.usage is not usage
-        order = end_of(exchange)
-        when = loop.at(fact.started_at_ms + fact.latency_ms, order)
-        if exchange.view.stream and fact.ttft_ms is not None:
-            first = loop.at(fact.started_at_ms + fact.ttft_ms)
-            if not order or not self._ends.adds:
-                self._at(first, self._first, fly)
-                return
-            if first > when:  # nobody asks when it began, and its number says when it ends among others
-                when = first
-        if when > loop.time():
-            loop.later(when, self._end, fly)
+        order, took = end_of(exchange), fact.latency_ms
+        first = fact.ttft_ms if exchange.view.stream else None
+        if first is None or (order and self._adds and first <= took):  # nobody asks when it began
+            loop.act(fact.started_at_ms + took, order, self._end, fly)
         else:
-            self._end(fly)
+            loop.act(fact.started_at_ms + first, 0, self._first, fly)
 
     def _first(self, fly: Fly) -> None:
         fly.ttft_ms = max(0, self._loop.now_ms() - fly.started_ms)
@@ -386,22 +416,23 @@ class Kernel:
 
     def _await_end(self, fly: Fly) -> None:
         if fly.flight is not None:
-            when = ended(self._loop, fly.flight)
-        else:
-            exchange = fly.exchange
-            fact = exchange.attempts[0]
-            when = self._loop.at(fact.started_at_ms + fact.latency_ms, end_of(exchange))
-        self._at(when, self._end, fly)
+            self._at(ended(self._loop, fly.flight), self._end, fly)
+            return
+        exchange = fly.exchange
+        fact = exchange.attempts[0]
+        self._loop.act(fact.started_at_ms + fact.latency_ms, end_of(exchange), self._end, fly)
 
     def _end(self, fly: Fly) -> None:
         """Its answer is whole: priced, booked, told."""
-        services, exchange, usage = self._services, fly.exchange, fly.usage
-        ended_ms = max(self._loop.now_ms(), fly.started_ms)
+        services, exchange, usage, shape = self._services, fly.exchange, fly.usage, fly.shape
+        ended_ms = self._loop.now_ms()
+        if ended_ms < fly.started_ms:
+            ended_ms = fly.started_ms
         if not exchange.view.stream:
             fly.ttft_ms = ended_ms - fly.started_ms
             if usage.source != "reported":
                 usage = self._filled(fly, usage)
-        target, tariff = fly.shape.target, fly.shape.tariff
+        target, tariff = shape.target, shape.tariff
         rated = tariff.rate(usage, exchange.received_at_ms) if tariff is not None and fly.flight is None else None
         if rated is not None:
             total: int | None = rated[0]
@@ -416,7 +447,9 @@ class Kernel:
         if self._pools is not None:
             self._pools.heard(target.model, fly.started_ms, ended_ms)
         usd, taken, given = rated
-        self._books.spend(_account_of(fly), fly.amounts, (usd, taken + given, taken, given))
+        account = fly.account
+        assert account is not None
+        self._books.spend(account, fly.amounts, (usd, taken + given, taken, given))
         if fly.asked is not None and self._recalls is not None:
             self._recalls.learn(fly, usage, total, ended_ms)
         self._over(fly)
@@ -433,21 +466,14 @@ class Kernel:
         if fly.one is not None:
             self._provider.remember(fly.one)
             return
-        exchange = fly.exchange
-        if exchange.attempts and exchange.usage is not None:
-            fact = exchange.attempts[0]
-            self._provider.remember_answer(fact.entry_id, fact.model, exchange.usage)
+        attempts, usage = fly.exchange.attempts, fly.exchange.usage
+        if attempts and usage is not None:
+            self._provider.remember_answer(attempts[0].entry_id, attempts[0].model, usage)
 
 
-def _account_of(fly: Fly) -> Account:
-    assert fly.account is not None
-    return fly.account
-
-
-def _amounts(need: Need) -> Amounts:
-    """What a call needs, in each of ``replay_books.UNITS``."""
-    taken, given = need.input_tokens, need.output_tokens
-    return (need.usd or 0, taken + given, taken, given, need.requests, need.tool_calls, need.turns_without_human)
+def _exceeded(budget: str) -> BudgetExceeded:
+    """Where nobody reads how much is left."""
+    return BudgetExceeded("", budget=budget, left="", limit="", resets_at_ms=None)
 
 
 def _written(fly: Fly, bounds: Bounds, due: Literal["first", "end"], when: float) -> Flying:

@@ -15,6 +15,7 @@ from farthing.core.pricing import flat
 from farthing.core.pricing_ceiling import USES_ASSUMED, Worst
 from farthing.core.types import Bounds, Request, Target, Usage
 from farthing.core.units import INPUT_UNITS, OUTPUT_UNITS
+from farthing.engine.act import is_cheaper
 from farthing.engine.ceiling import bounds_of
 from farthing.engine.plan import Plan
 from farthing.engine.services import Services, Upstream
@@ -51,20 +52,20 @@ class Tariff:
     def rate(self, usage: Usage, at_ms: int) -> tuple[int, int, int] | None:
         """(nano-USD, input tokens, output tokens); None: it takes the whole price book to say."""
         parts = usage.parts
-        if len(parts) != 1 or usage.stated_pusd is not None or usage.source == "missing" or parts[0].model:
+        if len(parts) != 1 or usage.stated_pusd is not None or usage.source == "missing":
             return None
+        part = parts[0]
         known = self._flat.get((usage.model, usage.service_tier, usage.facets))
-        if known is None or not known.from_ms <= at_ms < known.to_ms:
+        if known is None or not known[0] <= at_ms < known[1]:
             known = self._looked_up(usage, at_ms)
-        if parts[0].tier_basis >= known.below:
+        _, _, rates, below = known
+        if part.tier_basis >= below or part.model:
             return None
         total = taken = given = 0
-        rates = known.rates
-        for unit, quantity in parts[0].lines:
-            rate = rates.get(unit)
-            if rate is None:
+        for unit, quantity in part.lines:
+            if unit not in rates:
                 return None
-            over, under, side = rate
+            over, under, side = rates[unit]
             total += over * quantity if under == 1 else round_half_even(over * quantity, under)
             if side == 1:
                 taken += quantity
@@ -127,11 +128,12 @@ class Lane:
         if tokens > self._most:
             tokens = self._most
         steps, given = self._steps, self.given
-        step = steps[0]
-        for further in steps:
-            if further[0] <= tokens:
-                step = further
-        return (step[2] + tokens * step[1], tokens + given, tokens, given, 1, 0, 0)
+        _, rate, rest = steps[0]
+        if len(steps) > 1:
+            for edge, dearer, more in steps:
+                if edge <= tokens:
+                    rate, rest = dearer, more
+        return (rest + tokens * rate, tokens + given, tokens, given, 1, 0, 0)
 
     def _draw(self, at_ms: int) -> bool:
         bounds = self._bounds
@@ -153,6 +155,23 @@ class Lane:
         self._steps = tuple(steps)
         self._from_ms, self._to_ms = worst.from_ms, worst.to_ms
         return True
+
+
+class Switch(NamedTuple):
+    """Another model that thresholds want for calls of a kind, where it is cheaper."""
+
+    targets: tuple[Target, ...]
+    before: Lane | None
+    """What a call may cost where it would go."""
+    after: Lane | None
+    """At the first of ``targets``."""
+
+    def pays(self, body_bytes: int, at_ms: int) -> bool | None:
+        """It is cheaper for a call of this size; None: that is not known from lines."""
+        if self.before is None or self.after is None:
+            return None
+        before, after = self.before.need(body_bytes, at_ms), self.after.need(body_bytes, at_ms)
+        return None if before is None or after is None else is_cheaper(before[0], after[0])
 
 
 def lane_of(

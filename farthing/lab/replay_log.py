@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -129,11 +130,11 @@ def in_order(exchanges: Iterable[Exchange], longest_ms: int = REORDER_MS) -> Ite
 
     ``longest_ms``: none of them took longer. Memory holds what began within so long.
     """
-    return (one for _, one in InOrder(exchanges, longest_ms))
+    return (one for _, _, one in InOrder(exchanges, longest_ms))
 
 
 class InOrder:
-    """Exchanges by when they were first decided about, each with that instant; see :func:`in_order`.
+    """Exchanges by when they were first decided about, each with that instant and its name; see :func:`in_order`.
 
     They wait by seconds, and a second is sorted once it is over: that is cheaper than a heap of all that wait.
     """
@@ -146,22 +147,25 @@ class InOrder:
         self._exchanges = exchanges
         self._within_ms = longest_ms + _SLACK_MS
         self._latest = -(2**62)
-        self._seconds: dict[int, list[_Waiting]] = {}
+        self._seconds: dict[int, list[Waiting]] = {}
         self._order: list[int] = []
         """The seconds in which some wait, as a heap."""
-        self._due: list[_Waiting] = []
+        self._due: list[Waiting] = []
         """The rest of a second that is over, the last first."""
 
-    def __iter__(self) -> Iterator[tuple[tuple[int, int], Exchange]]:
+    def __iter__(self) -> "Iterator[Waiting]":
         yield from self._given()
-        order, within_ms = self._order, self._within_ms
+        order, within_ms, ends = self._order, self._within_ms, 0
         for exchange in self._exchanges:
             self.read += 1
             self.last = exchange.request_id
             self._wait(exchange)
+            if self._latest < ends:
+                continue
             while order and (order[0] + 1) * 1_000 < self._latest - within_ms:
                 self._end_second()
                 yield from self._given()
+            ends = (order[0] + 1) * 1_000 + within_ms if order else 0
         while order:
             self._end_second()
             yield from self._given()
@@ -197,18 +201,15 @@ class InOrder:
         self._due = self._seconds.pop(heapq.heappop(self._order))
         self._due.sort(key=_first, reverse=True)
 
-    def _given(self) -> Iterator[tuple[tuple[int, int], Exchange]]:
+    def _given(self) -> "Iterator[Waiting]":
         due = self._due
         while due:
-            at, _, exchange = due.pop()
-            yield at, exchange
+            yield due.pop()
 
 
-_Waiting = tuple[tuple[int, int], str, Exchange]
-
-
-def _first(waiting: _Waiting) -> tuple[tuple[int, int], str]:
-    return waiting[0], waiting[1]
+Waiting = tuple[tuple[int, int], str, Exchange]
+"""((when it was first decided about, number of that act), its id, the exchange)."""
+_first: Final = itemgetter(0, 1)
 
 
 def _headers(exchange: Exchange) -> tuple[tuple[bytes, bytes], ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from msgspec.structs import replace
 
@@ -22,11 +22,11 @@ from farthing.engine.services import Services, Upstream
 from farthing.engine.translating import Prepared
 from farthing.lab.replay_books import NOTHING, Account, Amounts
 from farthing.lab.replay_cache import layer_of
-from farthing.lab.replay_lanes import Lane, Tariff
+from farthing.lab.replay_lanes import Lane, Switch, Tariff
 from farthing.lab.replay_log import Logged, logged, request_of
 from farthing.lab.replay_outcome import Fidelity, Outcome, Sink, Sums, differs, fidelity_of
 from farthing.lab.replay_provider import Flight
-from farthing.ports.cache import Ask, StoredAnswer
+from farthing.ports.cache import StoredAnswer
 from farthing.wire.body import answer_text
 
 _METERED: Final = ("reported", "estimated")
@@ -70,6 +70,8 @@ class Shape:
     """What answers cost; None: it is asked for answer by answer."""
     degraded: "dict[tuple[Target, ...], Shape | None]" = field(default_factory=dict)
     """By the targets that thresholds put in place of its own; where nobody asks for decisions."""
+    switches: dict[str, Switch | None] = field(default_factory=dict)
+    """By the model that thresholds want instead; None: calls like these stay."""
     seats: dict[object, Account] = field(default_factory=dict)
     """Where calls to this target count, by what budgets look at of their scope."""
     looks: Looks | None = None
@@ -78,45 +80,43 @@ class Shape:
     """Levers would have to read what the log does not keep; None: it has to be asked for each call."""
 
 
-class Asked(NamedTuple):
+class Asked:
     """A call that its cache has missed."""
 
-    ask: Ask
-    controls: Controls
-    flight: Leading | None
-    """Others may wait for its answer."""
+    __slots__ = ("controls", "flight", "key", "partition", "request", "route", "target")
+
+    def __init__(
+        self,
+        request: Exchange,
+        route: CacheRoute,
+        target: Target,
+        key: str,
+        partition: str,
+        controls: Controls,
+        flight: Leading | None,
+    ) -> None:
+        """``request``: who asks what, as it was logged; ``flight``: others may wait for its answer."""
+        self.request = request
+        self.route = route
+        self.target = target
+        self.key = key
+        self.partition = partition
+        self.controls = controls
+        self.flight = flight
+
+
+_NO_USAGE: Final = Usage()
 
 
 class Fly:
     """One call on the short way."""
 
+    __slots__ = (
+        "_logged", "_request", "account", "acts", "amounts", "asked", "bounds", "decisions", "denied", "exchange",
+        "flight", "one", "routed", "shape", "squeezes", "started_ms", "tight", "ttft_ms", "unread", "usage",
+        "was_cut",
+    )  # fmt: skip
     shape: Shape
-    decisions: tuple[Decision, ...] = ()
-    bounds: Bounds | None = None
-    """None: its lane says what is held."""
-    account: Account | None = None
-    """Where it counts."""
-    amounts: Amounts = NOTHING
-    """What is held for it, in each unit."""
-    routed: tuple[Decision, ...] = ()
-    """A route's choice."""
-    unread = False
-    """A route or a lever would have had to read what the log does not keep."""
-    acts = 0
-    """Questions that it has asked of the books."""
-    tight = False
-    """The counted prompt has been tried."""
-    squeezes = 0
-    """How often its answer was cut to what is left."""
-    denied: Denied | None = None
-    """Why it was, the last time."""
-    usage = Usage()
-    ttft_ms: int | None = None
-    was_cut = False
-    """A lower cap than the log's ends the answer."""
-    asked: Asked | None = None
-    flight: Flight | None = None
-    """Set when the log has no such answer: how it was estimated."""
 
     def __init__(self, exchange: Exchange, one: Logged | None, now_ms: int) -> None:
         self.exchange = exchange
@@ -125,6 +125,32 @@ class Fly:
         self.started_ms = now_ms
         self._logged = one
         self._request = None if one is None else one.request
+        self.decisions: tuple[Decision, ...] = ()
+        self.bounds: Bounds | None = None
+        """None: its lane says what is held."""
+        self.account: Account | None = None
+        """Where it counts."""
+        self.amounts: Amounts = NOTHING
+        """What is held for it, in each unit."""
+        self.routed: tuple[Decision, ...] = ()
+        """A route's choice."""
+        self.unread = False
+        """A route or a lever would have had to read what the log does not keep."""
+        self.acts = 0
+        """Questions that it has asked of the books."""
+        self.tight = False
+        """The counted prompt has been tried."""
+        self.squeezes = 0
+        """How often its answer was cut to what is left."""
+        self.denied: Denied | None = None
+        """Why it was, the last time."""
+        self.usage = _NO_USAGE
+        self.ttft_ms: int | None = None
+        self.was_cut = False
+        """A lower cap than the log's ends the answer."""
+        self.asked: Asked | None = None
+        self.flight: Flight | None = None
+        """Set when the log has no such answer: how it was estimated."""
 
     @property
     def request(self) -> Request:
@@ -281,10 +307,10 @@ class Ends:
 
     def unanswered(self, fly: Fly, ending: Ending) -> None:
         """It was refused."""
-        fidelity: Fidelity = "unknown" if fly.unread else "exact"
         if self._sums is not None:
-            self._sums.unanswered(fly.exchange, ending.outcome, ending.error, ending.latency_ms, fidelity=fidelity)
+            self.uncounted(fly, ending, ending.latency_ms)
             return
+        fidelity: Fidelity = "unknown" if fly.unread else "exact"
         self._sink(
             Outcome(
                 logged=fly.logged,
@@ -298,6 +324,12 @@ class Ends:
                 guesses={},
             )
         )
+
+    def uncounted(self, fly: Fly, ending: Ending, latency_ms: int) -> None:
+        """The same where only sums are wanted; ``ending``: but for how long it took."""
+        assert self._sums is not None
+        fidelity: Fidelity = "unknown" if fly.unread else "exact"
+        self._sums.unanswered(fly.exchange, ending.outcome, ending.error, latency_ms, fidelity=fidelity)
 
     def filled(self, fly: Fly, usage: Usage, body: bytes) -> Usage:
         """The usage of a whole answer that does not say all of it, as the pipeline fills it in."""

@@ -367,7 +367,11 @@ def within(usage: Usage, cap: int, *, before: int | None, choices: int) -> Usage
     if before is not None and cap >= before:
         return usage
     most = cap * max(1, choices)
-    given = tokens_of(usage)[1]
+    given = 0
+    for part in usage.parts:
+        for unit, quantity in part.lines:
+            if unit in OUTPUT_UNITS:
+                given += quantity
     return _cut(usage, given - most) if given > most else usage
 
 

@@ -16,7 +16,7 @@ from farthing.core.types import Decision, Endpoint, PromptView, Scope, Usage
 from farthing.engine.caching import is_fresh, not_cached, stored_answer
 from farthing.engine.caching_tee import Nowhere, Tee
 from farthing.engine.deliver import TERMINALS
-from farthing.lab.replay_cache import ReplayCaching, ask_of, key_of, made_answer, refused
+from farthing.lab.replay_cache import Awaited, ReplayCaching, ask_of, key_of, made_answer, refused
 from farthing.lab.replay_plain import Asked, Fly, Looks
 from farthing.ports.cache import Ask, StoredAnswer
 from farthing.wire.replay import objection, streamed
@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 _ANSWERS_MAX: Final = 4_096
 _BODIES_MAX: Final = 256
 Way = Literal["hit", "provider", "pipeline"]
+_MISSED: Final[tuple[Way, None]] = ("provider", None)
 
 
 Cached = tuple[float, tuple[tuple[StoredAnswer, float, int], ...]]
@@ -59,17 +60,20 @@ class Recalls:
         self._store = caching.store
         self._adds = caching.store if isinstance(caching.store, Adds) else None
         self._flights = caching.flights
-        self._noted = noted
+        self._leading = caching.flights.open
+        self.noted = noted
         self._routes = Routes(routes)
         self._alike = not any(route.match for route in routes)
         """Which route is for a call does not hang on who calls."""
 
     def look(self, fly: Fly, now_ms: int) -> tuple[Way, StoredAnswer | None]:
         """Where a call gets its answer, and the answer of a hit. Raises ``BadRequest``, ``NotCached``."""
-        looks = fly.shape.looks
+        exchange, shape = fly.exchange, fly.shape
+        looks = shape.looks
         if looks is None:
-            looks = fly.shape.looks = self._learned(fly)
-        if looks is not None and fly.exchange.error != "deferred" and "cache_control" not in fly.exchange.readings:
+            looks = shape.looks = self._learned(fly)
+        readings = exchange.readings
+        if looks is not None and exchange.error != "deferred" and not (readings and "cache_control" in readings):
             return self._look(fly, looks, now_ms)
         request = fly.request
         route = self._routes.find(request)
@@ -94,8 +98,9 @@ class Recalls:
         answer = self._kept(found.key, route, controls, now_ms) if controls.reads and route.exact else None
         if answer is not None:
             return _given(request.view, answer), answer
-        fly.asked = Asked(found, controls, self._flights.begin(found.key) if flies else None)
-        return "provider", None
+        leads = self._flights.begin(found.key) if flies else None
+        fly.asked = Asked(fly.exchange, route, found.target, found.key, found.partition, controls, leads)
+        return _MISSED
 
     def _learned(self, fly: Fly) -> Looks | None:
         """What is the same for all calls of a plan; None: too little is."""
@@ -126,15 +131,16 @@ class Recalls:
             if len(looks.partitions) >= _ANSWERS_MAX:
                 looks.partitions.clear()
             partition = looks.partitions[values] = partition_of(fly.request, route, target)
-        key = key_of(exchange, partition)
-        if route.single_flight and self._flights.find(key) is not None:
+        key = key_of(exchange, partition) if exchange.decisions else f"{partition}:{exchange.received_digest}"
+        if route.single_flight and key in self._leading:
             return "pipeline", None
-        answer = self._kept(key, route, AS_USUAL, now_ms) if route.exact else None
-        if answer is not None:
+        if route.exact and (answer := self._kept(key, route, AS_USUAL, now_ms)) is not None:
             return _given(exchange.view, answer), answer
-        ask = Ask(request=fly.request, route=route, target=target, key=key, partition=partition, fields={})
-        fly.asked = Asked(ask, AS_USUAL, self._flights.begin(key) if route.single_flight else None)
-        return "provider", None
+        leads = None
+        if route.single_flight:
+            leads = self._leading[key] = Awaited()
+        fly.asked = Asked(exchange, route, target, key, partition, AS_USUAL, leads)
+        return _MISSED
 
     def again(self, fly: Fly, *, leads: bool) -> None:
         """A call that had been missed when the replay was interrupted."""
@@ -143,7 +149,8 @@ class Recalls:
         controls = controls_of(request.headers)
         found = "" if route is None else ask_of(request, fly.exchange, route, controls, target)
         assert isinstance(found, Ask)
-        fly.asked = Asked(found, controls, self._flights.begin(found.key) if leads else None)
+        leading = self._flights.begin(found.key) if leads else None
+        fly.asked = Asked(fly.exchange, found.route, target, found.key, found.partition, controls, leading)
 
     def cached(self) -> Cached | None:
         """What the cache holds; None: its store cannot say."""
@@ -159,45 +166,49 @@ class Recalls:
         asked = _asked(fly)
         if asked.controls.only_cached:
             raise not_cached("nothing is kept for it")
-        if not self._noted:
+        if not self.noted:
             return
-        word = "refresh" if asked.ask.refreshes else "miss"
-        fly.decisions = (_note(word, "not_kept", (("route", asked.ask.route.name), ("key", asked.ask.key))),)
+        word = "miss" if asked.controls.reads else "refresh"
+        fly.decisions = (_note(word, "not_kept", (("route", asked.route.name), ("key", asked.key))),)
 
     def learn(self, fly: Fly, usage: Usage, total: int | None, ended_ms: int) -> None:
         """Keeps an answer that may be kept, and lets those that wait for it have it."""
-        asked = _asked(fly)
-        if asked.controls.writes:
-            body = self._body(fly, usage)
-            if body is not None:
-                answer = stored_answer(
-                    asked.ask,
-                    body,
-                    usage=usage,
-                    charge=total,
-                    entry_id=f"{fly.exchange.request_id}-1",
-                    at_ms=ended_ms,
-                    latency_ms=ended_ms - fly.started_ms,
-                )
-                if asked.flight is not None:
-                    asked.flight.land(answer)
-                if self._adds is not None:
-                    self._adds.add(answer, now_ms=ended_ms)
-                else:
-                    at_once(self._store.put(answer, now_ms=ended_ms))
+        asked = fly.asked
+        body = self._body(fly, usage) if asked is not None and asked.controls.writes else None
+        if asked is None or body is None:
+            return
+        answer = stored_answer(
+            asked,
+            body,
+            usage=usage,
+            charge=total,
+            entry_id=f"{fly.exchange.request_id}-1",
+            at_ms=ended_ms,
+            latency_ms=ended_ms - fly.started_ms,
+        )
+        if asked.flight is not None:
+            asked.flight.land(answer)
+        if self._adds is not None:
+            self._adds.add(answer, now_ms=ended_ms)
+        else:
+            at_once(self._store.put(answer, now_ms=ended_ms))
 
     def end(self, fly: Fly) -> None:
         """The call is over, however it ended."""
-        asked = _asked(fly)
-        if asked.flight is not None:
-            self._flights.end(asked.ask.key, asked.flight)
+        asked = fly.asked
+        if asked is None or asked.flight is None:
+            return
+        leads, leading = asked.flight, self._leading
+        leads.land(None)
+        if leading.get(asked.key) is leads:
+            del leading[asked.key]
 
     def _kept(self, key: str, route: CacheRoute, controls: Controls, now_ms: int) -> StoredAnswer | None:
-        for _ in range(2):  # at hand, then in the store: here they are one, and each look counts as a use
-            answer = self._store.peek(key, now_ms=now_ms)
-            if answer is None or is_fresh(answer, route, controls, now_ms):
-                return answer
-        return None
+        answer = self._store.peek(key, now_ms=now_ms)  # at hand
+        if answer is None or is_fresh(answer, route, controls, now_ms):
+            return answer
+        answer = self._store.peek(key, now_ms=now_ms)  # in the store: here they are one; each look counts as a use
+        return answer if answer is None or is_fresh(answer, route, controls, now_ms) else None
 
     def _body(self, fly: Fly, usage: Usage) -> bytes | None:
         """The answer as it would be kept; None: it may not be."""
@@ -208,7 +219,7 @@ class Recalls:
                 return looks.bodies[key]
             except KeyError:
                 pass
-        view, route = fly.request.view, _asked(fly).ask.route
+        view, route = fly.exchange.view, _asked(fly).route
         finish, status, first, raw = key
         how = _How(view.stream, view.include_usage, first, fly.shape.ask.strips_usage)
         made = _made(

@@ -9,14 +9,16 @@ from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Final, cast
 
+from farthing.core.errors import UnknownModel
 from farthing.core.policy_routes import Route
 from farthing.core.types import Decision, Exchange, Request, Target
+from farthing.engine.act import cheaper_targets
 from farthing.engine.plan import Plan, plan_for, plan_routed
 from farthing.engine.routing import Routed
 from farthing.engine.services import Services, Upstream
 from farthing.engine.translating import prepared
 from farthing.lab.replay_books import Account
-from farthing.lab.replay_lanes import Lane, Quick, Tariff, lane_of
+from farthing.lab.replay_lanes import Lane, Quick, Switch, Tariff, lane_of
 from farthing.lab.replay_plain import Fly, Shape
 from farthing.lab.replay_provider import Flight, Provider, stated_cap
 from farthing.lab.replay_routes import LoggedRouting, seen_of
@@ -63,6 +65,7 @@ class Shapes:
         self._tariffs: dict[Target, Tariff] = {}
         self._seats: dict[tuple[str, str], dict[object, Account]] = {}
         self._edits = services.levers is not None
+        self._limits = services.request_limits
         self._may_route: dict[str, bool] = {}
         """By the model asked for: some route may choose."""
 
@@ -71,9 +74,10 @@ class Shapes:
         exchange = fly.exchange
         key = (exchange.dialect, _kind_of(exchange.view))
         kind = self._kinds.get(key) or self._new(key, exchange)
-        edited = self._services.request_limits or (self._edits and exchange.readings and _was_edited(exchange))
-        if kind.one is not None and not edited:
-            return kind.one
+        edited = self._limits or (self._edits and exchange.readings and _was_edited(exchange))
+        one = kind.one
+        if one is not None and not edited:
+            return one
         if kind.route is not None and not edited and exchange.policy_ref != self._services.policy_ref:
             tokens, tag = seen_of(exchange)
             seen = (tokens < kind.route.length_tokens if self._lanes else tokens, tag)
@@ -98,6 +102,33 @@ class Shapes:
         if plan.targets not in shape.degraded:
             shape.degraded[plan.targets] = self.shaped(plan, fly, lane=True)
         return shape.degraded[plan.targets]
+
+    def switched(self, shape: Shape, wanted: str, fly: Fly) -> Shape | None:
+        """What becomes of a plan where thresholds want another model, if that is known; None: they must be asked."""
+        if wanted not in shape.switches:
+            if shape.lane is None or len(shape.switches) >= _SHAPES_MAX:
+                return None
+            shape.switches[wanted] = self._switch(shape, wanted, fly.request)
+        switch = shape.switches[wanted]
+        if switch is None:
+            return shape
+        exchange = fly.exchange
+        pays = switch.pays(exchange.view.body_bytes, exchange.received_at_ms)
+        if pays is None:
+            return None
+        return shape.degraded.get(switch.targets) if pays else shape
+
+    def _switch(self, shape: Shape, wanted: str, request: Request) -> Switch | None:
+        services, plan = self._services, shape.plan
+        try:
+            targets = cheaper_targets(services, request, plan, wanted)
+        except UnknownModel:
+            return None
+        if targets is None:
+            return None
+        target = targets[0]
+        before = self._lane(request, shape.target, shape.upstream, plan)
+        return Switch(targets, before, self._lane(request, target, services.upstreams[target.provider], plan))
 
     def shaped(self, plan: Plan, fly: Fly, *, lane: bool = False) -> Shape | None:
         """What becomes of a plan; None: it is translated."""

@@ -65,6 +65,15 @@ class VirtualLoop:
         self._count += 1
         heapq.heappush(self._timers, (when, self._count, callback, argument))
 
+    def act(self, ms: int, order: int, callback: Callable[[Any], object], argument: object) -> None:
+        """Calls ``callback(argument)`` at the time of an act (see :meth:`at`); at once when it has passed."""
+        when = (ms - self.start_ms) / _MS + (order % _ORDERS) * _ORDER_STEP
+        if when > self._now:
+            self._count += 1
+            heapq.heappush(self._timers, (when, self._count, callback, argument))
+        else:
+            callback(argument)
+
     @property
     def tasks(self) -> int:
         """Tasks that have not ended."""

@@ -164,7 +164,7 @@ def test_every_service_that_can_change_a_call_is_known_to_the_short_way():
     known = {
         "policy", "routes", "upstreams", "prices", "budgets", "books", "clock", "tokens", "telemetry", "background",
         "salt", "policy_ref", "routing", "request_limits", "watch", "actions", "usage_listener", "caching", "levers",
-        "trials", "timeouts", "acts", "steady",
+        "trials", "timeouts", "acts", "steady", "logs",
     }  # fmt: skip
     assert {one.name for one in fields(Services)} == known
     assert unfit.__doc__
