@@ -16,6 +16,7 @@ from farthing.lab.estimate_error import Error
 from farthing.lab.estimate_interval import Interval, Reckoning
 from farthing.lab.estimate_known import PRIOR_SPREAD, Known
 from farthing.lab.estimate_moved import Booked, Moved, One, Sums
+from farthing.lab.estimate_reads import CACHE_READ, Reading, read_of
 from farthing.lab.estimate_seen import size_class, talk_of
 from farthing.lab.estimate_verdicts import Drawings
 from farthing.lab.replay_log import Logged
@@ -48,7 +49,7 @@ class Estimator:
         return number
 
     def usage(self, logged: Logged, target: Target) -> Usage:
-        """The request's likely usage at ``target``, marked ``estimated``; nothing is read from a prompt cache."""
+        """The request's likely usage at ``target``, marked ``estimated``."""
         view, known, model = logged.request.view, self._known, target.model
         cap, choices, at = view.output_tokens_max, max(1, view.choices), size_class(view.body_bytes)
         told = known.told(logged.source.received_digest, model)
@@ -65,8 +66,15 @@ class Estimator:
             given = round(self._elsewhere(logged.model, model, at, cap, said, choices))
         if cap is not None:
             given = min(given, cap * choices)
-        lines = tuple(line for line in (("input", taken), ("output", given)) if line[1])
+        read = self._read(logged, model, taken).tokens
+        lines = tuple(line for line in (("input", taken - read), (CACHE_READ, read), ("output", given)) if line[1])
         return Usage(parts=(UsagePart(lines=lines, tier_basis=taken),), source="estimated", finish_reason="stop")
+
+    def _read(self, logged: Logged, model: str, taken: int) -> Reading:
+        """What of the prompt would come from the provider's cache."""
+        if logged.usage is not None and logged.model == model:
+            return Reading(read_of(logged.usage))
+        return self._known.reads.of(logged.source, model, taken)
 
     def _elsewhere(self, source: str, model: str, at: int, cap: int | None, said: int, choices: int) -> float:
         """The length of an answer of which another model's is known."""
@@ -104,6 +112,8 @@ class Estimator:
             return
         source = logged.model if logged.usage is not None else ""
         moved = self._sums.moved.setdefault((source, model, at, cap), Moved())
+        read = self._read(logged, model, taken)
+        moved.own_input += read.variance * (1 + (2 * moved.count + 1) / read.sample)
         moved.count += 1
         moved.taken += taken
         moved.input_nusd += input_nusd

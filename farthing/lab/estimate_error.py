@@ -14,8 +14,10 @@ from typing import Final, NamedTuple
 
 from farthing.core.savings import student
 
-_SKEW_MAX: Final = 1.0
-"""Of the studentised error; beyond it the correction is no longer a small one, and would turn back on itself."""
+_SKEW_MAX: Final = 2.0
+"""Of the studentised error; beyond it three moments do not tell where its ends are."""
+_STRAIGHT: Final = 1e-3
+"""A skewness that makes no difference."""
 _FREEDOM_MIN: Final = 2.0
 _SHARED_MAX: Final = 0.1
 """Of a variance, what is left at least where its parts make up for each other."""
@@ -29,10 +31,14 @@ class Sample(NamedTuple):
     variance: float
     third: float = 0.0
     """The third central moment."""
-    own: float = 1.0
-    """How much of the variance is known from these values, which err with the mean, and not from elsewhere."""
+    pull: float | None = None
+    """By how much the variance is found higher for each unit that the mean is; None: as in a sample whose variance is
+    its own.
+    """
     freedom: float = 0.0
-    """Degrees of freedom of the variance; 0: one less than there are values."""
+    """Degrees of freedom of a variance that comes in part from what others know it from too; 0: one less than there
+    are values, and its own.
+    """
 
 
 class Chance(NamedTuple):
@@ -73,39 +79,42 @@ class Error:
 
     def reach(self, confidence: float = 0.95) -> tuple[float, float]:
         """(how far below, how far above the sum) the truth lies, in so many of such predictions; nano-USD."""
-        parts = self._variances()
-        guessed = sum(one * one for one in self._guessed.values())
-        apart = sum(parts.values()) + guessed
-        whole = max(apart * _SHARED_MAX, apart + sum(self._both.values()))
+        parts = self._parts()
+        whole = sum([part.whole for part in parts.values()]) + sum([one * one for one in self._guessed.values()])
         if whole <= 0:
             return 0.0, 0.0
         times = student(self._freedom(parts, whole), confidence)
         shift, skew = self._shape(parts, whole)
         spread = math.sqrt(whole)
-        bend = shift + skew * (times * times - 1) / 6
-        return max(0.0, spread * (times - bend)), max(0.0, spread * (times + bend))
+        low, high = bent(-times, skew), bent(times, skew)
+        return max(0.0, -spread * (shift + low)), max(0.0, spread * (shift + high))
 
-    def _variances(self) -> Mapping[str, float]:
-        """Nano-USD² of the error that come from each sample: of its mean, and of single answers like those in it."""
-        found: dict[str, float] = {}
-        for name, chance in self._chance.items():
-            found[name] = chance.variance
-        for name, sample in self._samples.items():
-            slope = self._slopes[name]
-            shared = slope * slope * sample.variance / sample.size
-            found[name] = found.get(name, 0.0) + shared
+    def _parts(self) -> Mapping[str, "_Part"]:
+        """What comes from each sample: of the error of its mean, and of single answers like those in it."""
+        found: dict[str, _Part] = {}
+        for name in {**self._chance, **self._samples}:
+            chance = self._chance.get(name, Chance(0.0)).variance
+            mean = 0.0
+            if name in self._samples:
+                sample = self._samples[name]
+                mean = self._slopes[name] ** 2 * sample.variance / sample.size
+            half = max(self._both.get(name, 0.0), (_SHARED_MAX - 1) * (mean + chance)) / 2
+            found[name] = _Part(mean, chance, half)
         return found
 
-    def _freedom(self, parts: Mapping[str, float], whole: float) -> float:
+    def _freedom(self, parts: Mapping[str, "_Part"], whole: float) -> float:
         """Degrees of freedom of the whole variance (Satterthwaite); guesses have as few as there can be."""
         spent = sum(guess**4 / _FREEDOM_MIN for guess in self._guessed.values())
-        for name, part in parts.items():
-            sample = self._samples.get(name)
-            if sample is not None:
-                spent += part * part / max(_FREEDOM_MIN, sample.freedom or sample.size - 1.0)
+        together = 0.0
+        for name, sample in self._samples.items():
+            if sample.freedom:
+                together += parts[name].whole / math.sqrt(max(_FREEDOM_MIN, sample.freedom))
+            else:
+                spent += parts[name].whole ** 2 / max(_FREEDOM_MIN, sample.size - 1.0)
+        spent += together * together
         return max(_FREEDOM_MIN, whole * whole / spent) if spent > 0 else 1e9
 
-    def _shape(self, parts: Mapping[str, float], whole: float) -> tuple[float, float]:
+    def _shape(self, parts: Mapping[str, "_Part"], whole: float) -> tuple[float, float]:
         """(mean, skewness) of the error over its estimated standard deviation.
 
         Both come from the third moments: those of the error itself, and that samples with too low a mean have too low
@@ -113,17 +122,49 @@ class Error:
         """
         shared = third = 0.0
         for name, sample in self._samples.items():
-            slope = self._slopes[name]
+            part, slope = parts[name], self._slopes[name]
+            kept = _kept(part.mean, part.half)
             if sample.variance > 0:
-                shared += sample.own * slope * parts[name] * sample.third / sample.variance / sample.size
-            third -= slope**3 * sample.third / sample.size**2
-        third += sum(chance.third for chance in self._chance.values())
+                pull = sample.third / sample.variance if sample.pull is None else sample.pull
+                shared += kept * slope * part.whole * pull / sample.size
+            third -= kept**1.5 * slope**3 * sample.third / sample.size**2
+        for name, chance in self._chance.items():
+            third += _kept(parts[name].chance, parts[name].half) ** 1.5 * chance.third
         scale = whole**1.5
         skew = (third + 3 * shared) / scale
         return (
             max(-_SKEW_MAX, min(_SKEW_MAX, shared / 2 / scale)),
             max(-_SKEW_MAX, min(_SKEW_MAX, skew)),
         )
+
+
+class _Part(NamedTuple):
+    """Variance that comes from one sample."""
+
+    mean: float
+    chance: float
+    half: float
+    """Half of what both share; negative where one makes up for the other."""
+
+    @property
+    def whole(self) -> float:
+        return max(0.0, self.mean + self.chance + 2 * self.half)
+
+
+def _kept(part: float, half: float) -> float:
+    """How much of one part is left, where another makes up for some of it."""
+    return max(0.0, 1 + half / part) if part > 0 else 0.0
+
+
+def bent(times: float, skew: float) -> float:
+    """So many deviations of a symmetric error, of one with this skewness (a shifted log-normal: Johnson's S_L)."""
+    if abs(skew) < _STRAIGHT:
+        return times
+    side = math.copysign(1.0, skew)
+    root = math.sqrt(1 + skew * skew / 4)
+    base = math.cbrt(root + abs(skew) / 2) - math.cbrt(root - abs(skew) / 2)  # of (w + 2) √(w − 1) = skew
+    width = math.log1p(base * base)
+    return side * math.expm1(side * times * math.sqrt(width) - width / 2) / base
 
 
 def moments(values: Iterable[float]) -> tuple[float, Sample]:

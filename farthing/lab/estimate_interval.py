@@ -119,18 +119,21 @@ class Reckoning:
     def _mean(self, model: str, by_cap: Mapping[int | None, Mapping[int, float]]) -> None:
         """The mean lengths that estimates rest on."""
         known = self._known
-        spread = whole = 0.0
+        spread = whole = level = 0.0
         for cap, slopes in by_cap.items():
             lengths = known.lengths(model, cap)
             spread += math.sqrt(max(0.0, lengths.variance(slopes)))  # what is wrong under one cap is so under all
             whole += sum([slope * lengths.deviation(at) for at, slope in slopes.items()])
+            level += sum([slope * lengths.mean(at) for at, slope in slopes.items()])
         if spread <= 0:
             return
         size = max(2.0, (whole / spread) ** 2)
         lengths = known.lengths(model, None)
-        third = known.mean_skew(model) * spread**3 * size**2
-        like = known.likeness()  # how conversations differ is not learned from how long they are
-        sample = Sample(size, spread * spread * size, third, lengths.own * (1 - like))
+        skew = known.mean_skew(model)
+        third = skew * spread**3 * size**2
+        like = known.likeness()
+        pull = (lengths.own * skew + (1 - lengths.own) * 2 * spread / level) * spread * size
+        sample = Sample(size, spread * spread * size, third, pull, known.freedom(model))
         self._error.rests_on(model, sample, 1.0)
         if like:  # a conversation may be known in part and estimated in part
             talks = Counter([one.talk for one in known.every(model)])

@@ -13,11 +13,12 @@ from farthing.engine.record import tokens_of
 from farthing.lab.estimate_error import moments
 from farthing.lab.estimate_levels import At, Levels, smoothed, wandering
 from farthing.lab.estimate_moved import ASKED_MAX
+from farthing.lab.estimate_reads import Reads
 from farthing.lab.estimate_seen import Answer, Seen, likeness, size_class, talk_of
 
 SAMPLES_MIN: Final = 5
 """Answers of a model below which its ratios are a guess."""
-ONCE_MIN: Final = 20
+ONCE_MIN: Final = 10
 """Questions that were asked once, below which the answers to others are looked at too."""
 PAIRS_MIN: Final = 10
 """Repeated questions of a model below which nobody knows how much its answers to one question differ."""
@@ -53,6 +54,8 @@ class Shared(NamedTuple):
     variance: float
     """Of an answer over the mean of its model and size."""
     third: float
+    answers: float
+    """How many they are taken from; those of a conversation count for fewer."""
     worth: float
     """How many of a model's own answers say as much about its spread as all models together: the heavier the tails,
     the less a few answers say.
@@ -72,7 +75,7 @@ class Lengths:
         self._base = sum([number * profile.at(at) for at, number in self._numbers.items()])
         self._level = sum(map(sum, given.values())) / self._base
         over = _over(given, profile, self._level)
-        self.own = self.count / (self.count + shared.worth)
+        self.own = self.count / (self.count + shared.worth * crowd)
         """How much of what is known of its spread comes from its own answers, and not from all models'."""
         noise = self.own * within(over) + (1 - self.own) * shared.variance
         found = at_classes(over)
@@ -84,6 +87,9 @@ class Lengths:
         variance = sample.variance * (self.count - 1) / (self.count - spent)
         self._variance = self.own * variance + (1 - self.own) * shared.variance
         self._third = self.own * sample.third + (1 - self.own) * shared.third
+        others = 1 - self.own
+        self.doubt = MODELS_DIFFER**2 * others * (1 + others * shared.worth / shared.answers)
+        """Of the variance: relative variance."""
 
     def mean(self, at: int) -> float:
         """Output tokens, where the prompt is of this size class."""
@@ -110,6 +116,7 @@ class Guess:
     """Stands in for ``Lengths`` where too little is known."""
 
     count = 0
+    doubt = 0.0
     own = 1.0
     skew = 0.0
 
@@ -133,6 +140,7 @@ class Silent:
     """Stands in for ``Lengths`` of a model that never wrote a token: one that embeds."""
 
     own = 1.0
+    doubt = 0.0
     skew = 0.0
 
     def __init__(self, count: int) -> None:
@@ -165,6 +173,7 @@ class Known:
     def __init__(self) -> None:
         self.by_model: dict[str, dict[int, Seen]] = {}
         """By size class of the prompt."""
+        self.reads = Reads()
         self._told: dict[int, tuple[int, int]] = {}
         """(input, output tokens) of a model's latest answer to a question."""
         self._repeats: dict[str, Repeats] = {}
@@ -180,9 +189,11 @@ class Known:
         """Takes in a whole answer with reported usage; others teach nothing."""
         usage, question = exchange.usage, hash(exchange.received_digest) if exchange.received_digest else 0
         self._ask(question)
-        if exchange.outcome != "answered" or usage is None or usage.source != "reported" or not exchange.attempts:
+        whole = exchange.outcome == "answered" and usage is not None and usage.source == "reported"
+        model, size = exchange.attempts[-1].model if whole and exchange.attempts else "", exchange.view.body_bytes
+        self.reads.learn(exchange, model)
+        if usage is None or not model:
             return
-        model, size = exchange.attempts[-1].model, exchange.view.body_bytes
         taken, given = tokens_of(usage)
         given //= max(1, exchange.view.choices)
         cut = usage.finish_reason in _LENGTH
@@ -300,6 +311,17 @@ class Known:
         sizes = Counter([one.talk for name in names for one in self.every(name)])
         return 1 + like * (sum([size * size for size in sizes.values()]) / sizes.total() - 1)
 
+    def freedom(self, model: str) -> float:
+        """Degrees of freedom of the variance of a model's mean."""
+        doubt = self.lengths(model, None).doubt
+        like = self.likeness()
+        if like:
+            crowd = self.crowd(model)
+            share = 1 - (1 - like) / crowd
+            talks = len({(name, one.talk) for name in self.by_model for one in self.every(name)})
+            doubt += share * share * 2 / max(1, talks - len(self.by_model))
+        return 2 / doubt if doubt > 0 else 1e9
+
     def mean_skew(self, model: str) -> float:
         """Skewness of the error of a model's mean, of which conversations are the independent parts."""
         lengths = self.lengths(model, None)
@@ -387,7 +409,7 @@ def shared_profile(every: Sequence[Given], crowd: float) -> Shared:
     mean, sample = moments(left)
     fourth = sum([(one - mean) ** 4 for one in left]) / len(left) / max(sample.variance, 1e-12) ** 2
     worth = max(0.0, fourth - 1) / MODELS_DIFFER**2
-    return Shared(profile, wandering(scales), sample.variance, sample.third, worth)
+    return Shared(profile, wandering(scales), sample.variance, sample.third, len(left) / crowd, worth)
 
 
 def _says(given: Given) -> bool:

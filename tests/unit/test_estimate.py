@@ -1,12 +1,13 @@
 """Intervals of estimates hold the truth as often as they say: over skewed answers, few verdicts, uneven sizes."""
 
+import math
 import random
 
 import pytest
 
 from farthing.core.types import AttemptFact, Exchange, PromptView, Scope, Target, Usage, UsagePart
 from farthing.lab.estimate import Estimator, Interval
-from farthing.lab.estimate_error import Chance, Error, Sample, moments
+from farthing.lab.estimate_error import Chance, Error, Sample, bent, moments
 from farthing.lab.estimate_levels import At, smoothed, wandering
 from farthing.lab.estimate_moved import trusted
 from farthing.lab.estimate_seen import likeness
@@ -98,9 +99,9 @@ def test_few_verdicts_say_how_many_calls_may_escalate(share: float) -> None:
 def test_the_spread_of_verdicts_is_known_from_their_share() -> None:
     """With Student's t, and the variance of a sample, intervals of fifteen verdicts held the truth in 98 of 100."""
     drawings, error = Drawings(), Error()
-    drawings.add(Drawn("m", 0.3, True, 15, 1_000_000), "")
+    drawings.add(Drawn("m", 0.5, True, 15, 1_000_000), "")
     drawings.into(error)
-    sd = (0.21 * (16 / 17 + 1 / 17)) ** 0.5 * 1e6
+    sd = (0.25 * (16 / 17 + 1 / 17)) ** 0.5 * 1e6
     assert sum(error.reach()) / 2 == pytest.approx(1.96 * sd, rel=0.01)
 
 
@@ -137,6 +138,53 @@ def test_a_skewed_sample_reaches_further_up() -> None:
     below, above = error.reach()
     assert above > 1.15 * below
     assert mean > 0
+
+
+def test_an_error_that_scales_with_a_mean_that_is_a_third_off_reaches_as_far_as_its_logarithm_says() -> None:
+    """Whose spread is known in parts of its mean only: found too low, it is found too narrow."""
+    error = Error()
+    third = 3 * (144.0 / 12) ** 2 / 40.0 * 12**2  # of a log-normal mean
+    error.rests_on("m", Sample(12, 144.0, third, pull=2 * 144.0 / 40.0, freedom=1e9), 1.0)
+    below, above = error.reach()
+    relative = (144.0 / 12) ** 0.5 / 40.0
+    assert 40.0 + above == pytest.approx(40.0 * math.exp(1.96 * relative + relative**2 / 2), rel=0.01)
+    assert 40.0 - below == pytest.approx(40.0 * math.exp(-1.96 * relative + relative**2 / 2), rel=0.01)
+
+
+@pytest.mark.parametrize("width", [0.05, 0.3, 0.6])
+def test_a_skewed_error_has_the_ends_of_a_log_normal_one(width: float) -> None:
+    base = math.sqrt(math.expm1(width * width))
+    skew = (math.exp(width * width) + 2) * base
+    for times in (-1.96, 0.0, 2.5):
+        standard = math.expm1(width * times - width * width / 2) / base
+        assert bent(times, skew) == pytest.approx(standard, abs=1e-6)
+        assert bent(-times, -skew) == pytest.approx(-standard, abs=1e-6)
+    assert bent(1.96, 0.0) == 1.96
+
+
+def test_two_spreads_that_are_known_from_the_same_answers_are_not_known_twice_as_well() -> None:
+    def times(*freedoms: float) -> float:
+        error = Error()
+        for place, freedom in enumerate(freedoms):
+            error.rests_on(f"m{place}", Sample(100, 100.0, freedom=freedom), 1.0)
+        return sum(error.reach()) / 2 / len(freedoms) ** 0.5
+
+    assert times(8.0, 8.0) == pytest.approx(times(8.0))
+    assert times(0.0, 0.0) <= times(0.0)
+
+
+def test_what_makes_up_for_a_mean_s_error_takes_its_skewness_too() -> None:
+    """A conversation that is known in part: its answers are in the mean and in the truth."""
+    reaches = []
+    for both in (0.0, -1.6e6):
+        error = Error()
+        error.rests_on("m", Sample(10, 1e4, 2e6), 31.6)
+        error.varies_with("m", Chance(1e6, 1e9))
+        error.also("m", both)
+        reaches.append(error.reach())
+    (below, above), (less_below, less_above) = reaches
+    assert less_below + less_above == pytest.approx(0.2**0.5 * (below + above), rel=0.1)
+    assert abs(math.log(less_above / less_below)) < 0.6
 
 
 def moved(seed: int, *, talks: int = 0, share: float = 1.0, longer: float = 1.0) -> tuple[int, int, Interval]:
