@@ -9,6 +9,7 @@ from farthing.cli.context import App, Failed, closed, format_option, pass_app, s
 from farthing.config.values import Wrong, duration_ms
 from farthing.core.alert_text import title
 from farthing.core.alerts import Alert, alert_id
+from farthing.engine.alerting import is_wanted
 from farthing.insight.moments import shown
 from farthing.insight.render import Format
 from farthing.insight.table import Column, Row, Table
@@ -57,6 +58,8 @@ def ls(app: App, limit: int, open_only: bool, form: Format) -> None:
             )
         )
     notes = tuple(f"Muted until {shown(until)} UTC: {name}" for name, until in mutes)
+    if not is_wanted(app.settings.alerts, app.settings.policy):
+        notes += ("Nothing is watched: there are no [[alert_sinks]], no thresholds of budgets, no velocity limit.",)
     show(Table(title="Alerts", columns=_COLUMNS, rows=tuple(rows), notes=notes), form)
 
 

@@ -7,6 +7,7 @@ from farthing.cli.context import App, Failed, Finite, closed, format_option, pas
 from farthing.cli.receipt import find_entries, find_exchange
 from farthing.config.checks import serving
 from farthing.core.budget import Budgets, Need
+from farthing.core.pricing_ceiling import at_ceiling_rates
 from farthing.core.types import Bounds, Scope, Target
 from farthing.insight.render import Format
 from farthing.insight.reports import budget_explain
@@ -56,17 +57,38 @@ def _imagined(app: App, said: dict[str, object], now_ms: int) -> budget_explain.
     usd, tokens, output = said["usd"], said["tokens"], said["output"]
     assert isinstance(tokens, int)
     target = _target(app, str(said["provider"]), str(said["model"]))
-    limits = app.settings.policy.limits
-    given = output if isinstance(output, int) else (limits.output_tokens_max or limits.output_tokens_assumed)
-    need = Need(usd=None, input_tokens=tokens, output_tokens=given if target.model or isinstance(output, int) else 0)
+    policy = app.settings.policy
+    given = output if isinstance(output, int) else policy.limits.output_tokens_assumed if target.model else 0
+    cap, by = _cap(app, scope, target)
+    capped = cap is not None and (cap < given or output is None)
+    given = cap if cap is not None and capped else given
+    need = Need(usd=None, input_tokens=tokens, output_tokens=given)
+    unpriced = ""
     if isinstance(usd, float):
         need = msgspec.structs.replace(need, usd=round(usd * 1e9))
-    elif target.model and tokens:
+    elif target.model:
         bounds = Bounds(input_tokens=tokens, output_tokens=given)
-        need = msgspec.structs.replace(
-            need, usd=app.stores.price_book(app.settings).ceiling(bounds, target, at_ms=now_ms)
-        )
-    return budget_explain.Asked(scope=scope, provider=target.provider, model=target.model, at_ms=now_ms, need=need)
+        amount = app.stores.price_book(app.settings).ceiling(bounds, target, at_ms=now_ms)
+        if amount is None:
+            unpriced = policy.unpriced.action
+            if unpriced == "ceiling":
+                amount = at_ceiling_rates(policy.unpriced, input_tokens=tokens, output_tokens=given)
+        need = msgspec.structs.replace(need, usd=amount)
+    return budget_explain.Asked(
+        scope=scope, provider=target.provider, model=target.model, at_ms=now_ms, need=need, unpriced=unpriced,
+        capped_by=by if capped else "",
+    )  # fmt: skip
+
+
+def _cap(app: App, scope: Scope, target: Target) -> tuple[int | None, str]:
+    """(the most output that the policy lets one call ask for, what says so), as the gateway caps it."""
+    policy = app.settings.policy
+    most, by = policy.limits.output_tokens_max, "limits.output_tokens_max"
+    need = Need(usd=0, input_tokens=0, output_tokens=2**62)
+    found = Budgets(policy.budgets).violation(scope, provider=target.provider, model=target.model, need=need)
+    if found is not None and found.unit == "output_tokens" and (most is None or found.limit < most):
+        return found.limit, found.budget.name
+    return most, by
 
 
 def _target(app: App, provider: str, model: str) -> Target:

@@ -9,14 +9,11 @@ import msgspec
 from farthing.cli import calc_tables
 from farthing.cli.context import App, Failed, assignments, format_option, pass_app, show
 from farthing.cli.price import find, stores
-from farthing.core.units import INPUT_CACHE_READ, INPUT_CACHE_WRITE_1H, INPUT_CACHE_WRITE_5M
 from farthing.insight.render import Format
 from farthing.lab.formula import FormulaError
 from farthing.lab.relations import ask, claims, recompute, relations
-from farthing.lab.scenario import Rates, Scenario, Work
-
-PUSD_PER_USD_PER_MILLION = 1_000_000
-"""Pico-USD per token in one USD per million tokens."""
+from farthing.lab.scenario import Scenario, Work
+from farthing.lab.tariff import Rates, rates_in_book
 
 
 @click.command()
@@ -87,14 +84,7 @@ def read_scenario(path: Path) -> Scenario:
 def rates_of(app: App, model: str) -> Rates:
     """Today's ordinary rates of the price book. Raises ``Failed`` for models without them."""
     book = stores(app).price_book(app.settings).book
-    rates = book.sheet(find(book, model, ""), {}, app.now_ms()).rates
-    found = {unit: rates[unit].steps[0][1] / PUSD_PER_USD_PER_MILLION for unit in rates}
-    if "input" not in found or "output" not in found:
+    found = rates_in_book(book, find(book, model, ""), app.now_ms())
+    if found is None:
         raise Failed(f'"{model}" has no price for text in and out; give [rates."{model}"] in the scenario.')
-    return Rates(
-        input=found["input"],
-        output=found["output"],
-        cache_read=found.get(INPUT_CACHE_READ),
-        cache_write_5m=found.get(INPUT_CACHE_WRITE_5M),
-        cache_write_1h=found.get(INPUT_CACHE_WRITE_1H),
-    )
+    return found

@@ -58,7 +58,7 @@ def capacity(
     """
     if scenario is not None:
         asked = read_plan(scenario)
-    elif model and gpu and requests_per_day and api:
+    elif model and gpu and requests_per_day is not None and api:
         asked = Plan(
             model=model,
             gpu=gpu,

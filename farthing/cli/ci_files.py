@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 
 from farthing.cli.context import App, Broken
+from farthing.cli.models import server_of
 from farthing.config import parse
-from farthing.config.checks import serving
 from farthing.core.errors import ConfigError
 from farthing.core.policy import Policy
 from farthing.core.types import Target, Usage, UsagePart
@@ -66,21 +66,20 @@ def pricer(app: App) -> Pricer:
     book, tokenizer = app.stores.price_book(app.settings), app.stores.tokenizer(app.settings)
     now_ms = app.now_ms()
     counts: dict[tuple[str, str], tuple[int, float | None]] = {}
+    targets: dict[str, Target] = {}
+    marked = {one.name for one in app.settings.providers if one.kind == "anthropic"}
 
     def price(model: str, tokens: Tokens) -> int | None:
-        provider = next(iter(serving(app.settings.providers, model)), None)
-        if provider is None or not model:
+        if not model:
             return None
-        writes = INPUT_CACHE_WRITE_5M if provider.kind == "anthropic" else INPUT_CACHE_WRITE
+        if model not in targets:
+            targets[model] = server_of(app, model)
+        claude = targets[model].price_as == "anthropic" or targets[model].provider in marked
+        writes = INPUT_CACHE_WRITE_5M if claude else INPUT_CACHE_WRITE
         units = zip((INPUT, INPUT_CACHE_READ, writes, OUTPUT), tokens, strict=True)
         lines = tuple((unit, count * MILLION) for unit, count in units if count > 0)
-        target = Target(
-            provider=provider.name,
-            price_as=provider.price_as or provider.name,
-            model=model.removeprefix(f"{provider.name}/"),
-        )
         usage = Usage(parts=(UsagePart(lines=lines, tier_basis=sum(tokens[:3])),), source="estimated", model=model)
-        return book.charge(usage, target, at_ms=now_ms).total if lines else 0
+        return book.charge(usage, targets[model], at_ms=now_ms).total if lines else 0
 
     def count(text: str, model: str) -> tuple[int, float | None]:
         if (text, model) not in counts:

@@ -28,6 +28,7 @@ SAID: Final = tuple(name for name in SCOPE_DIMENSIONS if name != "key")
 """The dimensions of a scope that people give; the key is known."""
 
 SCOPE_VALUE_MAX: Final = 128
+LOG_OFF: Final = "The traffic log is switched off: exchange_log.enabled = false."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Port = TypeVar("Port")
@@ -122,6 +123,11 @@ class Failed(click.ClickException):
     """A command that did not find or do what it was asked: exit code 1."""
 
     exit_code = 1
+
+
+def log_state(app: App) -> str:
+    """What to say after "there is nothing in the traffic log"; empty while requests are logged."""
+    return "" if app.settings.policy.log.enabled else f" {LOG_OFF}"
 
 
 class Broken(click.ClickException):

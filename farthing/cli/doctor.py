@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from farthing.cli.calc import rates_of
-from farthing.cli.context import App, Failed, format_option, pass_app, show, since_option
+from farthing.cli.context import App, Failed, format_option, log_state, pass_app, show, since_option
 from farthing.cli.price import stores
 from farthing.core.prefix_cache import OPENAI_AUTO
 from farthing.insight.moments import shown
@@ -46,7 +46,9 @@ def doctor(app: App, since: int, trace: Path | None, models: tuple[str, ...], fo
     with app.ledger() as ledger:
         found = checkup(ledger.exchanges(since_ms=since), book_rates(app), now_ms=app.now_ms())
     if not found.report.requests:
-        raise Failed(f"The traffic log has no answered request with a prompt since {shown(since)} UTC.")
+        raise Failed(
+            f"The traffic log has no answered request with a prompt since {shown(since)} UTC.{log_state(app)}"
+        )
     show(causes(found, since), form)
 
 

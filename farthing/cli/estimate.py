@@ -6,9 +6,8 @@ from pathlib import Path
 import click
 
 from farthing.cli.context import App, Failed, format_option, pass_app, show
+from farthing.cli.models import server_of
 from farthing.cli.optimize import price_of_app
-from farthing.config.checks import serving
-from farthing.core.types import Target
 from farthing.core.units import OUTPUT_UNITS
 from farthing.insight.render import Format
 from farthing.insight.table import Column, Row, Table
@@ -59,12 +58,9 @@ def compare(app: App, models: tuple[str, ...], prompt: Path, calls: int, output:
 def _quoted(app: App, data: bytes, model: str, answer: Lengths) -> tuple[Quote, str]:
     """(the quote, how its tokens were counted)."""
     counted = app.stores.tokenizer(app.settings).count(data, model=model)
-    provider = next(iter(serving(app.settings.providers, model)), None)
-    name = provider.name if provider is not None else ""
-    price_of, now_ms = price_of_app(app), app.now_ms()
-    owner = (provider.price_as or provider.name) if provider is not None else ""
-    window = app.stores.price_book(app.settings).context_window(Target(provider=name, price_as=owner, model=model))
-    found = quote(counted, answer, lambda usage: price_of(usage, name, model, now_ms), window=window)
+    by, price_of, now_ms = server_of(app, model), price_of_app(app), app.now_ms()
+    window = app.stores.price_book(app.settings).context_window(by)
+    found = quote(counted, answer, lambda usage: price_of(usage, by.provider, by.model, now_ms), window=window)
     error = "not measured" if counted.error is None else "exact" if counted.error == 0 else f"±{counted.error:.1%}"
     return found, f"{counted.method}, {error}"
 

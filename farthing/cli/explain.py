@@ -5,7 +5,7 @@ from typing import Protocol, cast
 
 import click
 
-from farthing.cli.context import App, Failed, format_option, pass_app, show
+from farthing.cli.context import App, Failed, format_option, log_state, pass_app, show
 from farthing.cli.receipt import find_entries, find_exchange
 from farthing.cli.route import embedded
 from farthing.core.errors import ConfigError
@@ -37,7 +37,8 @@ def explain(app: App, wanted: str, form: Format) -> None:
         entries = find_entries(ledger, wanted)
         exchange = find_exchange(ledger, entries, wanted)
     if exchange is None:
-        raise Failed(f'The traffic log has no request "{wanted}"; "farthing requests" lists the last ones.')
+        known = log_state(app) or ' "farthing requests" lists the last ones.'
+        raise Failed(f'The traffic log has no request "{wanted}".{known}')
     decision = next((one for one in exchange.decisions if one.stage == "route"), None)
     if decision is None:
         raise Failed(f"Nothing was routed: {exchange.view.model} was asked for and asked.")

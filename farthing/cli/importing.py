@@ -2,11 +2,13 @@
 
 import codecs
 import csv
+import gzip
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, TextIO
+from typing import IO, Final, TextIO, cast
 
 import click
 import msgspec
@@ -23,9 +25,9 @@ from farthing.cli.context import (
     scope_options,
     show,
 )
+from farthing.cli.models import sells
 from farthing.config.checks import serving
-from farthing.core.types import Exchange, LedgerEntry, Scope, Target, Usage, UsagePart
-from farthing.core.units import INPUT
+from farthing.core.types import Exchange, LedgerEntry, Scope
 from farthing.insight.moments import iso, shown
 from farthing.insight.render import Format
 from farthing.insight.table import Column, Money, Row, Table
@@ -37,7 +39,6 @@ from farthing.ports.books import Importer
 
 _LISTED_BAD: Final = 20
 _STEP: Final = 1000
-_ONE_TOKEN: Final = Usage(source="reported", parts=(UsagePart(lines=((INPUT, 1),)),))
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -122,8 +123,15 @@ def _columns(source: Source, mapped: Pairs) -> Source:
 
 def _encoding(file: Path) -> str:
     """What the byte order mark says; UTF-8 where there is none."""
-    with file.open("rb") as content:
+    with _content(file) as content:
         return "utf-16" if content.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
+
+
+def _content(file: Path) -> IO[bytes]:
+    """The bytes of a file, unpacked where it is gzipped, whatever it is called."""
+    with file.open("rb") as content:
+        packed = content.read(2) == b"\x1f\x8b"
+    return cast("IO[bytes]", gzip.open(file)) if packed else file.open("rb")
 
 
 def _read(file: Path, source: Source, start: str | None, encoding: str) -> tuple[list[TraceRow], list[BadRow]]:
@@ -136,8 +144,11 @@ def _read(file: Path, source: Source, start: str | None, encoding: str) -> tuple
         raise click.BadParameter(
             f'"{encoding[:40]}" is no encoding; utf-8, utf-16, cp1252 …', param_hint="--encoding"
         ) from error
-    with file.open(encoding=encoding, errors="replace", newline="") as lines:
-        return gather(read_rows(_watched_lines(lines, file), source, start_ms=start_ms))
+    with io.TextIOWrapper(_content(file), encoding=encoding, errors="replace", newline="") as lines:
+        try:
+            return gather(read_rows(_watched_lines(lines, file), source, start_ms=start_ms))
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise Failed(f"{file} cannot be unpacked ({error}): nothing was booked.") from None
 
 
 def _watched_lines(lines: Iterable[str], file: Path) -> Iterator[str]:
@@ -186,10 +197,9 @@ def _plan(
         chosen = next(iter(serving(providers, name)), None)
         if chosen is None:
             raise click.UsageError(f'no configured provider serves "{name}"; name one: --provider openai')
-    now_ms = app.now_ms()
-    sells = _sells(app)
+    now_ms, sold = app.now_ms(), sells(app)
     targets = {} if provider else {
-        named: target_of(*named, providers, sells)
+        named: target_of(*named, providers, sold)
         for named in {(row.provider, row.model) for row in rows if row.model}
     }  # fmt: skip
     at_ms = None if price_at in ("trace", "source") else moment(click.get_current_context(), None, price_at)
@@ -204,17 +214,6 @@ def _plan(
         targets=targets,
         stated=price_at == "source" or (source.stated and price_at == "now"),
     )
-
-
-def _sells(app: App) -> Callable[[str, str], bool]:
-    """Whether a model has a price at a provider."""
-    prices, now_ms = app.stores.price_book(app.settings), app.now_ms()
-
-    def sells(provider: str, model: str) -> bool:
-        target = Target(provider=provider, price_as=provider, model=model)
-        return prices.charge(_ONE_TOKEN, target, at_ms=now_ms).total is not None
-
-    return sells
 
 
 def _refusal(summary: Summary, plan: Plan, *, strict: bool, allow_unpriced: bool) -> str:
@@ -254,6 +253,8 @@ def _table(summary: Summary, plan: Plan, file: Path, *, dry_run: bool) -> Table:
     notes = [f"Priced as {plan.model or 'named in the rows'} at {at}, with the prices of {priced}."]
     if summary.already_there:
         notes.append("Rows that were already there stay as they were first booked, whatever was chosen now.")
+    if summary.twice:
+        notes.append(f"{summary.twice:,} rows have the id of an earlier row of the file and count once.")
     if dry_run:
         notes.append("Dry run: nothing was booked.")
     columns = (Column(name="what", title="what"), Column(name="value", title="value", kind="quantity"))

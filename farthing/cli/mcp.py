@@ -8,12 +8,12 @@ import click
 
 from farthing import __version__
 from farthing.cli.context import App, Broken, closed, pass_app
+from farthing.cli.models import server_of
 from farthing.cli.practice import list_price, stores_of
 from farthing.cli.report import dimensions
-from farthing.config.checks import serving
 from farthing.core.errors import FarthingError
 from farthing.core.money import format_usd
-from farthing.core.types import LedgerQuery, Target, Usage, UsagePart
+from farthing.core.types import LedgerQuery, Usage, UsagePart
 from farthing.core.units import INPUT, INPUT_CACHE_READ, OUTPUT
 from farthing.insight.incident_details import read
 from farthing.insight.moments import parse_moment
@@ -90,15 +90,12 @@ class Tools:
         """What calls of this size would cost now. cached_tokens is the part of input_tokens read from a cache."""
         if min(input_tokens, output_tokens, cached_tokens) < 0 or calls < 1 or cached_tokens > input_tokens:
             raise ValueError("tokens are 0 or more, cached ones at most those of the input, calls 1 or more")
-        provider = next(iter(serving(self._app.settings.providers, model)), None)
         counts = (input_tokens - cached_tokens, cached_tokens, output_tokens)
         units = zip((INPUT, INPUT_CACHE_READ, OUTPUT), counts, strict=True)
         part = UsagePart(lines=tuple(one for one in units if one[1] > 0), tier_basis=input_tokens)
-        name = provider.name if provider else "unknown"
-        target = Target(provider=name, price_as=(provider.price_as or name) if provider else name, model=model)
         book = self._app.stores.price_book(self._app.settings)
         usage = Usage(parts=(part,), source="estimated", model=model)
-        charge = book.charge(usage, target, at_ms=self._app.now_ms())
+        charge = book.charge(usage, server_of(self._app, model), at_ms=self._app.now_ms())
         total = None if charge.total is None else charge.total * calls
         return {
             "model": model,

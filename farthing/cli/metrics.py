@@ -2,7 +2,17 @@
 
 import click
 
-from farthing.cli.context import App, assignments, closed, format_option, pass_app, show, since_option, until_option
+from farthing.cli.context import (
+    LOG_OFF,
+    App,
+    assignments,
+    closed,
+    format_option,
+    pass_app,
+    show,
+    since_option,
+    until_option,
+)
 from farthing.cli.practice import list_price, stores_of
 from farthing.cli.report import check_where, dimensions
 from farthing.core.money import parse_usd
@@ -54,6 +64,8 @@ def metrics(
         raise click.BadParameter("ends before it begins", param_hint="--until")
     with closed(stores_of(app).open_reports(app.settings, "")) as ledger:
         if prompts:
+            if not app.settings.policy.log.enabled:
+                click.echo(LOG_OFF, err=True)
             show(
                 prompt_report.build(ledger.exchanges(since_ms=since), since_ms=since, until_ms=until, limit=limit),
                 form,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from farthing.cli.context import App, Failed, format_option, pass_app, show, since_option
+from farthing.cli.context import App, Failed, format_option, log_state, pass_app, show, since_option
 from farthing.cli.doctor import book_rates
 from farthing.config import changes, parse
 from farthing.insight.moments import shown
@@ -33,7 +33,7 @@ def optimize(app: App, since: int, top: int, chosen: str | None, dry_run: bool, 
         raise click.UsageError("--dry-run goes with --apply.")
     found = examined(app, since)
     if not found.requests:
-        raise Failed(f"The traffic log has no request since {shown(since)} UTC.")
+        raise Failed(f"The traffic log has no request since {shown(since)} UTC.{log_state(app)}")
     if chosen is None:
         show(opportunities(found, since, top), form)
         return

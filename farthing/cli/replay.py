@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from farthing.cli.context import App, Failed, format_option, moment, pass_app, until_option
+from farthing.cli.context import App, Failed, format_option, log_state, moment, pass_app, until_option
 from farthing.cli.replay_run import State, cores, opened, run, spread
 from farthing.cli.replay_tables import (
     bill_table,
@@ -135,7 +135,7 @@ def replay(
         raise Failed(
             f"The traffic log has no request from {shown(period.since_ms)} to {shown(period.until_ms)} UTC. It is "
             f"kept for {days} days ([log] retention_days); older traffic is in the ledger only, which "
-            "'farthing reprice' rates anew."
+            f"'farthing reprice' rates anew.{log_state(app)}"
         )
     if state is None and found.requests < KEEP_EVERY:
         kept = State(None, fresh=True)  # it is soon done again

@@ -4,7 +4,7 @@ import heapq
 
 import click
 
-from farthing.cli.context import App, format_option, pass_app, show, since_option
+from farthing.cli.context import App, format_option, log_state, pass_app, show, since_option
 from farthing.core.types import Exchange
 from farthing.insight.moments import shown
 from farthing.insight.render import Format
@@ -38,7 +38,9 @@ def requests(app: App, since: int, limit: int, outcome: str | None, form: Format
         wanted = (one for one in ledger.exchanges(since_ms=since) if outcome in (None, one.outcome))
         newest = heapq.nlargest(limit, wanted, key=lambda one: (one.received_at_ms, one.request_id))
     title = f"Requests since {shown(since)} UTC"
-    show(Table(title=title, columns=COLUMNS, rows=tuple(_row(one) for one in newest)), form)
+    off = log_state(app).strip()
+    notes = (off,) if off else ()
+    show(Table(title=title, columns=COLUMNS, rows=tuple(_row(one) for one in newest), notes=notes), form)
 
 
 def _row(one: Exchange) -> Row:

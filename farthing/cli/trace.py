@@ -4,7 +4,7 @@ from itertools import islice
 
 import click
 
-from farthing.cli.context import App, Failed, format_option, pass_app, show, since_option
+from farthing.cli.context import App, Failed, format_option, log_state, pass_app, show, since_option
 from farthing.core.dimensions import exchange_value, scope_value
 from farthing.core.types import LedgerEntry, LedgerQuery
 from farthing.insight.moments import parse_moment
@@ -33,7 +33,7 @@ def trace(app: App, wanted: str, since: int, form: Format) -> None:
             if exchange_value(one, traces.TRACE) == wanted and one.request_id not in booked
         ]
     if not entries and not unbooked:
-        raise Failed(f'There is no call of trace "{wanted}" in that period; try an earlier --since.')
+        raise Failed(f'There is no call of trace "{wanted}" in that period; try an earlier --since.{log_state(app)}')
     show(traces.spans(entries, unbooked, title=f"Trace {wanted}"), form)
 
 

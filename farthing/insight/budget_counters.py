@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from farthing.core.budget import counter_name, splits
+from farthing.core.budget import counter_name
+from farthing.core.budget_keys import splits
 from farthing.core.budget_limits import Frame, frames_at
 from farthing.core.budget_windows import Window, windows_of
 from farthing.core.policy import Budget

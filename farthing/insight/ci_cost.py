@@ -9,12 +9,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from farthing.core.prefix_cache import minimum_tokens
 from farthing.insight.ci_baseline import Baseline, Traffic
 from farthing.insight.ci_prompts import Prompt
 
 Level = Literal["error", "warning"]
-CACHE_MIN: Final = 1_024
-"""Shortest prefix that the large providers' caches serve; some models want more."""
 ERROR_UNKNOWN: Final = 0.10
 """Relative error of token counts that nobody measured."""
 Tokens = tuple[int, int, int, int]
@@ -157,7 +156,7 @@ class _Change:
         before = _month(self._pricer, was, base, calls) if old else 0
         after, low, high, cache = 0 if new is None else None, None, None, ""
         if new is not None:
-            moved, cache = self._moved(base, count_was[0], count_now[0], was)
+            moved, cache = self._moved(base, count_was[0], count_now[0], was, now)
             after = _month(self._pricer, now, moved, calls)
             low, high = self._range(now, moved, count_was[0], count_now, calls)
             self._notes(now, calls)
@@ -185,7 +184,7 @@ class _Change:
     def _count(self, prompt: Prompt | None, model: str) -> tuple[int, float | None]:
         return (0, 0.0) if prompt is None else self._pricer.count(prompt.text, model or "gpt-4o")
 
-    def _moved(self, base: Tokens, tokens_was: int, tokens_now: int, was: str) -> tuple[Tokens, str]:
+    def _moved(self, base: Tokens, tokens_was: int, tokens_now: int, was: str, now: str) -> tuple[Tokens, str]:
         """Tokens of a call after the change, and what it does to the provider's cache."""
         plain, read, written, output = base
         grown = tokens_now - tokens_was
@@ -198,8 +197,10 @@ class _Change:
         prefix_now = self._pricer.count(new.prefix, was or "gpt-4o")[0]
         total = max(0, plain + read + written + grown)
         share = read / max(1, plain + read + written)
-        if prefix_now < CACHE_MIN <= prefix_was:
-            lost = f"prefix falls to {prefix_now:,} tokens, below {CACHE_MIN:,}: nothing is served from the cache"
+        least = minimum_tokens(now or was)
+        if prefix_now < least and prefix_was >= minimum_tokens(was):
+            fallen = "falls to" if prefix_now < prefix_was else "has"
+            lost = f"prefix {fallen} {prefix_now:,} tokens, below {least:,}: nothing is served from the cache"
             why = f": {new.dynamic} comes too early" if new.dynamic and new.dynamic != old.dynamic else ""
             self._find("warning", f"cache-prefix break: {lost}{why}", new.line)
             return (max(0, total - written), 0, min(written, total), output), f"break: {lost}"

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from farthing.config import Settings
 from farthing.core.allocation import UNALLOCATED, AllocationRules, allocate, owner_of
-from farthing.core.budget import splits
+from farthing.core.budget_keys import splits
 from farthing.core.types import KeyRecord, LedgerQuery, Totals
 from farthing.insight import incident_list, ownership
 from farthing.insight.incident_list import DIMENSIONS, Incidents, Judged

@@ -9,6 +9,11 @@ def cost(totals: Totals) -> int | None:
     return None if totals.unpriced and totals.unpriced == totals.entries else totals.amount
 
 
+def known(amount: int, unpriced: int) -> int | None:
+    """The same of a sum that knows its entries no more: None where it is nothing and some entries have no price."""
+    return None if unpriced and not amount else amount
+
+
 def cost_notes(rows: tuple[Totals, ...]) -> tuple[str, ...]:
     """Sentences on unpriced and estimated entries; nothing when every cost is exact."""
     unpriced = sum(row.unpriced for row in rows)

@@ -217,6 +217,8 @@ def _quality(
         known: tuple[tuple[Part, ...], ...] = tuple(tuple(part for part in arm if part.of) for arm in good)
         verdict, found = gate(known[0], known[1], margin)
         return verdict, "outcomes that were reported", found
+    if not any(talk.calls for talk in treated):
+        return "not measured", "nothing was treated yet", None
     if _same_answers(experiment, treated):
         return "holds", "every cached answer was the provider's own to the same question", None
     return "not measured", "no outcomes were reported", None

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from farthing.lab.scenario import Rates
+from farthing.lab.tariff import Rates
 
 Precision = Literal["bf16", "fp8", "int8", "int4", "nvfp4"]
 BYTES: Final[Mapping[str, Fraction]] = {
@@ -129,7 +129,7 @@ def priced(asked: Plan, rates_of: Callable[[str], Rates]) -> Plan:
     """The plan with the prices of the API's model, where none are given."""
     if not asked.api.model or asked.api.input is not None or asked.api.output is not None:
         return asked
-    rates = rates_of(asked.api.model)
+    rates = rates_of(asked.api.model).at(asked.serving.input_tokens)
     api = msgspec.structs.replace(
         asked.api, input=rates.input, output=rates.output,
         cache_read=rates.cache_read if asked.api.cache_read is None else asked.api.cache_read,

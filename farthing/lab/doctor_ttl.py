@@ -60,7 +60,7 @@ class TtlAdvice:
         self.prompts += 1
         key = (ask.provider, ask.model, ask.owner)
         if key not in self._caches:
-            self._caches[key] = tuple(PrefixCache(rule) for rule in self._rules)
+            self._caches[key] = tuple(PrefixCache(rule.of(ask.model)) for rule in self._rules)
         chain, names, sizes = "", [], []
         for section in ask.sections:
             chain = f"{chain}{section.digest}"

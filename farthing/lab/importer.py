@@ -68,13 +68,19 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """What the source itself says that the rows cost; None: it does not say."""
     unstated: int = 0
     """Rows of a source that states costs, without one."""
+    twice: int = 0
+    """Rows left out because the file has their id already."""
 
 
 class Batch:
-    """The understood rows of one file under one plan. Entries and exchanges are made as they are asked for."""
+    """The understood rows of one file under one plan. Entries and exchanges are made as they are asked for.
+
+    A record that the file holds twice under one id counts once: the first stands.
+    """
 
     def __init__(self, rows: Sequence[TraceRow], bad: Sequence[BadRow], plan: Plan, prices: Prices) -> None:
-        self._rows = rows
+        self._rows = tuple({row.id: row for row in reversed(rows)}.values())[::-1]
+        self._twice = len(rows) - len(self._rows)
         self._bad = tuple(bad)
         self._plan = plan
         self._prices = prices
@@ -123,6 +129,7 @@ class Batch:
             calls=sum(row.calls for row in self._rows),
             stated=Nusd(sum(known)) if known else None,
             unstated=len(self._rows) - len(known),
+            twice=self._twice,
         )
 
     def _charge(self, row: TraceRow) -> Charge:

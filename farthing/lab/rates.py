@@ -28,8 +28,8 @@ class BookRates:
         return self._memo[key]
 
     def rule(self, provider: str, model: str) -> CacheRule:
-        """The cache rule of a provider's family."""
-        return ANTHROPIC_5M if self.needs_marks(provider) else OPENAI_AUTO
+        """The cache rule of a provider's family, with the model's own minimum."""
+        return (ANTHROPIC_5M if self.needs_marks(provider) else OPENAI_AUTO).of(model)
 
     def needs_marks(self, provider: str) -> bool:
         """Anthropic caches up to marks that the caller sets."""

@@ -19,6 +19,11 @@ _SHARES: Final = ("fraction", "input's part", "share of input", "share of the wo
 """How the meanings of inputs begin that are parts of one whole."""
 
 
+_LEAST: Final = Fraction(1, 10**30)
+_MOST: Final = 10**30
+"""What can still be worked out and printed."""
+
+
 class Relation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One question that the calculator can answer."""
 
@@ -138,6 +143,8 @@ def _numbers(name: str, relation: Relation, inputs: Mapping[str, object]) -> dic
 
 def _out_of_range(name: str, what: str, value: Fraction) -> list[str]:
     """Amounts, counts and shares are never below nothing, and a share is of one whole."""
+    if value and not _LEAST <= abs(value) <= _MOST:
+        return [f"{name} is beyond 10**-30 to 10**30; is that number meant?"]
     if value < 0:
         return [f"{name} = {plain(value)} must not be negative"]
     if value > 1 and what.startswith(_SHARES):

@@ -14,8 +14,10 @@ from typing import Final, Literal
 
 import msgspec
 
+from farthing.core.prefix_cache import minimum_tokens
 from farthing.core.savings import in_order, shapley
 from farthing.lab.formula import Formula, plain
+from farthing.lab.tariff import Rates
 
 Span = float | tuple[float, ...]
 """A number, (low, high), or (low, likely, high)."""
@@ -26,18 +28,6 @@ Arrival = Literal["poisson", "even", "always_warm"]
 NUSD: Final = 10**9
 CORNERS_MAX: Final = 10
 _TTL_MIN: Final[Mapping[Ttl, int]] = {"5m": 5, "1h": 60}
-
-
-class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """USD per million tokens of one model."""
-
-    input: float
-    output: float
-    cache_read: float | None = None
-    """None: the provider has no prompt cache, or its price is unknown."""
-    cache_write_5m: float | None = None
-    """None: writing costs the input rate (automatic caches)."""
-    cache_write_1h: float | None = None
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,8 +52,8 @@ class PromptCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ttl: Ttl = "5m"
     arrival: Arrival = "poisson"
     """Requests come at random, evenly spaced, or always in time."""
-    minimum_tokens: float = 1024
-    """Shorter prefixes are not cached."""
+    minimum_tokens: float | None = None
+    """Shorter prefixes are not cached; None: what the model's provider says."""
 
 
 class AnswerCache(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="answer_cache"):
@@ -100,9 +90,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A share of the traffic waits for the provider's batch API."""
 
     share: Span
-    discount: Span = 0.5
+    discount: Span | None = None
+    """None: the batch prices of the rates, which say themselves what cached input costs in a batch."""
     stacks_with_cache: bool = True
-    """Whether the discount also holds on cached input; providers differ."""
+    """Whether a stated discount also holds on cached input; providers differ."""
 
 
 Lever = AnswerCache | Shorten | Route | PromptCache | Batch
@@ -236,7 +227,7 @@ class _State:
         if not isinstance(lever, PromptCache):
             return Fraction(0)
         prefix = min(self._input, self._number(f"{name}.prefix_tokens", lever.prefix_tokens))
-        return prefix if prefix >= Fraction(str(lever.minimum_tokens)) else Fraction(0)
+        return prefix if prefix >= _minimum(lever, self._workload.model) else Fraction(0)
 
     def bill(self) -> Bill:
         day = sum((self._model_day(share, model) for share, model in self._mix), Fraction(0))
@@ -294,7 +285,11 @@ class _State:
 
     def _model_day(self, share: Fraction, model: str) -> Fraction:
         """USD per day of the calls to one model."""
-        rates = self._rates[model]
+        rates = self._rates[model].at(self._input)
+        if rates.from_tokens:
+            self._notes.append(
+                f"{model}: prompts of {plain(self._input)} tokens pay the rates from {rates.from_tokens:,} tokens on"
+            )
         requests = self._requests * share
         fresh, prefix_cost = self._input, Fraction(0)
         if self._cache is not None:
@@ -312,26 +307,42 @@ class _State:
         if self._batch is None:
             return day
         name, lever = self._batch
-        numbers |= {
-            "share": self._number(f"{name}.share", lever.share),
-            "discount": self._number(f"{name}.discount", lever.discount),
-            "day": day,
-        }
+        numbers |= {"day": day, "share": self._number(f"{name}.share", lever.share)}
+        if lever.discount is None:
+            return self._batched(name, model, numbers)
+        numbers["discount"] = self._number(f"{name}.discount", lever.discount)
         paid = "(fresh*input_rate + output*output_rate + prefix)"
         if not lever.stacks_with_cache:
             paid = "(fresh*input_rate + output*output_rate)"
-        text = f"day - requests*share*discount*{paid}/10**6"
-        return self._line(
-            f"{model} with {name}", text, **{k: v for k, v in numbers.items() if k in Formula(text).names}
-        )
+        return self._known(f"{model} with {name}", f"day - requests*share*discount*{paid}/10**6", numbers)
+
+    def _batched(self, name: str, model: str, numbers: dict[str, Fraction]) -> Fraction:
+        """USD per day where a share of the calls pays the provider's batch prices."""
+        batch = self._rates[model].batch
+        if batch is None:
+            self._notes.append(f"{name}: no batch price of {model} is known; nothing is saved there")
+            return numbers["day"]
+        rates = batch.at(self._input)
+        prefix = Fraction(0) if self._cache is None else self._cached(model, rates, numbers["requests"])[1]
+        given = {"batch_input": rates.input, "batch_output": rates.output}
+        numbers |= {label: Fraction(str(value)) for label, value in given.items()} | {"batch_prefix": prefix}
+        less = "fresh*(input_rate - batch_input) + output*(output_rate - batch_output) + prefix - batch_prefix"
+        return self._known(f"{model} with {name}", f"day - requests*share*({less})/10**6", numbers)
+
+    def _known(self, label: str, text: str, numbers: Mapping[str, Fraction]) -> Fraction:
+        """A line of those numbers that its formula names."""
+        return self._line(label, text, **{name: numbers[name] for name in Formula(text).names})
 
     def _cached(self, model: str, rates: Rates, requests: Fraction) -> tuple[Fraction, Fraction]:
         """(tokens billed at the input rate, USD per million requests for the prefix)."""
         assert self._cache is not None
         name, lever = self._cache
         prefix = min(self._input, self._number(f"{name}.prefix_tokens", lever.prefix_tokens))
-        if rates.cache_read is None or prefix < Fraction(str(lever.minimum_tokens)):
-            why = "has no priced prompt cache" if rates.cache_read is None else "is below the provider's minimum"
+        least = _minimum(lever, model)
+        if rates.cache_read is None or prefix < least:
+            why = "has no priced prompt cache"
+            if rates.cache_read is not None:
+                why = f"is below the minimum of {model}, {plain(least)}"
             what = model if rates.cache_read is None else f"a prefix of {plain(prefix)} tokens"
             self._notes.append(f"{name}: {what} {why}; nothing is cached there")
             return self._input, Fraction(0)
@@ -381,6 +392,11 @@ class _State:
         value = formula.value(numbers)
         self._lines.append(f"{label} = {text} = {formula.shown(numbers)} = {plain(value, 8)}")
         return value
+
+
+def _minimum(lever: PromptCache, model: str) -> Fraction:
+    """The shortest prefix that is cached."""
+    return Fraction(str(minimum_tokens(model) if lever.minimum_tokens is None else lever.minimum_tokens))
 
 
 def _end(span: Span, end: int) -> float:

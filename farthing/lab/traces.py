@@ -27,16 +27,23 @@ FIELDS: Final = ("time", "input", "cached", "output", "model", "blocks", *SCOPE_
 NEEDED: Final = ("time", "input", "output")
 """Fields without which a row is none."""
 
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?\s*(Z|[+-]\d\d:?\d\d)?", re.ASCII)
+_TIME = re.compile(
+    r"(\d{4})-?(\d\d)-?(\d\d)[Tt ](\d\d):?(\d\d)(?::?(\d\d)(?:[.,](\d{1,9}))?)?\s*(Z|z|UTC|GMT|[+-]\d\d(?::?\d\d)?)?",
+    re.ASCII,
+)
+"""ISO 8601, extended or basic, and as databases print it: ``2026-11-21 10:30:00.5+00``, ``2026-11-21 10:30 UTC``."""
 _COUNT = re.compile(r"([0-9]{1,12})(?:\.0{1,2})?")
 """A table that was once floating point writes ``374.0``; ``1.000`` may be a thousand, so it is not read."""
-_EPOCH = re.compile(r"[0-9]{1,14}")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_EPOCH = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?")
 _WRITES: Final = (("written_5m", INPUT_CACHE_WRITE_5M), ("written_1h", INPUT_CACHE_WRITE_1H))
 _TOKENS_MAX: Final = 10**12
 _USD_MAX: Final = 10**9
 """No row costs more; a larger number is no cost."""
-_EPOCH_MS_FROM: Final = 10**11
-"""Whole numbers from here on are milliseconds since 1970 (1973 onwards), below it seconds (until 5138)."""
+_EPOCH_STEPS: Final = ((10**17, 10**6), (10**14, 10**3), (10**11, 1))
+"""(least number, its units in a millisecond): nano-, micro- and milliseconds since 1970; less: seconds."""
+_EPOCH_S_FROM: Final = 10**9
+"""Less is no time of a call: a date without hyphens, or a time since the start of something."""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,7 +215,11 @@ def _flat(
             # One JSON line may be a document of its own (a page, an OTLP batch).
             for one in (one for one in unwrap(record) if isinstance(one, dict)):
                 if layout == "otel":
-                    seen.extend(spans(number, one))
+                    for span in spans(number, one):
+                        if isinstance(span, BadRow):
+                            yield number, span
+                        else:
+                            seen.append(span)
                 else:
                     yield from ((number, cells) for cells in LAYOUTS[layout](one))
         except (ValueError, TypeError) as error:
@@ -313,22 +324,34 @@ def _time(value: object, start_ms: int | None, *, relative: bool) -> int:
         if start_ms is None:
             raise ValueError("times are relative and no start was given")
         return start_ms + _count(value, "time")
-    if isinstance(value, str) and not _EPOCH.fullmatch(value.strip()):
-        return parse_time(value)
-    number = int(value.strip()) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 10**14:
-        raise ValueError(f"time is {str(value)[:40]!r}; ISO 8601 or whole seconds or milliseconds since 1970")
-    return number if number >= _EPOCH_MS_FROM else number * 1000
+    if isinstance(value, float):
+        value = f"{value:.3f}"
+    if isinstance(value, str):
+        found = _EPOCH.fullmatch(value.strip())
+        if found is None:
+            return parse_time(value)
+        number, fraction = int(found[1]), found[2] or ""
+    elif isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**19:
+        number, fraction = value, ""
+    else:
+        raise ValueError(f"time is {str(value)[:40]!r}; ISO 8601 or a number since 1970")
+    for least, units in _EPOCH_STEPS:
+        if number >= least:
+            return number // units
+    if number < _EPOCH_S_FROM:
+        raise ValueError(f"time is {str(value)[:40]!r}, which is before 2001; ISO 8601 or a number since 1970")
+    return number * 1000 + int(fraction.ljust(3, "0")[:3])
 
 
 def parse_time(text: str) -> int:
-    """ISO 8601 date and time with up to nine decimals to UTC milliseconds; UTC when no zone is written."""
-    found = _TIME.fullmatch(text.strip())
+    """ISO 8601 with up to nine decimals to UTC milliseconds; UTC when no zone is written; a day is its beginning."""
+    found = _TIME.fullmatch(text.strip() + ("T00:00" if _DAY.fullmatch(text.strip()) else ""))
     if found is None:
         raise ValueError(f"time is {text[:40]!r}; a time such as 2026-11-21T10:30:00.123Z is expected")
-    date, clock, fraction, zone = found.groups()
+    year, month, day, hour, minute, second, fraction, zone = found.groups()
+    zone = "+00:00" if zone is None or zone[0] not in "+-" else f"{zone}:00" if len(zone) == 3 else zone
     try:
-        moment = datetime.fromisoformat(f"{date}T{clock}{'+00:00' if zone in (None, 'Z') else zone}")
+        moment = datetime.fromisoformat(f"{year}-{month}-{day}T{hour}:{minute}:{second or '00'}{zone}")
         seconds = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"time is {text[:40]!r}: {error}") from error

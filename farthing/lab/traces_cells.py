@@ -71,13 +71,6 @@ def yes(value: object) -> bool:
     return value.lower() == "true" if isinstance(value, str) else bool(value)
 
 
-def moment(value: object) -> object:
-    """As ``farthing.lab.traces`` reads times: ISO text or whole seconds or milliseconds; a day is its beginning."""
-    if isinstance(value, str) and len(value) == 10 and value[4:5] == value[7:8] == "-":
-        return f"{value}T00:00:00Z"
-    return int(value) if isinstance(value, float) else value
-
-
 def nano(value: object) -> str | None:
     """Nanoseconds since 1970 as ISO text."""
     if not isinstance(value, int | str) or not str(value).isdigit():

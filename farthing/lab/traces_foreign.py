@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from farthing.lab.traces_cells import Flat, Json, either, first, listed, moment, number, table, tags, text
+from farthing.lab.traces_cells import Flat, Json, either, first, listed, number, table, tags, text
 from farthing.lab.traces_reports import anthropic_usage, openai_usage
 
 _CALLS: Final = (None, "", "GENERATION", "EMBEDDING")
@@ -28,8 +28,8 @@ def litellm(record: Json) -> Iterator[Flat]:
     long = min(written, number(by_life.get("ephemeral_1h_input_tokens")))
     yield {
         "id": record.get("request_id"),
-        "time": moment(record.get("startTime")),
-        "until": moment(record.get("endTime")),
+        "time": record.get("startTime"),
+        "until": record.get("endTime"),
         "model": record.get("model"),
         "provider": record.get("custom_llm_provider"),
         # Old versions leave cached tokens of Anthropic's out of the prompt.
@@ -66,8 +66,8 @@ def langfuse(record: Json) -> Iterator[Flat]:
         return
     yield {
         "id": record.get("id"),
-        "time": moment(either(record, "startTime", "start_time")),
-        "until": moment(either(record, "endTime", "end_time")),
+        "time": either(record, "startTime", "start_time"),
+        "until": either(record, "endTime", "end_time"),
         "model": either(record, "providedModelName", "provided_model_name", "model"),
         "input": total,
         "cached": cached,
@@ -105,7 +105,7 @@ def helicone(record: Json) -> Iterator[Flat]:
     prompt, output = _helicone_tokens(record, cached + written)
     yield {
         "id": either(record, "request_id", "id", "response_id"),
-        "time": moment(either(record, "request_created_at", "createdAt")),
+        "time": either(record, "request_created_at", "createdAt"),
         "latency_ms": either(record, "delay_ms", "latency"),
         "model": either(record, "response_model", "model", "request_model"),
         "provider": record.get("provider"),

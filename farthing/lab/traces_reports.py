@@ -7,7 +7,7 @@ carry ``tier_basis``, from the mean call (OpenAI) or the named context window (A
 from collections.abc import Iterator
 from typing import Final
 
-from farthing.lab.traces_cells import Flat, Json, either, moment, number, records, table, yes
+from farthing.lab.traces_cells import Flat, Json, either, number, records, table, yes
 
 LONG_CONTEXT_TOKENS: Final = 200_001
 """A prompt of Anthropic's long context window, whose tier begins beyond 200,000 tokens."""
@@ -24,7 +24,7 @@ def openai_usage(bucket: Json) -> Iterator[Flat]:
         if not calls and not tokens and not written:
             continue
         yield {
-            "time": moment(bucket.get("start_time")),
+            "time": bucket.get("start_time"),
             "model": result.get("model"),
             "provider": "openai",
             "input": tokens,
@@ -53,7 +53,7 @@ def anthropic_usage(bucket: Json) -> Iterator[Flat]:
             long=made.get("ephemeral_1h_input_tokens"),
             searches=tools.get("web_search_requests"),
         ) | {
-            "time": moment(bucket.get("starting_at")),
+            "time": bucket.get("starting_at"),
             "model": result.get("model"),
             "output": number(result.get("output_tokens")),
             "tier": result.get("service_tier"),
@@ -71,7 +71,7 @@ def _console(line: Json) -> Iterator[Flat]:
         long=line.get("usage_input_tokens_cache_write_1h"),
         searches=line.get("web_search_count"),
     ) | {
-        "time": moment(line.get("usage_date_utc")),
+        "time": line.get("usage_date_utc"),
         "model": line.get("model_version"),
         "output": number(line.get("usage_output_tokens")),
         "tier": line.get("usage_type"),

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from farthing.lab.traces_cells import Flat, Json, attributes, either, nano, number, records, table
+from farthing.lab.traces_cells import BadRow, Flat, Json, attributes, either, nano, number, records, table
 
 _AGENTS: Final = frozenset({"invoke_agent", "create_agent", "invoke_workflow"})
 """Their usage is that of the calls inside them, where those tell theirs; remote agents' stand for themselves."""
@@ -23,6 +23,9 @@ _WRITTEN: Final = (
     "llm.token_count.prompt_details.cache_write",
 )
 
+_ERROR: Final = ("2", "STATUS_CODE_ERROR", "ERROR", "Error")
+"""The status of a failed span: a number by the specification, a name where protobuf's own JSON is written."""
+
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
     """What matters of one span."""
@@ -36,21 +39,29 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     """None: it tells no usage, or runs a tool."""
 
 
-def spans(line: int, resource: Json) -> Iterator[Span]:
-    """The spans of one ``resourceSpans``. Raises ``ValueError`` for counts that are none."""
+def spans(line: int, resource: Json) -> Iterator[Span | BadRow]:
+    """The spans of one ``resourceSpans``; one whose counts are none is told apart and takes no other with it."""
     service = attributes(table(resource.get("resource")).get("attributes")).get("service.name")
     for scope in records(resource.get("scopeSpans")):
         for span in records(scope.get("spans")):
-            said = attributes(span.get("attributes"))
-            trace, doing = str(span.get("traceId")), said.get("gen_ai.operation.name")
-            spent = either(said, *_INPUT) is not None and doing != "execute_tool"
-            yield Span(
-                line=line,
-                key=(trace, str(span.get("spanId"))),
-                parent=(trace, str(span.get("parentSpanId") or "")),
-                agent=doing in _AGENTS,
-                row=_row(span, said, service) if spent else None,
-            )
+            try:
+                yield _span(line, span, service)
+            except (ValueError, TypeError) as error:
+                name = f"span {str(span.get('spanId'))[:40]}: {error}"
+                yield BadRow(line=line, reason=name, content=str(span)[:500])
+
+
+def _span(line: int, span: Json, service: object) -> Span:
+    said = attributes(span.get("attributes"))
+    trace, doing = str(span.get("traceId")), said.get("gen_ai.operation.name")
+    spent = either(said, *_INPUT) is not None and doing != "execute_tool"
+    return Span(
+        line=line,
+        key=(trace, str(span.get("spanId"))),
+        parent=(trace, str(span.get("parentSpanId") or "")),
+        agent=doing in _AGENTS,
+        row=_row(span, said, service) if spent else None,
+    )
 
 
 def counted(found: Iterable[Span]) -> Iterator[tuple[int, Flat]]:
@@ -92,5 +103,5 @@ def _row(span: Json, said: Json, service: object) -> Flat:
         "tag:trace": span.get("traceId"),
         "tag:span": span.get("parentSpanId"),
         "tag:agent": either(said, "gen_ai.agent.name", "gen_ai.agent.id"),
-        "failed": number(table(span.get("status")).get("code")) == 2,
+        "failed": str(table(span.get("status")).get("code")) in _ERROR,
     }

@@ -33,7 +33,7 @@ _TIERS = {"standard_only": "default", "auto": "auto"}
 
 
 def _read(body: bytes, endpoint: Endpoint) -> tuple[PromptView, PromptParts]:
-    read = bodies.decode(_MESSAGES, body, bodies.settings_of)
+    read, _ = bodies.decode_prompt(_MESSAGES, body, {})
     messages = bytes(read.messages)
     if not messages.startswith(b"["):
         raise BadRequest("'messages' must be a list.", param="messages")

@@ -5,20 +5,22 @@ value while every other value keeps its exact bytes.
 """
 
 import re
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Container
+from typing import Final, TypeVar
 
 import msgspec
 
 from farthing.core.errors import BadRequest
 from farthing.core.types import NOT_SAID, PromptParts
-from farthing.wire.duplicates import repeated, without
+from farthing.wire.duplicates import SHORT, repeated, without
 
 _Shape = TypeVar("_Shape")
+_Prompt = TypeVar("_Prompt", bound=PromptParts)
 _RAW_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _PATH = re.compile(r" - at `\$\.?([^`]*)`")
 TOKENS_MAX = 10_000_000
 """No model answers more; a larger ``max_tokens`` is a mistake in the caller's arithmetic."""
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NULL = NOT_SAID
 """Default of optional raw values; msgspec cannot tell ``Raw | None`` apart and would refuse every value."""
 
@@ -28,44 +30,65 @@ def given(raw: msgspec.Raw) -> bool:
     return raw is not NULL and bytes(raw) != b"null"
 
 
-def decode(
-    decoder: msgspec.json.Decoder[_Shape], body: bytes, rest: Callable[[bytes, _Shape], bytes] | None = None
-) -> _Shape:
-    """The decoded view of a body. Raises :class:`BadRequest` that says what is wrong and where.
-
-    ``rest`` leaves out of a body the value that most of it is: names within that are not those of the body.
-    """
+def decode(decoder: msgspec.json.Decoder[_Shape], body: bytes) -> _Shape:
+    """The decoded view of a body. Raises :class:`BadRequest` that says what is wrong and where."""
     try:
         if not body.isascii():
             body.decode()  # values that are kept raw are not looked into by the decoder
         read = decoder.decode(body)
-        twice = repeated(body if rest is None else rest(body, read))
-    except msgspec.ValidationError as error:
+        twice = repeated(body)
+    except _UNREADABLE as error:
+        raise _refusal(error) from None
+    if twice is not None:
+        raise _said_twice(twice)
+    return read
+
+
+def decode_prompt(
+    decoder: msgspec.json.Decoder[_Prompt], body: bytes, known: Container[bytes]
+) -> tuple[_Prompt, bytes]:
+    """The same of a body with messages, and the body without them: how they are to be answered.
+
+    That is most often the same for all of an application; ``known``: some that were found to be right. Empty where
+    it is long, or where the messages could not be left out. Names within messages are not those of the body.
+    """
+    try:
+        if not body.isascii():
+            body.decode()
+        read = decoder.decode(body)
+        settings = without(body, b'"messages":', bytes(read.messages))
+        short = settings is not body and len(settings) <= SHORT
+        if short and settings in known:
+            return read, settings
+        twice = repeated(settings)
+    except _UNREADABLE as error:
+        raise _refusal(error) from None
+    if twice is not None:
+        raise _said_twice(twice)
+    return read, settings if short else b""
+
+
+def _said_twice(name: str) -> BadRequest:
+    return BadRequest(f"The request body has '{name}' more than once.", hint="Send it once.", param=name)
+
+
+def _refusal(error: Exception) -> BadRequest:
+    """What is wrong with a body, and where."""
+    if isinstance(error, msgspec.ValidationError):
         text = str(error)
         found = _PATH.search(text)
         param = found.group(1) if found else None
         missing = re.search(r"missing required field `([^`]*)`", text)
         if missing:
             param = missing.group(1)
-            raise BadRequest(f"The request body has no '{param}'.", hint="Add it.", param=param) from None
+            return BadRequest(f"The request body has no '{param}'.", hint="Add it.", param=param)
         plain = _PATH.sub("", text)
         where = f"'{param}'" if param else "The request body"
-        raise BadRequest(f"{where} has the wrong type: {plain}.", param=param) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise BadRequest(
-            f"The request body is not valid JSON: {reason}.", hint="Send one JSON object encoded as UTF-8."
-        ) from None
-    except RecursionError:
-        raise BadRequest("The request body is nested too deeply.", hint="Flatten it.") from None
-    if twice is not None:
-        raise BadRequest(f"The request body has '{twice}' more than once.", hint="Send it once.", param=twice)
-    return read
-
-
-def settings_of(body: bytes, read: PromptParts) -> bytes:
-    """A body without its messages: how they are to be answered, most often the same for all of an application."""
-    return without(body, b'"messages":', bytes(read.messages))
+        return BadRequest(f"{where} has the wrong type: {plain}.", param=param)
+    if isinstance(error, RecursionError):
+        return BadRequest("The request body is nested too deeply.", hint="Flatten it.")
+    reason = "not valid UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)
+    return BadRequest(f"The request body is not valid JSON: {reason}.", hint="Send one JSON object encoded as UTF-8.")
 
 
 def has_key(body: bytes, key: str) -> bool:

@@ -13,7 +13,7 @@ counts towards its ceiling, and whoever counts tokens instead asks ``says_twice`
 _ESCAPE: Final = b"\\u00"
 """A name may be written with escapes: ``"\\u006dodel"``."""
 
-_SHORT: Final = 512
+SHORT: Final = 512
 """Bytes of a body, or of what is left of it, that are worth remembering."""
 
 
@@ -23,7 +23,7 @@ def repeated(body: bytes) -> str | None:
     Nearly every body has each name once, which is quick to see; only the others are read to know. Raises
     ``RecursionError``.
     """
-    if not (_may_repeat_again(body) if len(body) <= _SHORT else _may_repeat(body)):
+    if not (_may_repeat_again(body) if len(body) <= SHORT else _may_repeat(body)):
         return None
     names: list[str] = []
 

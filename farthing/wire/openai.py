@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from farthing.core.errors import BadRequest
 from farthing.core.types import Bounds, Endpoint, PromptParts, PromptView
@@ -98,22 +99,39 @@ def view_chat(body: bytes) -> PromptView:
 
 def read_chat(body: bytes) -> tuple[PromptView, PromptParts]:
     """The same, and the prompt's values. Raises :class:`BadRequest`."""
-    read = bodies.decode(_CHAT, body, bodies.settings_of)
+    read, settings = bodies.decode_prompt(_CHAT, body, _KNOWN)
     messages = bytes(read.messages)
     if messages[:1] != b"[":
         raise BadRequest("'messages' must be a list.", param="messages")
+    images, outside = _content(messages)
+    known = _KNOWN.get(settings)
+    if known is not None:
+        return replace(known, body_bytes=len(body), images=images, unbounded=outside), read
+    view = _chat_view(read, len(body), images, outside)
+    if settings:
+        if len(_KNOWN) >= _KNOWN_MAX:
+            _KNOWN.clear()
+        _KNOWN[settings] = view
+    return view, read
+
+
+_KNOWN: Final[dict[bytes, PromptView]] = {}
+"""Views of late by their bodies without messages: applications ask in the same way again and again."""
+_KNOWN_MAX: Final = 4_096
+
+
+def _chat_view(read: _ChatBody, size: int, images: int, outside: bool) -> PromptView:
     cap = bodies.output_cap(read.max_completion_tokens, "max_completion_tokens")
     if cap is None:
         cap = bodies.output_cap(read.max_tokens, "max_tokens")
-    images, outside = _content(messages)
-    view = PromptView(
+    return PromptView(
         endpoint="chat",
         model=read.model,
         stream=bool(read.stream),
         include_usage=bool(read.stream_options and read.stream_options.include_usage),
         output_tokens_max=cap,
         choices=bodies.choices(read.n, "n"),
-        body_bytes=len(body),
+        body_bytes=size,
         images=images,
         unbounded=outside,
         tools=_count(read.tools, b'"type"') + _count(read.functions, b'"name"'),
@@ -123,7 +141,6 @@ def read_chat(body: bytes) -> tuple[PromptView, PromptParts]:
         user=(read.user or read.safety_identifier or "")[:256],
         metadata=() if read.metadata is bodies.NULL else bodies.text_pairs(read.metadata),
     )
-    return view, read
 
 
 def view_completion(body: bytes) -> PromptView:

@@ -5,6 +5,7 @@ from typing import Final
 
 from farthing.core.allocation import UNALLOCATED, Owner
 from farthing.core.types import Totals
+from farthing.insight.honesty import known
 from farthing.insight.render import percent, usd
 from farthing.insight.table import Column, Row, Table, share
 
@@ -19,9 +20,9 @@ def build(owners: Sequence[Owner], *, title: str = TITLE, version: str = "", not
     pools = sorted({pool for owner in owners for pool, _ in owner.shared})
     columns = (
         Column(name="owner", title="owner"),
-        Column(name="direct", title="direct", kind="usd"),
+        Column(name="direct", title="direct", kind="usd", unknown="unpriced"),
         *(Column(name=f"pool_{at}", title=f"of {pool}", kind="usd") for at, pool in enumerate(pools)),
-        Column(name="cost", title="cost", kind="usd"),
+        Column(name="cost", title="cost", kind="usd", unknown="unpriced"),
         Column(name="share", title="share", kind="percent"),
         Column(name="requests", title="requests", kind="int"),
         Column(name="tokens", title="tokens", kind="int"),
@@ -76,9 +77,12 @@ def queue(rows: Sequence[Totals], by: tuple[str, ...], whole: int, *, limit: int
     nobody = sum(row.amount for row in rows)
     shown = ordered if limit <= 0 else ordered[:limit]
     lines: tuple[Row, ...] = tuple(
-        (*(value or "(none)" for value in row.group), row.amount, share(row.amount, whole), row.requests)
+        (
+            *(value or "(none)" for value in row.group), known(row.amount, row.unpriced), share(row.amount, whole),
+            row.requests,
+        )
         for row in shown
-    )
+    )  # fmt: skip
     rest = ordered[len(shown) :]
     if rest:
         amount = sum(row.amount for row in rest)
@@ -86,7 +90,7 @@ def queue(rows: Sequence[Totals], by: tuple[str, ...], whole: int, *, limit: int
         lines = (*lines, (*other, amount, share(amount, whole), sum(row.requests for row in rest)))
     columns = (
         *(Column(name=name, title=name) for name in by),
-        Column(name="cost", title="cost", kind="usd"),
+        Column(name="cost", title="cost", kind="usd", unknown="unpriced"),
         Column(name="share", title="of all cost", kind="percent"),
         Column(name="requests", title="requests", kind="int"),
     )
@@ -104,9 +108,9 @@ def _line(owner: Owner, pools: Sequence[str], whole: int) -> Row:
     shared = dict(owner.shared)
     return (
         owner.owner or _NOBODY,
-        owner.direct,
+        known(owner.direct, owner.unpriced),
         *(shared.get(pool, 0) for pool in pools),
-        owner.total,
+        known(owner.total, owner.unpriced),
         share(owner.total, whole),
         owner.requests,
         owner.tokens,

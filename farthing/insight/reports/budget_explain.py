@@ -34,6 +34,10 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     at_ms: int
     need: Need | None = None
+    unpriced: str = ""
+    """What the policy does with a model without a known price: ``refuse``, ``ceiling``, ``allow``; "": it has one."""
+    capped_by: str = ""
+    """What caps the output of such a request; "": nothing does."""
     entries: tuple[LedgerEntry, ...] = ()
     exchange: Exchange | None = None
 
@@ -106,7 +110,9 @@ def _hold_row(
     verdict = ""
     if asked.need is not None:
         verdict = "fits" if needed is None or needed <= left else "would be refused" if hold.hard else "passes (soft)"
-        verdict = "unknown: say --usd" if needed is None else verdict
+        if needed is None:
+            refused = "would be refused: no known price" if hold.hard else "passes (soft): no known price"
+            verdict = {"refuse": refused, "allow": "passes: no known price"}.get(asked.unpriced, "unknown: say --usd")
     elif not asked.entries:
         verdict = "refused by it" if hold.budget == _refuser(asked) else "not held"
     return (
@@ -125,6 +131,11 @@ def _hold_row(
 def _single_row(asked: Asked, budget: Budget, unit: str, limit: int) -> Row:
     needed = dict(amounts_of(asked.need)).get(unit) if asked.need is not None else None  # type: ignore[call-overload]
     verdict = "" if needed is None else "fits" if needed <= limit else "would be refused"
+    if unit == "usd" and asked.need is not None and asked.need.usd is None:
+        needed, verdict = (
+            None,
+            "would be refused: no known price" if asked.unpriced == "refuse" else "unknown: say --usd",
+        )
     if asked.need is None and not asked.entries and budget.name == _refuser(asked):
         verdict = "refused by it"
     shown_need = None if needed is None else _in(unit, needed)
@@ -143,6 +154,10 @@ def _notes(asked: Asked, found: Applying) -> Iterable[str]:
             if one.stage == "budget":
                 said = "; ".join(f"{name}: {value}" for name, value in one.evidence)
                 yield f"{one.reason} ({one.action}): {said}"
+    if asked.unpriced == "ceiling":
+        yield f"The price of '{asked.model}' is unknown: needed is at the [unpriced] rates."
+    if asked.capped_by:
+        yield f"The output of such a request is capped by {asked.capped_by}."
     if not found.holds and not found.single:
         yield "No budget applies."
     if asked.entries and len({entry.attempt for entry in asked.entries}) > 1:

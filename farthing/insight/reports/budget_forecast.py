@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from farthing.core.budget import counter_name, splits
+from farthing.core.budget import counter_name
+from farthing.core.budget_keys import splits
 from farthing.core.budget_limits import Frame
 from farthing.core.policy import Budget
 from farthing.core.types import LedgerQuery, Totals

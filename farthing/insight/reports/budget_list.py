@@ -4,7 +4,7 @@ import datetime
 from collections.abc import Iterable
 from typing import Final
 
-from farthing.core.budget import splits
+from farthing.core.budget_keys import splits
 from farthing.core.money import format_usd
 from farthing.core.policy import Budget, Grant
 from farthing.insight.moments import shown

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from farthing.core.budget import splits
+from farthing.core.budget_keys import splits
 from farthing.core.budget_limits import SINGLE_UNITS
 from farthing.core.budget_windows import Window
 from farthing.core.money import round_half_even

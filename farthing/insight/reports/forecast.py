@@ -56,14 +56,14 @@ def build(rows: Iterable[Totals], by: tuple[str, ...], now_ms: int, *, limit: in
     rows = tuple(rows)
     found = series(rows, "day", until_ms=now_ms, whole=True)
     whole = _whole(found)
-    made = {key: _forecast(found, values, now_ms) for key, values in found.by_slice.items()}
+    today = _today(rows, now_ms)
+    made = {key: _forecast(values, now_ms, today.get(key, 0)) for key, values in found.by_slice.items()}
     ordered = sorted(made, key=lambda key: (-made[key].total, key))
     shown = ordered if limit <= 0 else ordered[:limit]
-    today = _today(rows, now_ms)
     lines: list[Row] = []
     if by:
         lines = [(*(v or "(none)" for v in key), *_line(made[key], today.get(key, 0))) for key in shown]
-    total = _line(_forecast(found, whole, now_ms), sum(today.values()))
+    total = _line(_forecast(whole, now_ms, sum(today.values())), sum(today.values()))
     label = ("everything", *([""] * (len(by) - 1))) if by else ()
     return Table(
         title=f"{TITLE}, {datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}",
@@ -79,10 +79,10 @@ def against(limits: Sequence[tuple[str, int, tuple[Totals, ...]]], now_ms: int) 
     lines: list[Row] = []
     for name, limit, rows in limits:
         found = series(rows, "day", until_ms=now_ms, whole=True)
-        made = _forecast(found, _whole(found), now_ms)
+        booked = sum(_today(rows, now_ms).values())
+        made = _forecast(_whole(found), now_ms, booked)
         expected, high = round(made.total * NUSD), None if made.high is None else round(made.high * NUSD)
         outlook = "will be passed" if expected > limit else "may be passed" if (high or 0) > limit else "holds"
-        booked = sum(_today(rows, now_ms).values())
         lines.append((name, *_line(made, booked), limit, share(expected, limit), outlook))
     return Table(
         title=f"{TITLE} of budgets, {datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}",
@@ -92,11 +92,12 @@ def against(limits: Sequence[tuple[str, int, tuple[Totals, ...]]], now_ms: int) 
     )
 
 
-def _forecast(found: Series, values: Sequence[int], now_ms: int) -> Forecast:
+def _forecast(values: Sequence[int], now_ms: int, today: int) -> Forecast:
     first, end = month_of(now_ms)
     booked_days = min(len(values), (now_ms - first) // DAY_MS)
     left = (end - now_ms + DAY_MS - 1) // DAY_MS
-    return forecast([value / NUSD for value in values], booked_days=booked_days, days_left=left)
+    days = [value / NUSD for value in values]
+    return forecast(days, booked_days=booked_days, days_left=left, today=max(0, today) / NUSD)
 
 
 def _whole(found: Series) -> list[int]:

@@ -67,6 +67,7 @@ def read(rows: Iterable[Totals], now_ms: int) -> Month:
         known_usd,
         booked_days=min(len(past), (today - starts) // DAY_MS),
         days_left=(ends - today) // DAY_MS,
+        today=max(0, amounts[-1]) / NUSD,
     )
     return Month(
         name=so_far[0][:7],

@@ -62,7 +62,7 @@ class Tally:
             self.entries,
             self.before if self.known_before else None,
             self.after if self.known_after else None,
-            self.difference,
+            self.difference if self.known_before or self.known_after else None,
             self.changed,
             self.newly_priced,
             self.newly_unpriced,

@@ -4,10 +4,8 @@ from typing import Final
 
 from farthing.core.errors import BadRequest
 from farthing.core.price_book import PriceBook
-from farthing.core.units import INPUT_CACHE_READ, INPUT_CACHE_WRITE_1H, INPUT_CACHE_WRITE_5M
-from farthing.lab.scenario import Rates
+from farthing.lab.tariff import Rates, rates_in_book
 
-PUSD_PER_USD_PER_MILLION: Final = 1_000_000
 MODELS: Final = (
     "openai/gpt-4o", "openai/gpt-4o-mini", "openai/gpt-4.1", "openai/gpt-4.1-mini", "openai/gpt-4.1-nano",
     "anthropic/claude-opus-4-5", "anthropic/claude-sonnet-4-5", "anthropic/claude-haiku-4-5",
@@ -24,17 +22,10 @@ def rates_of(book: PriceBook, name: str, at_ms: int) -> Rates:
     """Today's ordinary rates of ``provider/model``. Raises ``BadRequest`` for models without them."""
     provider, _, model = name.partition("/")
     resolved = book.resolve(provider, model)
-    rates = {} if resolved is None else book.sheet(resolved, {}, at_ms).rates
-    found = {unit: rates[unit].steps[0][1] / PUSD_PER_USD_PER_MILLION for unit in rates}
-    if "input" not in found or "output" not in found:
+    found = None if resolved is None else rates_in_book(book, resolved, at_ms)
+    if found is None:
         raise BadRequest(f"'{name[:80]}' has no price for text in and out.", hint="Choose provider/model of Prices.")
-    return Rates(
-        input=found["input"],
-        output=found["output"],
-        cache_read=found.get(INPUT_CACHE_READ),
-        cache_write_5m=found.get(INPUT_CACHE_WRITE_5M),
-        cache_write_1h=found.get(INPUT_CACHE_WRITE_1H),
-    )
+    return found
 
 
 def _has(book: PriceBook, name: str) -> bool:

@@ -26,6 +26,7 @@ from farthing.server.pages.files import static
 from farthing.server.pages.live import newest_tag
 from farthing.server.pages.people import Door, mark
 from farthing.server.pages.reading import RememberedLedger, ScopedLedger
+from farthing.server.pages.unlogged import with_note
 from farthing.server.pages.views import VIEWS
 
 COOKIE: Final = "farthing_session"
@@ -109,6 +110,7 @@ class Dashboard:
                 hint="Ask an admin, or use the pages in the menu.",
             )
         page = view.build(self._ask(view.address, person, ask, form))
+        page = with_note(page, view.name, logs=self._sources.settings().policy.log.enabled)
         return page, time.thread_time() - began
 
     def _ask(self, path: str, person: Person, ask: HttpAsk, form: str = "html") -> Ask:

@@ -123,8 +123,10 @@ def totals_of(usage: TokenUsage, notes: Notes, *, output_expected: bool = True) 
     rest = grand - (prompt or 0) - (completion or 0)
     if rest < 0:
         notes.append(f"part_gt_total:{grand - rest}>{grand}")
-        rest = 0
-    return Totals(prompt if prompt is not None else rest, completion if completion is not None else rest, True, True)
+    found = max(rest, 0)
+    return Totals(
+        prompt if prompt is not None else found, completion if completion is not None else found, True, rest >= 0
+    )
 
 
 def token_part(

@@ -10,6 +10,7 @@ from farthing.wire.usage.bedrock import ConverseReader
 from farthing.wire.usage.bedrock_invoke import InvokeReader
 from farthing.wire.usage.cohere import CohereReader
 from farthing.wire.usage.google import GeminiReader
+from farthing.wire.usage.google_chat import GoogleChatReader
 from farthing.wire.usage.mistral import MistralChatReader, OcrReader
 from farthing.wire.usage.openai import ChatReader
 from farthing.wire.usage.openai_media import ImagesReader, TranscriptionReader
@@ -42,6 +43,7 @@ _ALL: Final[tuple[Reader, ...]] = (
     _MESSAGES,
     BatchReader("anthropic.batch", readers={}, default=_MESSAGES),
     GeminiReader("google.gemini"),
+    GoogleChatReader("google.chat"),
     ConverseReader("aws.converse"),
     InvokeReader("aws.invoke"),
     CohereReader("cohere.chat"),
@@ -82,6 +84,7 @@ _OWN: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("anthropic", "default"): "anthropic.messages",
         ("anthropic", "batch"): "anthropic.batch",
         ("google", "default"): "google.gemini",
+        ("google", "chat"): "google.chat",
         ("google", "embeddings"): "google.gemini",
         ("aws", "default"): "aws.converse",
         ("aws", "converse"): "aws.converse",
