@@ -8,7 +8,9 @@ run: $(VENV)/.run
 	$(BIN)/farthing embedder fetch --optional
 	$(BIN)/farthing demo
 
-# Types and layers are two of the tests (tests/arch): so they are looked at while others run.
+# Types and layers are two of the tests (tests/arch): so they are looked at while others run. Where Python is told to
+# keep no compiled files, every process that a test starts would compile all of Farthing again.
+test: export PYTHONDONTWRITEBYTECODE =
 test: lint
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 

@@ -4,6 +4,7 @@
 goes to the network.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
@@ -79,7 +80,17 @@ def load_book(extra_files: Sequence[str | Path] = (), *, base: bool = True, corr
     """Like :func:`load_default_book`, with what was rounded or left out.
 
     Without ``corrections`` the base list is taken as it is; without ``base`` only the given files count.
+    What this version ships never changes, so a process builds it once: a book is immutable and may be shared.
     """
+    return _built(extra_files, base, corrections) if extra_files else _shipped(base, corrections)
+
+
+@functools.cache
+def _shipped(base: bool, corrections: bool) -> Loaded:
+    return _built((), base, corrections)
+
+
+def _built(extra_files: Sequence[str | Path], base: bool, corrections: bool) -> Loaded:
     found: list[str] = []
     files = list(_overlay_files()) if base and corrections else []
     for path in extra_files:
@@ -110,11 +121,14 @@ def price_files(home: str | Path) -> tuple[Path, ...]:
     return tuple(sorted((*folder.glob("*.yml"), *folder.glob("*.yaml")))) if folder.is_dir() else ()
 
 
-def _overlay_files() -> Iterable[PriceFile]:
+@functools.cache
+def _overlay_files() -> tuple[PriceFile, ...]:
     folder = resources.files(OVERLAY_PACKAGE).joinpath("prices")
-    for entry in sorted(folder.iterdir(), key=lambda item: item.name):
-        if entry.name.endswith(".yml"):
-            yield PriceFile(entry.read_text("utf-8"), name=entry.name.removesuffix(".yml"), layer=OVERLAY_LAYER)
+    return tuple(
+        PriceFile(entry.read_text("utf-8"), name=entry.name.removesuffix(".yml"), layer=OVERLAY_LAYER)
+        for entry in sorted(folder.iterdir(), key=lambda item: item.name)
+        if entry.name.endswith(".yml")
+    )
 
 
 def _base(files: Iterable[PriceFile]) -> tuple[BookData, tuple[str, ...], tuple[str, ...]]:

@@ -124,7 +124,9 @@ async def embeddings(account: Account, wire: Wire) -> None:
     counts = [_count(item, card.encoding) for item in items]
     if max(counts) > card.context:
         raise invalid(f"This model's maximum context length is {card.context} tokens.", param="input")
-    call = Call(account, ticket, Tokens(input=sum(counts)), id=account.next_id("embd-"))
+    call = Call(
+        account, ticket, Tokens(input=sum(counts)), id=account.next_id("embd-"), wanted_tier=wanted_tier(ticket)
+    )
     data = []
     for index, item in enumerate(items):
         vector = embedding(_label(item), dimensions)

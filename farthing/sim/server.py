@@ -16,7 +16,7 @@ from farthing.sim.app import create_app
 from farthing.sim.http import TRANSPORT
 from farthing.sim.settings import SimSettings
 
-STARTUP_SECONDS = 10.0
+STARTUP_SECONDS = 60.0
 
 
 class SimProtocol(HttpToolsProtocol):

@@ -14,6 +14,9 @@ FLAGS: Final = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+PATIENCE_MS: Final = 60_000
+"""How long a page may take on a busy machine."""
+
 SHOTS: Final = "FARTHING_SHOTS"
 """The environment variable that names the folder for screenshots of whole pages."""
 
@@ -21,10 +24,11 @@ SHOTS: Final = "FARTHING_SHOTS"
 @contextmanager
 def chromium() -> "Iterator[Browser]":
     """Debian's Chromium. Raises ``AssertionError`` where it is not installed."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     path = shutil.which("chromium")
     assert path, "these tests drive Debian's Chromium: apt-get install chromium"
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         yield launched
@@ -45,6 +49,7 @@ class Visit:
         self.origin = origin
         self.complaints: list[str] = []
         self.page = context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("request", lambda one: self._watch(one.url))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda line: self._hear(line.type, line.text))

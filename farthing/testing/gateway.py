@@ -22,8 +22,12 @@ from farthing import bootstrap, config
 from farthing.config import Settings
 from farthing.core.types import Exchange, LedgerEntry, Reservation
 from farthing.testing.fakes import VirtualClock
+from farthing.testing.servers import free_port as free_port
 
 STARTUP_SECONDS = 60.0
+PATIENCE_S = 60.0
+"""How long what must come may take: a busy machine is no failure, and what never comes may cost a minute."""
+
 SIM_KEY = "sk-sim"
 _Answer = TypeVar("_Answer")
 
@@ -44,12 +48,6 @@ def foreign_providers(url: str) -> str:
     )
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on at the moment."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 class Books:
     """What a gateway wrote, read from outside."""
 
@@ -64,7 +62,7 @@ class Books:
         """The traffic log so far; rows of refused and failed requests come some milliseconds after their answers."""
         return list(bootstrap.open_ledger(self.settings).exchanges())
 
-    def exchange(self, request_id: str, *, within_s: float = 5.0) -> Exchange:
+    def exchange(self, request_id: str, *, within_s: float = PATIENCE_S) -> Exchange:
         """The row of one request, waited for. Raises ``AssertionError`` when it never comes."""
         due = time.monotonic() + within_s
         while time.monotonic() < due:
@@ -74,7 +72,7 @@ class Books:
             time.sleep(0.02)
         raise AssertionError(f"no exchange {request_id} within {within_s} s")
 
-    def settled(self, count: int, *, within_s: float = 5.0) -> list[LedgerEntry]:
+    def settled(self, count: int, *, within_s: float = PATIENCE_S) -> list[LedgerEntry]:
         """The entries once there are ``count``. Raises ``AssertionError`` when there never are so many."""
         due = time.monotonic() + within_s
         while time.monotonic() < due:
@@ -146,7 +144,7 @@ class GatewayServer:
     def run(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
         """Runs a coroutine on the gateway's loop."""
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
     def open_reservations(self) -> tuple[Reservation, ...]:
         """What is held at the moment."""
@@ -156,7 +154,7 @@ class GatewayServer:
 
         return self.run(ask())
 
-    def quiet(self, *, within_s: float = 5.0) -> bool:
+    def quiet(self, *, within_s: float = PATIENCE_S) -> bool:
         """Waits until nothing is held any more; False when something stays held."""
         due = time.monotonic() + within_s
         while self.open_reservations():

@@ -4,8 +4,10 @@ Child processes find the servers of their parent in the environment. Needs ``val
 """
 
 import atexit
+import contextlib
 import functools
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,14 +20,14 @@ from typing import Final
 
 POSTGRES_URL: Final = "FARTHING_TEST_POSTGRES"
 VALKEY_URL: Final = "FARTHING_TEST_VALKEY"
-START_S: Final = 20.0
+START_S: Final = 60.0
 
 
 class ValkeyServer:
     """A Valkey that keeps nothing on disk, so that killing it loses all of its data."""
 
     def __init__(self, port: int = 0) -> None:
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = f"valkey://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -149,9 +151,15 @@ def _children_of(pid: int) -> list[int]:
     return found
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on at the moment.
+
+    It is none of those that the system gives to outgoing connections: another process cannot take it by accident.
+    """
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _wait_for(port: int) -> None:

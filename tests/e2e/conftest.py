@@ -64,5 +64,5 @@ def stand(tmp_path: Path) -> Iterator[Callable[..., Stand]]:
 @pytest.fixture(scope="session")
 def http() -> Iterator[httpx.Client]:
     """One client for plain requests: making one for each takes longer than the request."""
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=60) as client:
         yield client

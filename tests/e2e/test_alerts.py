@@ -10,6 +10,7 @@ import pytest
 
 from farthing.core.signing import verify
 from farthing.sim.server import SimServer
+from farthing.testing.fakes import VirtualClock
 from farthing.testing.gateway import GatewayProcess, GatewayServer, simulated_providers
 from farthing.testing.receiver import Receiver
 from farthing.testing.servers import store_env
@@ -31,7 +32,7 @@ def env_of(hook):
 
 
 def post(url, headers=None, **fields):
-    return httpx.post(f"{url}/v1/chat/completions", json={**CHAT, **fields}, headers=headers or {}, timeout=20)
+    return httpx.post(f"{url}/v1/chat/completions", json={**CHAT, **fields}, headers=headers or {}, timeout=60)
 
 
 def told(hook):
@@ -85,10 +86,10 @@ def test_a_sink_that_is_down_gets_each_alert_once_when_it_is_back(tmp_path, hook
         for _ in range(10):
             post(gateway.url, {"x-farthing-team": "a"}).raise_for_status()
         until(lambda: hook.refused >= 2)
-        assert "farthing_alerts_pending 1.0" in httpx.get(f"{gateway.url}/metrics").text
+        assert "farthing_alerts_pending 1.0" in httpx.get(f"{gateway.url}/metrics", timeout=60).text
         hook.status = 204
         until(lambda: told(hook) == crossings(50))
-        until(lambda: "farthing_alerts_pending 0.0" in httpx.get(f"{gateway.url}/metrics").text)
+        until(lambda: "farthing_alerts_pending 0.0" in httpx.get(f"{gateway.url}/metrics", timeout=60).text)
     assert told(hook) == crossings(50)
 
 
@@ -102,7 +103,7 @@ def test_no_secret_is_in_any_message(tmp_path, hook, caplog):
             post(gateway.url, {"x-farthing-team": "a"}).raise_for_status()
         until(lambda: hook.refused >= 1)
         until(lambda: "'chat'" in caplog.text)
-        pages = httpx.get(f"{gateway.url}/metrics").text
+        pages = httpx.get(f"{gateway.url}/metrics", timeout=60).text
     assert "did not reach 'hook' yet: the webhook answered 500" in caplog.text
     for text in (caplog.text, pages):
         assert "hidden" not in text
@@ -145,7 +146,7 @@ def test_a_retry_storm_is_stopped_within_seconds_and_the_alert_names_who(tmp_pat
         while not statuses or statuses[-1] == 200:
             answer = post(gateway.url, headers)
             statuses.append(answer.status_code)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
         assert answer.status_code == 429
         assert answer.json()["error"]["code"] == "spending_too_fast"
         assert answer.headers["x-should-retry"] == "false"
@@ -161,12 +162,13 @@ def test_a_retry_storm_is_stopped_within_seconds_and_the_alert_names_who(tmp_pat
 
 def test_a_limit_per_minute_stops_a_storm_at_once_and_tells_of_it_once(tmp_path, hook):
     budget = '[[budgets]]\nname = "guard"\nper = "minute"\nrequests = 5\neach = ["feature"]\n'
+    toml, clock = budget + HOOK, VirtualClock()  # a minute that does not turn
     with (
         SimServer() as sim,
-        GatewayServer(tmp_path, budget + HOOK + simulated_providers(sim.url), env=env_of(hook)) as gateway,
+        GatewayServer(tmp_path, toml + simulated_providers(sim.url), env=env_of(hook), clock=clock) as gateway,
     ):
         statuses = Counter(post(gateway.url, {"x-farthing-feature": "agent"}).status_code for _ in range(40))
-        assert statuses[200] in (5, 10)  # the minute may turn in between
+        assert statuses[200] == 5
         until(lambda: hook.received)
         for _ in range(10):
             post(gateway.url, {"x-farthing-feature": "agent"})

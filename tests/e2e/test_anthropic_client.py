@@ -112,8 +112,8 @@ def test_the_stream_helper_ends_with_the_same_message(pair, name):
 def test_the_raw_bytes_of_a_stream_are_the_providers(twins):
     body = {**filled(MESSAGES["thinking"]), "stream": True}
     headers = {"x-api-key": "sk-sim", "anthropic-version": "2023-06-01"}
-    straight = httpx.post(f"{twins.straight.url}/v1/messages", json=body, headers=headers)
-    through = httpx.post(f"{twins.gateway.url}/v1/messages", json=body, headers=headers)
+    straight = httpx.post(f"{twins.straight.url}/v1/messages", json=body, headers=headers, timeout=60)
+    through = httpx.post(f"{twins.gateway.url}/v1/messages", json=body, headers=headers, timeout=60)
     assert through.content == straight.content
 
 

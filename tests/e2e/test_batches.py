@@ -337,7 +337,7 @@ def test_a_file_that_is_none_is_refused(site, data, words):
     with pytest.raises(openai.BadRequestError, match="purpose"):
         here.openai.files.create(file=("x.jsonl", b"{}"), purpose="assistants")
     broken = httpx.post(
-        f"{here.gateway.url}/v1/files", content=b"--x", headers={"content-type": "multipart/form-data"}
+        f"{here.gateway.url}/v1/files", content=b"--x", headers={"content-type": "multipart/form-data"}, timeout=60
     )
     assert broken.status_code == 400
 
@@ -449,10 +449,10 @@ def test_nobody_sees_the_files_and_batches_of_another_key(site):
         [],
     ]
     where = f"{here.gateway.url}{waits.headers['location']}"
-    assert httpx.get(where, headers={"x-api-key": theirs}).status_code == 404
-    assert httpx.delete(where, headers={"x-api-key": theirs}).status_code == 404
-    assert httpx.get(where).status_code == 401
-    assert httpx.get(where, headers={"x-api-key": mine}).json()["status"] == "queued"
+    assert httpx.get(where, headers={"x-api-key": theirs}, timeout=60).status_code == 404
+    assert httpx.delete(where, headers={"x-api-key": theirs}, timeout=60).status_code == 404
+    assert httpx.get(where, timeout=60).status_code == 401
+    assert httpx.get(where, headers={"x-api-key": mine}, timeout=60).json()["status"] == "queued"
     with pytest.raises(openai.AuthenticationError):
         here.clients("fk-unknown")[0].files.list()
     assert {entry.scope.team for entry in here.gateway.books.entries()} == {"ada"}
@@ -536,7 +536,7 @@ def test_a_worker_that_dies_while_it_books_loses_and_doubles_nothing(site, tmp_p
 
 def faults(here: Site, fault: str, endpoint: str, times: int = 1) -> None:
     order = {"rules": [{"fault": fault, "endpoint": endpoint, "times": times}]}
-    assert httpx.post(f"{here.sim.url}/sim/faults", json=order).status_code == 200
+    assert httpx.post(f"{here.sim.url}/sim/faults", json=order, timeout=60).status_code == 200
 
 
 def test_a_batch_of_which_nobody_knows_whether_it_runs_is_booked_at_its_ceiling(site):
@@ -580,7 +580,7 @@ def answered(here: Site, where: str, status: str = "done") -> None:
 
     def ready() -> bool:
         here.clock.advance(1_000)
-        return httpx.get(where).json()["status"] == status
+        return httpx.get(where, timeout=60).json()["status"] == status
 
     until(ready)
     until(lambda: here.counted()["usd"] == here.booked())
@@ -602,12 +602,12 @@ def test_calls_that_wait_are_gathered_answered_and_booked_at_batch_prices(site):
     first = [deferred(here, number) for number in range(2)]
     held = here.counted()
     assert held["requests"] == 2
-    assert httpx.get(first[0]).json()["status"] == "queued"
+    assert httpx.get(first[0], timeout=60).json()["status"] == "queued"
     assert here.sim.account.batch_room.batches == {}
     second = deferred(here, 2)  # the third makes a batch
     until(lambda: here.sim.account.batch_room.batches)
     answered(here, second)
-    answers = [httpx.get(one).json() for one in (*first, second)]
+    answers = [httpx.get(one, timeout=60).json() for one in (*first, second)]
     assert [one["response"]["status_code"] for one in answers] == [200] * 3
     assert all(one["response"]["body"]["choices"][0]["message"]["content"] for one in answers)
     here.agrees()
@@ -622,13 +622,13 @@ def test_an_old_call_is_sent_although_it_is_alone_and_one_can_be_taken_back(site
     )
     where = f"{here.gateway.url}{answer.headers['location']}"
     other = deferred(here, 2)
-    assert httpx.delete(other).json()["status"] == "cancelled"
+    assert httpx.delete(other, timeout=60).json()["status"] == "cancelled"
     assert here.counted()["requests"] == 1
     here.clock.advance(3_600_000)
     until(lambda: here.sim.account.batch_room.batches)
-    assert httpx.delete(where).status_code == 409
+    assert httpx.delete(where, timeout=60).status_code == 409
     answered(here, where)
-    assert httpx.get(where).json()["response"]["body"]["type"] == "message"
+    assert httpx.get(where, timeout=60).json()["response"]["body"]["type"] == "message"
     here.agrees()
 
 
@@ -656,7 +656,7 @@ def test_queued_calls_survive_a_provider_that_is_down_and_fail_with_what_it_refu
     faults(here, "400", "/v1/batches")
     calls = [deferred(here, number) for number in range(3)]
     answered(here, calls[0], "failed")
-    assert httpx.get(calls[2]).json()["response"]["status_code"] == 400
+    assert httpx.get(calls[2], timeout=60).json()["response"]["status_code"] == 400
     here.agrees()
 
 
@@ -735,5 +735,5 @@ def test_whatever_comes_is_answered_and_leaves_nothing_held(site):
             assert answer.status_code < 500, answer.text
             assert answer.json()["error" if answer.status_code >= 400 else "id"]
 
-    with httpx.Client(base_url=here.gateway.url, timeout=30) as here.http:
+    with httpx.Client(base_url=here.gateway.url, timeout=60) as here.http:
         check()

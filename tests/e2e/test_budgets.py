@@ -22,7 +22,7 @@ CHAT = {"model": "gpt-4o", "messages": ASK, "max_tokens": 100}
 
 
 def post(gateway: Any, body: dict[str, Any], headers: dict[str, str] | None = None) -> httpx.Response:
-    return httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers or {}, timeout=20)
+    return httpx.post(f"{gateway.url}/v1/chat/completions", json=body, headers=headers or {}, timeout=60)
 
 
 TINY = '[[budgets]]\nname = "tiny"\nper = "day"\nusd = "0.0001"\n'
@@ -152,7 +152,7 @@ def test_a_limit_per_request_refuses_a_long_prompt_and_caps_the_answer(stand):
 def test_the_installations_cap_reaches_every_dialect(stand, path, body):
     sim, gateway = stand("[limits]\noutput_tokens_max = 20\n")
     headers = {"anthropic-version": "2023-06-01", "x-sim-tokens": "80"}
-    assert httpx.post(gateway.url + path, json=body, headers=headers).status_code == 200
+    assert httpx.post(gateway.url + path, json=body, headers=headers, timeout=60).status_code == 200
     line = sim.account.invoice.lines[-1]
     assert line.tokens.generated == 20
 

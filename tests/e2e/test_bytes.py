@@ -108,7 +108,7 @@ ODD = b'\n{"model" : "gpt-4o","messages":[{"role":"user","content":"\\u00fc \xc3
 
 
 def test_a_request_that_nothing_touches_reaches_the_provider_byte_for_byte(gateway, upstream):
-    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=ODD, headers={"x-mine": "1"})
+    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=ODD, headers={"x-mine": "1"}, timeout=60)
     assert upstream.body == ODD
     assert upstream.head["x-mine"] == "1"
     assert answer.content == ANSWER
@@ -118,7 +118,7 @@ def test_a_request_that_nothing_touches_reaches_the_provider_byte_for_byte(gatew
 
 def test_asking_for_stream_usage_changes_nothing_else_in_the_body(gateway, upstream):
     body = ODD.replace(b'"x":1.0', b'"stream" :true')
-    httpx.post(f"{gateway.url}/v1/chat/completions", content=body)
+    httpx.post(f"{gateway.url}/v1/chat/completions", content=body, timeout=60)
     assert upstream.body.replace(b'"stream_options":{"include_usage":true},', b"") == body
 
 
@@ -131,7 +131,7 @@ def test_the_callers_credentials_and_connection_headers_stay_here(gateway, upstr
         "accept-encoding": "gzip",
         "x-forwarded-for": "10.1.2.3",
     }
-    httpx.post(f"{gateway.url}/v1/chat/completions", content=ODD, headers=headers)
+    httpx.post(f"{gateway.url}/v1/chat/completions", content=ODD, headers=headers, timeout=60)
     sent = upstream.requests[-1].lower()
     assert upstream.head["authorization"] == "Bearer sk-sim"
     for word in (b"sk-callers-own", b"cookie", b"x-farthing", b"gzip", b"10.1.2.3", b"x-api-key"):
@@ -139,7 +139,7 @@ def test_the_callers_credentials_and_connection_headers_stay_here(gateway, upstr
 
 
 def test_the_providers_headers_reach_the_caller_without_cookies_or_forged_costs(gateway):
-    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=ODD)
+    answer = httpx.post(f"{gateway.url}/v1/chat/completions", content=ODD, timeout=60)
     assert answer.headers["x-tomorrow"] == "yes"
     assert "set-cookie" not in answer.headers
     assert answer.headers["x-farthing-cost-usd"] == "0.000027500"
@@ -148,7 +148,7 @@ def test_the_providers_headers_reach_the_caller_without_cookies_or_forged_costs(
 def test_events_reach_the_caller_while_the_provider_still_speaks(gateway, upstream):
     upstream.go_on.clear()
     body = {"model": "gpt-4o", "messages": [], "stream": True}
-    with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, timeout=10) as answer:
+    with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, timeout=60) as answer:
         parts = answer.iter_raw()
         early = b""
         while b"[DONE]" not in early:  # the text that looks like an end: the provider waits after it
@@ -161,7 +161,7 @@ def test_events_reach_the_caller_while_the_provider_still_speaks(gateway, upstre
 
 def test_the_end_of_a_stream_waits_until_the_books_have_the_call(gateway):
     body = {"model": "gpt-4o", "messages": [], "stream": True}
-    with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body) as answer:
+    with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, timeout=60) as answer:
         for part in answer.iter_raw():
             if EVENTS[5] in part:
                 entries = gateway.books.entries(answer.headers["x-farthing-request-id"])
@@ -171,7 +171,9 @@ def test_the_end_of_a_stream_waits_until_the_books_have_the_call(gateway):
 
 
 def test_a_redirect_is_no_answer_and_costs_nothing(gateway):
-    answer = httpx.post(f"{gateway.url}/v1/chat/completions", json={"model": "m", "messages": [], "moved": True})
+    answer = httpx.post(
+        f"{gateway.url}/v1/chat/completions", json={"model": "m", "messages": [], "moved": True}, timeout=60
+    )
     assert answer.status_code == 502
     assert answer.headers["x-farthing-error"] == "provider_failed"
     assert "openai answered 308. Farthing follows no redirect ('/v2'): set the" in answer.json()["error"]["message"]
@@ -186,5 +188,7 @@ def pass_through(url: str, home: Path) -> GatewayServer:
 
 def test_without_a_configured_key_the_callers_own_goes_to_the_provider(upstream, tmp_path):
     with pass_through(upstream.url, tmp_path) as gateway:
-        httpx.post(f"{gateway.url}/v1/chat/completions", content=ODD, headers={"authorization": "Bearer mine"})
+        httpx.post(
+            f"{gateway.url}/v1/chat/completions", content=ODD, headers={"authorization": "Bearer mine"}, timeout=60
+        )
     assert upstream.head["authorization"] == "Bearer mine"

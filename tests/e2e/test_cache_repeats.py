@@ -95,7 +95,7 @@ def test_a_connection_that_ends_gets_its_answer_too(stand: Callable[..., Any], h
 
 
 def http_connection(gateway: GatewayServer) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+    return http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=60)
 
 
 def test_a_revoked_key_and_a_forgotten_answer_end_repetitions(stand: Callable[..., Any], http: httpx.Client) -> None:

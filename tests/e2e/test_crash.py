@@ -36,7 +36,7 @@ def test_a_terminated_process_finishes_its_streams_and_leaves_nothing_held(tmp_p
 
         def read() -> None:
             body = {**CHAT, "stream": True}
-            with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, timeout=30) as answer:
+            with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, timeout=60) as answer:
                 got.extend(answer.iter_raw())
 
         reader = threading.Thread(target=read)
@@ -56,7 +56,7 @@ def test_a_killed_process_books_the_ceiling_of_what_was_in_flight_when_the_next_
     with SimServer() as sim, GatewayProcess(tmp_path, simulated_providers(sim.url)) as gateway:
 
         def hang() -> None:
-            with httpx.Client(timeout=30) as client:
+            with httpx.Client(timeout=60) as client:
                 try:
                     client.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers={"x-sim-fault": "hang"})
                 except httpx.TransportError:

@@ -221,7 +221,7 @@ def test_a_cut_stream_is_seen_as_cut_and_booked_as_partial(desk, path, body):
     headers = {"x-sim-fault": "cut:12", "anthropic-version": "2023-06-01"}
     with (
         pytest.raises(httpx.RemoteProtocolError),
-        httpx.stream("POST", desk.gateway.url + path, json=body, headers=headers) as answer,
+        httpx.stream("POST", desk.gateway.url + path, json=body, headers=headers, timeout=60) as answer,
     ):
         got.extend(answer.iter_raw())
     assert b"".join(got).count(b"\n\n") == 12
@@ -240,7 +240,7 @@ def test_a_stream_that_falls_silent_is_cut_after_the_idle_time_out(desk):
     with (
         pytest.raises(httpx.RemoteProtocolError),
         httpx.stream(
-            "POST", f"{desk.gateway.url}/v1/chat/completions", json=body, headers=headers, timeout=10
+            "POST", f"{desk.gateway.url}/v1/chat/completions", json=body, headers=headers, timeout=60
         ) as answer,
     ):
         answer.read()
@@ -272,7 +272,7 @@ def test_a_caller_that_hangs_up_is_billed_the_true_usage_when_the_policy_drains(
 
 def billed(sim: SimServer, count: int) -> Any:
     """The invoice's line number ``count``, which may come after the gateway has let go."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(sim.account.invoice.lines) < count and time.monotonic() < deadline:
         time.sleep(0.02)
     return sim.account.invoice.lines[count - 1]
@@ -308,7 +308,7 @@ def test_the_deadline_of_a_request_ends_it_and_books_its_ceiling(tmp_path):
     toml = '[limits]\ntimeout = "1s"\n'
     with SimServer() as sim, GatewayServer(tmp_path, toml + simulated_providers(sim.url)) as gateway:
         answer = httpx.post(
-            f"{gateway.url}/v1/chat/completions", json=CHAT, headers={"x-sim-fault": "hang"}, timeout=20
+            f"{gateway.url}/v1/chat/completions", json=CHAT, headers={"x-sim-fault": "hang"}, timeout=60
         )
         assert answer.status_code == 504
         assert answer.json()["error"]["code"] == "provider_timed_out"
@@ -324,7 +324,7 @@ def test_stopping_lets_streams_in_flight_finish(tmp_path):
 
         def read() -> None:
             with httpx.stream(
-                "POST", f"{gateway.url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=30
+                "POST", f"{gateway.url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=60
             ) as answer:
                 got.extend(answer.iter_raw())
 

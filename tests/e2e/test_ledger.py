@@ -169,7 +169,7 @@ def test_both_official_clients_find_the_cost_in_the_headers(desk):
 
 def test_metrics_tell_requests_cost_and_tokens(desk):
     desk.post("/v1/chat/completions", CHAT)
-    text = httpx.get(f"{desk.gateway.url}/metrics").text
+    text = httpx.get(f"{desk.gateway.url}/metrics", timeout=60).text
     assert 'farthing_requests_total{endpoint="chat"' in text
     assert "farthing_cost_usd_total{" in text
     assert "farthing_settlements_waiting 0.0" in text

@@ -1,5 +1,6 @@
 """Providers that answer in odd ways: the caller gets what they meant, the books what it cost, and nothing is lost."""
 
+import datetime
 import gzip
 import json
 import socket
@@ -222,3 +223,16 @@ def test_what_a_usage_leaves_unsaid_is_counted_and_never_zero(desk, usage):
     assert (entry.fidelity, entry.usage.source) == ("estimated", "estimated")
     assert lines["input"] > 0
     assert lines["output"] > 0
+
+
+def test_an_answer_of_a_model_without_a_price_still_counts_on_budgets(desk):
+    """The call had a price, its answer has none: it was paid for, so it counts at the ceiling rates."""
+
+    async def booked() -> int:
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        return sum(one.posted for one in desk.gateway.installation.books.balances([("all", today)]))
+
+    before = desk.gateway.run(booked())
+    entry = desk.entry(desk.post(answer(json.dumps({**json.loads(WHOLE), "model": "somebody-else"}).encode())))
+    assert (entry.charge.total, entry.charge.reason) == (None, "unknown_model")
+    assert desk.gateway.run(booked()) - before == 10 * 20_000 + 5 * 100_000

@@ -147,8 +147,8 @@ def test_the_raw_bytes_of_a_stream_are_the_providers_although_usage_is_asked_for
     if asks is not None:
         body["stream_options"] = {"include_usage": asks}
     headers = {"authorization": "Bearer sk-sim"}
-    straight = httpx.post(f"{twins.straight.url}/v1/chat/completions", json=body, headers=headers)
-    through = httpx.post(f"{twins.gateway.url}/v1/chat/completions", json=body, headers=headers)
+    straight = httpx.post(f"{twins.straight.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+    through = httpx.post(f"{twins.gateway.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
     assert through.content.split(b"\n\n") == straight.content.split(b"\n\n")
     assert (b'"usage"' in through.content) is bool(asks)
     entry = twins.gateway.books.entries(through.headers["x-farthing-request-id"])[0]

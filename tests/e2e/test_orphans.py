@@ -13,7 +13,7 @@ def test_workers_end_when_the_process_that_supervises_them_is_killed(tmp_path):
     with SimServer() as sim:
         gateway = GatewayProcess(tmp_path, "[server]\nworkers = 2\n" + simulated_providers(sim.url))
         with gateway:
-            assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+            assert httpx.get(f"{gateway.url}/healthz", timeout=60).status_code == 200
             gateway.tell(signal.SIGKILL)
             gateway.wait()
             end = time.monotonic() + 30

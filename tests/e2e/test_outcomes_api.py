@@ -34,13 +34,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayServer]
 
 def post(gateway: GatewayServer, body: object, secret: str = SECRET) -> httpx.Response:
     headers = {"authorization": f"Bearer {secret}"} if secret else {}
-    return httpx.post(f"{gateway.url}/api/v1/outcomes", json=body, headers=headers)
+    return httpx.post(f"{gateway.url}/api/v1/outcomes", json=body, headers=headers, timeout=60)
 
 
 def test_an_outcome_is_taken_once_and_sets_a_price_to_a_ticket(gateway: GatewayServer):
     for session in ("s1", "s2"):
         headers = {"authorization": f"Bearer {SECRET}", "x-farthing-session": session}
-        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers)
+        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers, timeout=60)
         assert answer.status_code == 200
     reports = [{"id": f"t-{s}", "kind": "ticket_resolved", "session": s, "value_usd": "0.10"} for s in ("s1", "s2")]
     first, again = post(gateway, reports), post(gateway, reports[0])
@@ -83,7 +83,7 @@ def test_other_content_under_a_known_id_is_a_conflict(gateway: GatewayServer):
 
 def test_cloudwatch_lines_come_of_the_gateways_metrics(gateway: GatewayServer):
     headers = {"authorization": f"Bearer {SECRET}"}
-    assert httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
+    assert httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers, timeout=60).status_code == 200
     said = CliRunner().invoke(main, ["emf", "--once", "--url", f"{gateway.url}/metrics"])
     assert said.exit_code == 0, said.output
     lines = [json.loads(line) for line in said.stdout.splitlines()]

@@ -165,7 +165,7 @@ def test_every_page_is_accessible_stays_on_its_origin_and_fits(
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
     visitor, found = Visit(context, gateway.url), []
-    (incident, *_) = httpx.get(f"{gateway.url}/anomalies.json").json()["tables"]["anomalies"]["rows"]
+    (incident, *_) = httpx.get(f"{gateway.url}/anomalies.json", timeout=60).json()["tables"]["anomalies"]["rows"]
     for path in (*PAGES, f"/anomalies/{incident['id']}"):
         page = visitor.open(path)
         if "nothing" not in path:
@@ -224,7 +224,7 @@ def test_an_empty_installation_says_what_to_do_next(browser: Browser, tmp_path: 
             assert page.locator("pre.command").count() or page.locator(".message").count(), path
         context.close()
         assert visitor.complaints == []
-        assert httpx.get(f"{server.url}/explore.json").status_code == 200
+        assert httpx.get(f"{server.url}/explore.json", timeout=60).status_code == 200
 
 
 def test_a_page_that_waits_for_its_answer_does_not_call_back_whoever_leaves_it(visit: Visit) -> None:

@@ -45,7 +45,7 @@ def csrf(text: str) -> str:
 
 @contextmanager
 def signed_in(gateway: GatewayServer, name: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=gateway.url, follow_redirects=True) as client:
+    with httpx.Client(base_url=gateway.url, follow_redirects=True, timeout=60) as client:
         token = csrf(client.get("/signin").text)
         answer = client.post("/signin", data={"name": name, "password": PASSWORD, "csrf_token": token})
         assert answer.status_code == 200
@@ -53,7 +53,7 @@ def signed_in(gateway: GatewayServer, name: str) -> Iterator[httpx.Client]:
 
 
 def test_nobody_sees_a_page_or_twin_without_signing_in(gateway: GatewayServer) -> None:
-    with httpx.Client(base_url=gateway.url) as client:
+    with httpx.Client(base_url=gateway.url, timeout=60) as client:
         for path in ("/", "/explore", "/requests", "/requests/req-rank-1-1", "/admin"):
             answer = client.get(path)
             assert answer.status_code == 303, path
@@ -137,7 +137,7 @@ def test_following_tells_a_team_member_nothing_of_other_teams(gateway: GatewaySe
         assert tess.get("/live.json", headers=seen).status_code == 304
     assert tags[0][0] == tags[1][0] != tags[2][0]
     assert len({theirs for _, theirs in tags}) == 3
-    assert httpx.get(f"{gateway.url}/live.json").status_code == 401
+    assert httpx.get(f"{gateway.url}/live.json", timeout=60).status_code == 401
 
 
 def test_no_address_takes_sql_and_nothing_in_an_address_becomes_sql(gateway: GatewayServer) -> None:
@@ -158,7 +158,7 @@ def test_no_address_takes_sql_and_nothing_in_an_address_becomes_sql(gateway: Gat
             for broken in ({"by": value}, {"before": value}, {"since": value}, {"show": value}):
                 assert client.get("/requests.json", params=broken).status_code == 400, broken
         assert client.get("/explore.json?until=today").json()["tables"]["spend"] == before
-    paths = httpx.get(f"{gateway.url}/openapi.json").json()["paths"]
+    paths = httpx.get(f"{gateway.url}/openapi.json", timeout=60).json()["paths"]
     assert [path for path in paths if "sql" in path] == []
 
 
@@ -172,7 +172,9 @@ def test_only_the_office_reports_outcomes_and_expects_days_and_only_admins_chang
             for path, allowed in wanted.items():
                 data = {"csrf_token": token, "first": "no day", "z": "0"}  # whoever may is told what is wrong with it
                 assert client.post(path, data=data).status_code == (400 if name in allowed else 403), (name, path)
-    assert httpx.post(f"{gateway.url}/unit/outcomes", files={"file": ("o.csv", b"id\n")}).status_code == 303
+    assert (
+        httpx.post(f"{gateway.url}/unit/outcomes", files={"file": ("o.csv", b"id\n")}, timeout=60).status_code == 303
+    )
 
 
 def test_an_analyst_acknowledges_but_changes_no_key_and_no_budget(gateway: GatewayServer) -> None:
@@ -193,7 +195,7 @@ def test_a_form_without_its_sessions_token_changes_nothing(gateway: GatewayServe
 
 
 def test_wrong_passwords_are_refused_alike_and_slowed_down(gateway: GatewayServer) -> None:
-    with httpx.Client(base_url=gateway.url) as client:
+    with httpx.Client(base_url=gateway.url, timeout=60) as client:
         token = csrf(client.get("/signin").text)
         texts = [
             client.post("/signin", data={"name": name, "password": "wrong", "csrf_token": token})
@@ -206,10 +208,12 @@ def test_wrong_passwords_are_refused_alike_and_slowed_down(gateway: GatewayServe
 
 
 def test_programs_send_name_and_password(gateway: GatewayServer) -> None:
-    good = httpx.get(f"{gateway.url}/api/v1/explore", auth=("bob", PASSWORD))
-    bad = httpx.get(f"{gateway.url}/api/v1/explore", auth=("bob", "wrong"))
+    good = httpx.get(f"{gateway.url}/api/v1/explore", auth=("bob", PASSWORD), timeout=60)
+    bad = httpx.get(f"{gateway.url}/api/v1/explore", auth=("bob", "wrong"), timeout=60)
     assert (good.status_code, bad.status_code) == (200, 401)
-    assert httpx.get(f"{gateway.url}/explore", auth=("bob", PASSWORD)).status_code == 303  # pages want a session
+    assert (
+        httpx.get(f"{gateway.url}/explore", auth=("bob", PASSWORD), timeout=60).status_code == 303
+    )  # pages want a session
 
 
 def _twin(view: View) -> str:
@@ -234,7 +238,7 @@ def test_every_answer_carries_the_security_headers(gateway: GatewayServer) -> No
 
 
 def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(gateway: GatewayServer) -> None:
-    with httpx.Client(base_url=gateway.url) as client:
+    with httpx.Client(base_url=gateway.url, timeout=60) as client:
         cookie = client.get("/signin").headers["set-cookie"]
     assert "httponly" in cookie
     assert "samesite=lax" in cookie
@@ -242,7 +246,7 @@ def test_the_session_cookie_is_out_of_reach_of_scripts_and_other_sites(gateway: 
 
 def test_a_redirect_after_sign_in_stays_on_this_site(gateway: GatewayServer) -> None:
     for target in ("//evil.example", "https://evil.example", "/\\evil.example"):
-        with httpx.Client(base_url=gateway.url) as client:
+        with httpx.Client(base_url=gateway.url, timeout=60) as client:
             token = csrf(client.get("/signin").text)
             data = {"name": "ann", "password": PASSWORD, "csrf_token": token}
             answer = client.post("/signin", params={"next": target}, data=data)
@@ -251,8 +255,8 @@ def test_a_redirect_after_sign_in_stays_on_this_site(gateway: GatewayServer) -> 
 
 def test_a_page_of_another_name_for_this_machine_is_refused_while_sign_in_is_off(tmp_path) -> None:
     with GatewayServer(tmp_path, PROVIDERS) as server:
-        assert httpx.get(f"{server.url}/explore").status_code == 200
-        assert httpx.get(f"{server.url}/explore", headers={"host": "rebound.example"}).status_code == 403
+        assert httpx.get(f"{server.url}/explore", timeout=60).status_code == 200
+        assert httpx.get(f"{server.url}/explore", headers={"host": "rebound.example"}, timeout=60).status_code == 403
 
 
 def test_page_api_and_command_give_the_same_numbers(gateway: GatewayServer) -> None:

@@ -110,7 +110,7 @@ def test_a_refused_call_leads_to_the_budget_that_refused_it(visit: Visit) -> Non
 def test_every_call_stands_on_one_page_of_the_list_refused_ones_in_their_place(gateway: GatewayServer) -> None:
     names, times, address = [], [], "/requests.json?since=7d"
     for _ in range(40):
-        page = httpx.get(gateway.url + address)
+        page = httpx.get(gateway.url + address, timeout=60)
         assert page.status_code == 200
         rows = page.json()["tables"]["requests"]["rows"]
         names += [row["request"] for row in rows]
@@ -130,17 +130,17 @@ def test_every_call_stands_on_one_page_of_the_list_refused_ones_in_their_place(g
 def test_a_download_of_requests_holds_them_all_or_says_where_the_rest_is(gateway: GatewayServer) -> None:
     """What an analyst sums in a table must be what the report says, not one screen of it."""
     period = "since=2d&until=today&show=booked"
-    rows = list(csv.DictReader(io.StringIO(httpx.get(f"{gateway.url}/requests.csv?{period}").text)))
-    spent = httpx.get(f"{gateway.url}/api/v1/explore?{period}&by=team").json()["tables"]["spend"]["total"]
+    rows = list(csv.DictReader(io.StringIO(httpx.get(f"{gateway.url}/requests.csv?{period}", timeout=60).text)))
+    spent = httpx.get(f"{gateway.url}/api/v1/explore?{period}&by=team", timeout=60).json()["tables"]["spend"]["total"]
     assert len(rows) == spent["entries"] > 50
     assert sum(Decimal(row["cost_usd"] or 0) for row in rows) == Decimal(spent["cost_usd"])
 
-    part = httpx.get(f"{gateway.url}/requests.csv?{period}&limit=20")
+    part = httpx.get(f"{gateway.url}/requests.csv?{period}&limit=20", timeout=60)
     onward = re.fullmatch(r'<(\?.*)>; rel="next"', part.headers["link"])
     assert onward is not None
-    rest = httpx.get(f"{gateway.url}/requests.csv{onward[1]}".replace("limit=20", "limit=10000"))
+    rest = httpx.get(f"{gateway.url}/requests.csv{onward[1]}".replace("limit=20", "limit=10000"), timeout=60)
     assert len(part.text.splitlines()) - 1 + len(rest.text.splitlines()) - 1 == len(rows)
-    assert httpx.get(f"{gateway.url}/requests.csv?limit=0").status_code == 400
+    assert httpx.get(f"{gateway.url}/requests.csv?limit=0", timeout=60).status_code == 400
 
 
 def test_outcomes_come_from_a_file_all_of_it_or_nothing(visit: Visit, tmp_path: Path) -> None:
@@ -169,11 +169,13 @@ def test_a_trace_opens_call_by_call(visit: Visit, gateway: GatewayServer) -> Non
     page = visit.open("/traces?where=feature%3Dagent")
     page.locator("a[href^='/traces/agent-1-']").first.click()
     expect(page.get_by_role("heading", name=re.compile("^Trace agent-1-"))).to_be_visible()
-    twin = httpx.get(page.url.replace("?", ".json?", 1)).json()
+    twin = httpx.get(page.url.replace("?", ".json?", 1), timeout=60).json()
     rows = twin["tables"]["spans"]["rows"]
     assert [row["step"] for row in rows] == ["plan", *["search"] * 6, "answer"]
     assert twin["figures"]["cost"]["value"] == sum(row["cost_nusd"] or 0 for row in rows)
-    summed = httpx.get(f"{gateway.url}/explore.json?by=agent&where=feature%3Dagent").json()["tables"]["spend"]["rows"]
+    summed = httpx.get(f"{gateway.url}/explore.json?by=agent&where=feature%3Dagent", timeout=60).json()["tables"][
+        "spend"
+    ]["rows"]
     assert {row["tag:agent"] for row in summed} == {"research-planner", "research-searcher", "research-writer"}
 
 
@@ -235,7 +237,7 @@ def test_budgets_say_what_is_held_and_when_they_will_be_reached(visit: Visit, ga
     page = visit.open("/budgets")
     expect(page.get_by_role("columnheader", name="held")).to_be_visible()
     expect(page.get_by_role("columnheader", name="reached (UTC)")).to_be_visible()
-    tables = httpx.get(f"{gateway.url}/budgets.json").json()["tables"]
+    tables = httpx.get(f"{gateway.url}/budgets.json", timeout=60).json()["tables"]
     (month,) = tables["month"]["rows"]
     assert month["budget"] == "company-month"
     assert {row["budget"] for row in tables["reached"]["rows"]} == {"research-day", "company-month"}

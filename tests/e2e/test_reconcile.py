@@ -117,7 +117,7 @@ async def one(client: httpx.AsyncClient, sim: str, gateway: str, number: int) ->
 
 async def traffic(scene: Scene, clock: VirtualClock, now: list[int]) -> None:
     """1,200 calls over five days; at the end of each, some close to midnight that the provider bills a day later."""
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=60) as client:
         for hour in range(DAYS * 6):
             day, at = divmod(hour, 6)
             ours = START + day * DAY + at * 4 * HOUR + HOUR
@@ -252,7 +252,7 @@ def test_pages_saved_to_files_give_the_same_answer_as_the_api(scene: Scene, tmp_
         "costs": "line_item api_key_id",
     }
     files = []
-    with httpx.Client(headers=admin) as client:
+    with httpx.Client(headers=admin, timeout=60) as client:
         for number, (report, groups) in enumerate(asked.items()):
             query = [
                 ("start_time", str(START // 1000)),

@@ -55,7 +55,7 @@ def run(*arguments: str) -> Any:
 
 def ask(here: Any, text: str) -> httpx.Response:
     body = {"model": "auto", "messages": [{"role": "user", "content": text}]}
-    answer = httpx.post(f"{here.gateway.url}/v1/chat/completions", json=body, timeout=30)
+    answer = httpx.post(f"{here.gateway.url}/v1/chat/completions", json=body, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer
 

@@ -87,7 +87,7 @@ def test_a_live_router_decides_and_explain_decides_the_same_again(
     ids = []
     for text in ("please translate the word", "prove the lemma and derive the bound of the integral"):
         body = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}]}
-        answer = httpx.post(f"{here.gateway.url}/v1/chat/completions", json=body, timeout=30)
+        answer = httpx.post(f"{here.gateway.url}/v1/chat/completions", json=body, timeout=60)
         assert answer.headers["x-farthing-route-reason"] == "route_learned"
         ids.append((answer.headers["x-farthing-request-id"], answer.headers["x-farthing-route"]))
     assert [route for _, route in ids] == ["openai/gpt-4o-mini", "openai/gpt-4o"]
@@ -131,7 +131,7 @@ def test_a_route_in_roll_out_reaches_only_its_share(trained: Path, stand: Callab
         )  # fmt: skip
     here = stand(ROUTE + "rollout = {margin = 0.02}\n")
     reasons = []
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=60) as client:
         for number in range(60):
             text = f"please translate the word {number}"
             body = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}]}
@@ -154,7 +154,7 @@ def test_foreign_traffic_suspends_a_live_route_and_the_decision_says_so(
         )  # fmt: skip
     here = stand(ROUTE + "rollout = {shadow_share = 0.0, holdout = 0.0}\n")
     routing, steward = here.gateway.installation.services.routing, here.gateway.installation.steward
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(timeout=60) as client:
 
         def ask(text: str) -> httpx.Response:
             body = {"model": "gpt-4o", "messages": [{"role": "user", "content": text}], "max_tokens": 1}

@@ -30,7 +30,7 @@ def sim() -> Iterator[SimServer]:
 def example(sim: SimServer, tmp_path: Path) -> Iterator[Callable[[str], Ask]]:
     """``example("name")`` is a gateway on that example; asking it gives (model served, reason)."""
     with ExitStack() as stack:
-        client = stack.enter_context(httpx.Client(timeout=30))
+        client = stack.enter_context(httpx.Client(timeout=60))
 
         def made(name: str) -> Ask:
             toml = (EXAMPLES / f"routes-{name}.toml").read_text() + simulated_providers(sim.url)

@@ -43,7 +43,7 @@ class Floor:
         self.home = folder / "home"
         self.stack = stack
         self.sim = stack.enter_context(SimServer(SimSettings()))
-        self.client = stack.enter_context(httpx.Client(timeout=30))
+        self.client = stack.enter_context(httpx.Client(timeout=60))
         self.asked = 0
 
     def gateway(self, toml: str = ROUTE) -> GatewayServer:
@@ -141,7 +141,7 @@ def test_a_downgrade_goes_live_in_steps_stays_live_over_a_restart_and_comes_back
     assert state_of(third).stage == "rolled_back"
     assert run(floor, "route", "restart", "json").exit_code == 0
     floor.worse("")
-    due = time.monotonic() + 5
+    due = time.monotonic() + 60
     while state_of(third).stage != "shadow" and time.monotonic() < due:
         time.sleep(0.05)
     assert state_of(third).stage == "shadow"
@@ -155,7 +155,7 @@ def test_workers_of_one_installation_share_stages_and_one_of_them_owns_them(floo
         if state_of(other).stage != "shadow":
             break
         time.sleep(0.2)
-    due = time.monotonic() + 5
+    due = time.monotonic() + 60
     while state_of(one).step != state_of(other).step and time.monotonic() < due:
         time.sleep(0.05)
     assert state_of(one).stage == state_of(other).stage == "canary"
@@ -172,7 +172,7 @@ def test_a_model_that_changes_in_silence_reopens_the_gate_and_the_canary_set_is_
     gateway = floor.gateway(ROUTE + 'canary = "canary.jsonl"\ncanary_every = "1s"\n')
 
     def wait(reached: Callable[[RolloutState], bool]) -> None:
-        due = time.monotonic() + 15
+        due = time.monotonic() + 60
         while not reached(state_of(gateway)):
             assert time.monotonic() < due, state_of(gateway)
             time.sleep(0.05)

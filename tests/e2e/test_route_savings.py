@@ -25,7 +25,7 @@ SYSTEM = "You know all about harbours, their ships and their tides. " * 300
 
 
 def billed(sim: SimServer) -> int:
-    lines = httpx.get(f"{sim.url}/sim/invoice").text.splitlines()
+    lines = httpx.get(f"{sim.url}/sim/invoice", timeout=60).text.splitlines()
     return int(json.loads(lines[-1])["total"]["amount_nusd"])
 
 

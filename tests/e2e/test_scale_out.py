@@ -17,7 +17,7 @@ BUDGET = '[[budgets]]\nname = "all"\nper = "total"\nusd = "0.002"\n'
 
 async def storm(urls: list[str], calls: int) -> list[int]:
     """Statuses of so many calls, spread over the gateways."""
-    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=50)) as client:
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=50)) as client:
 
         async def call(number: int) -> int:
             try:
@@ -46,7 +46,7 @@ def test_two_hosts_share_one_budget_and_one_ledger(tmp_path, kind):
             assert len(entries) == answered == len({entry.id for entry in entries})
             spent = sum(entry.charge.total or 0 for entry in entries)
             assert 0 < spent <= 2_000_000
-            metrics = httpx.get(f"{second.url}/metrics").text
+            metrics = httpx.get(f"{second.url}/metrics", timeout=60).text
             assert "farthing_ledger_up 1.0" in metrics
             assert "farthing_journal_records_waiting" in metrics
-            assert json.dumps(httpx.get(f"{first.url}/readyz").status_code) == "200"
+            assert json.dumps(httpx.get(f"{first.url}/readyz", timeout=60).status_code) == "200"

@@ -83,7 +83,7 @@ def ask(gateway: GatewayServer, user: str, *, with_usage: bool) -> tuple[bytes, 
     if with_usage:
         body["stream_options"] = {"include_usage": True}
     got: list[bytes] = []
-    with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body) as answer:
+    with httpx.stream("POST", f"{gateway.url}/v1/chat/completions", json=body, timeout=60) as answer:
         try:
             got.extend(answer.iter_raw())
         except httpx.RemoteProtocolError:
@@ -120,7 +120,7 @@ def test_what_is_translated_is_read_event_by_event(gateway):
         "messages": [{"role": "user", "content": "When?"}],
         "stream": True,
     }
-    got = httpx.post(f"{gateway.url}/v1/messages", json=body).text
+    got = httpx.post(f"{gateway.url}/v1/messages", json=body, timeout=60).text
     deltas = [json.loads(line[6:]) for line in got.splitlines() if line.startswith("data: ") and "text_delta" in line]
     assert "".join(one["delta"]["text"] for one in deltas) == "".join(WORDS)
     assert "chat.completion" not in got

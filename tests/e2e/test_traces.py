@@ -28,9 +28,9 @@ def test_calls_of_one_trace_are_one_run_however_they_ended(stand):
     assert {dict(entry.scope.tags)["trace"] for entry in entries} == {TRACE}
     refused = next(iter(one for one in _until(gateway) if one.outcome == "refused"))
 
-    (trace,) = httpx.get(f"{gateway.url}/traces.json").json()["tables"]["traces"]["rows"]
+    (trace,) = httpx.get(f"{gateway.url}/traces.json", timeout=60).json()["tables"]["traces"]["rows"]
     assert (trace["trace"], trace["requests"], trace["agents"]) == (TRACE, 2, "planner, writer")
-    page = httpx.get(f"{gateway.url}/traces/{TRACE}.json", params={"since": "24h"}).json()
+    page = httpx.get(f"{gateway.url}/traces/{TRACE}.json", params={"since": "24h"}, timeout=60).json()
     rows = page["tables"]["spans"]["rows"]
     assert [(row["agent"], row["step"], row["span"]) for row in rows] == [
         ("planner", "s1", f"{1:016x}"), ("writer", "s2", f"{2:016x}"), ("writer", "s3", f"{3:016x}"),
@@ -46,5 +46,5 @@ def _until(gateway):
         found = gateway.books.exchanges()
         if any(one.outcome == "refused" for one in found):
             return found
-        httpx.get(f"{gateway.url}/live.json")
+        httpx.get(f"{gateway.url}/live.json", timeout=60)
     raise AssertionError("the refused call was not logged")

@@ -366,7 +366,7 @@ def test_what_is_lost_is_said_in_a_header_and_in_the_ledger(stand):
 
 def test_a_hostile_field_name_cannot_forge_a_header(stand):
     body = {"model": CLAUDE, "max_tokens": 9, "messages": [{"role": "user", "content": "x", "a\r\nx-evil: 1,b": 1}]}
-    answer = httpx.post(f"{stand.gateway.url}/v1/chat/completions", json=body)
+    answer = httpx.post(f"{stand.gateway.url}/v1/chat/completions", json=body, timeout=60)
     assert answer.status_code == 200
     assert "x-evil" not in answer.headers
     assert answer.headers["x-farthing-translation-loss"] == "messages.a__x-evil__1_b"
@@ -440,7 +440,7 @@ def test_a_fallback_may_speak_another_api(tmp_path):
         )
         with GatewayServer(tmp_path, toml) as gateway, clients(gateway.url) as (client, _):
             rule = {"rules": [{"fault": "503", "model": "gpt-4o"}]}
-            httpx.post(f"{sim.url}/sim/faults", json=rule).raise_for_status()
+            httpx.post(f"{sim.url}/sim/faults", json=rule, timeout=60).raise_for_status()
             raw = client.chat.completions.with_raw_response.create(model=GPT, messages=ASK)
             assert raw.headers["x-farthing-route"] == "anthropic/claude-haiku-4-5"
             assert raw.parse().choices[0].message.content

@@ -261,7 +261,7 @@ def test_the_invoice_file_has_the_line_before_the_answer_ends(tmp_path: Path) ->
             last = json.loads(file.read_text().splitlines()[-1])
             assert last["id"] == answer["id"]
             with httpx.stream(
-                "POST", f"{sim.url}/v1/chat/completions", json=body | {"stream": True}, headers=OPENAI
+                "POST", f"{sim.url}/v1/chat/completions", json=body | {"stream": True}, headers=OPENAI, timeout=60
             ) as stream:
                 for row in stream.iter_lines():
                     if row == "data: [DONE]":

@@ -28,7 +28,7 @@ SYSTEM = "The harbour opens at dawn. " * 400
 def sim() -> Iterator[SimServer]:
     """Three days of traffic: two keys, several models, tiers, embeddings, cache writes of both kinds."""
     now = [START_S * 1000]
-    with SimServer(SimSettings(now_ms=lambda: now[0])) as server, httpx.Client(verify=False) as client:
+    with SimServer(SimSettings(now_ms=lambda: now[0])) as server, httpx.Client(verify=False, timeout=60) as client:
 
         def chat(key: str, **body: Any) -> None:
             wanted = {

@@ -24,7 +24,7 @@ def said(sim, content="JSON, please", fault=""):
         "response_format": {"type": "json_object"},
     }
     headers = {"authorization": "Bearer sk-sim", **({"x-sim-fault": fault} if fault else {})}
-    answer = httpx.post(f"{sim.url}/v1/chat/completions", json=body, headers=headers)
+    answer = httpx.post(f"{sim.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()["choices"][0]["message"]["content"]
 
@@ -58,7 +58,7 @@ def test_signatures_are_checked(sim, keys, status):
     headers |= dict(
         signed("POST", url, headers.items(), body, keys, region="eu-west-1", service="bedrock", at="20261121T180000Z")
     )
-    assert httpx.post(url, content=body, headers=headers).status_code == status
-    assert httpx.post(url, content=body + b" ", headers=headers).status_code == 403
+    assert httpx.post(url, content=body, headers=headers, timeout=60).status_code == status
+    assert httpx.post(url, content=body + b" ", headers=headers, timeout=60).status_code == 403
     unsigned = {**headers, "authorization": "AWS4-HMAC-SHA256 Credential=x"}
-    assert httpx.post(url, content=body, headers=unsigned).status_code == 403
+    assert httpx.post(url, content=body, headers=unsigned, timeout=60).status_code == 403

@@ -61,6 +61,11 @@ def test_the_list_says_what_happened_who_was_told_and_who_takes_care(run, log):
     assert [row["id"] for row in still_open] == ["al-two"]
 
 
+def test_an_empty_list_says_where_nothing_is_watched(run):
+    assert "Nothing is watched" in run("ls", toml=BUDGET).output
+    assert "Nothing is watched" not in run("ls").output
+
+
 def test_acknowledging_what_does_not_exist_is_a_mistake(run):
     done = run("ack", "al-none")
     assert done.exit_code == 1

@@ -172,6 +172,20 @@ async def test_a_soft_budget_tells_of_lines_but_of_no_refusals_and_names_no_acti
     assert (one.alert.kind, one.alert.action, one.alert.hard) == ("threshold", "", False)
 
 
+async def test_an_alert_of_a_rolling_limit_names_who_used_it_over_all_its_length(tmp_path):
+    log, books, clock = SqliteAlerts(tmp_path / "a.db"), Balances(), VirtualClock(T0)
+    watch = watch_of(books, log, clock, reach_ms=60_000)
+    for second in range(3):
+        books.posted["b", f"s{second}"] += 30
+        also = tuple(f"s{other}" for other in range(3) if other != second)
+        watch.ended([hold(window=f"s{second}", also=also)], [30], ("k", "f", "m"))
+    watch.refused(hold(window="s3", also=("s0", "s1", "s2"), resets_at_ms=T0 + 60_000))
+    await watch.round()
+    found = {one.alert.kind: one.alert.top for one in log.records()}
+    assert [(one.key, one.model, one.amount) for one in found["threshold"]] == [("k", "m", 90)]
+    assert found["exhausted"] == found["threshold"]
+
+
 async def test_a_rolling_line_is_told_once_while_it_stays_crossed_and_again_after_a_whole_length_below(tmp_path):
     log, books, clock = SqliteAlerts(tmp_path / "a.db"), Balances(), VirtualClock(T0)
     watch = watch_of(books, log, clock, lines=(50,), reach_ms=600_000)
@@ -300,6 +314,20 @@ def test_the_last_minute_is_what_was_added_in_its_sixty_seconds(steps):
         speed.add(now, amount)
         added.append((now // 1_000, amount))
         assert speed.per_minute(now) == sum(one for at, one in added if at > now // 1_000 - 60)
+
+
+def test_a_clock_that_is_set_back_does_not_stretch_the_last_minute():
+    speed = Speed()
+    speed.add(T0, 1_000)
+    speed.add(T0 + 30_000, 500)
+    back = T0 - 3_600_000
+    speed.add(back, 7)
+    assert speed.per_minute(back) == 1_507
+    assert speed.per_minute(back + 30_000) == 507  # what was thirty seconds old is a minute old
+    assert speed.per_minute(back + 60_000) == 0
+    for second in range(61, 661):
+        speed.add(back + second * 1_000, 1)
+    assert speed.per_minute(back + 660_000) == 60
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefghijkl"), st.integers(1, 50)), max_size=200))

@@ -36,7 +36,7 @@ def line(dialect, name, answer):
 def done(request):
     """(dialect, requests file, results file, what the provider bills)."""
     dialect = request.param
-    with SimServer(SimSettings(now_ms=lambda: AT)) as sim, httpx.Client() as http:
+    with SimServer(SimSettings(now_ms=lambda: AT)) as sim, httpx.Client(timeout=60) as http:
         asks, results = [], []
         for number in range(6):
             asks.append(body(dialect, number))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farthing.core.budget import Budgets, Need, counter_name, parse_counter, spent
+from farthing.core.budget_keys import call_values, splits
 from farthing.core.budget_windows import Calendar
 from farthing.core.errors import PolicyError
 from farthing.core.policy import Budget
@@ -157,12 +158,60 @@ def test_the_index_finds_what_a_search_through_all_budgets_finds(matches, values
         assert [hold.budget for hold in made] == expected
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(
+                st.tuples(st.sampled_from(("team", "user", "session", "model", "provider", "tag:env")),
+                          st.sampled_from(("a", "b", ""))),
+                max_size=2, unique_by=lambda pair: pair[0],
+            ),
+            st.lists(st.sampled_from(("team", "user", "model", "provider", "tag:env")), max_size=2, unique=True),
+            st.sampled_from(("total", "session", "day")),
+        ),
+        max_size=6,
+    ),
+    st.lists(st.tuples(*[st.sampled_from(("a", "b", "c", "", "é|"))] * 6), min_size=2, max_size=8),
+)  # fmt: skip
+def test_what_an_index_remembers_of_other_calls_changes_nothing(rules, calls):
+    budgets = tuple(
+        Budget(name=f"b{n}", per=per, limits=USD, match=(*match, *((("model", "?b*"),) if n == 3 else ())), each=each)
+        for n, (match, each, per) in enumerate((m, tuple(e), p) for m, e, p in rules)
+        if n != 3 or "model" not in dict(match)
+    )
+    index = Budgets(budgets)
+    for team, user, session, model, provider, env in calls:
+        scope = Scope(team=team, user=user, session=session, tags=(("env", env), ("free", team)) if env else ())
+        asked = {"provider": provider, "model": model + "b"}
+        made = index.holds(scope, **asked, need=NEED, at_ms=AT_MS)
+        assert made == Budgets(budgets).holds(scope, **asked, need=NEED, at_ms=AT_MS)
+        assert [hold.counter for hold in made] == [
+            counter_name(one.name, [(dim, call_values(scope, **asked).get(dim, "")) for dim in splits(one)])
+            for one, _ in index.binding(scope, **asked)
+        ]
+
+
 def test_the_memory_of_the_index_is_bounded_and_stays_right():
     index = Budgets((Budget(name="b", per="total", limits=USD, each=("user",)),))
-    for number in range(40_000):
-        made = index.holds(Scope(user=f"u{number}"), provider="p", model="m", need=NEED, at_ms=AT_MS)
-        assert made[0].counter == f"b|user=u{number}"
-    assert len(index._memo) + len(index._older) <= 16_384
+    for number in range(20_000):
+        for user in (f"u{number}", f"u{max(0, number - 1)}"):  # the second is seen again
+            made = index.holds(Scope(user=user), provider="p", model="m", need=NEED, at_ms=AT_MS)
+            assert made[0].counter == f"b|user={user}"
+    assert 4_096 < len(index._memo) + len(index._older) <= 16_384
+
+
+def test_what_is_seen_once_is_not_remembered_and_what_comes_back_is():
+    index = Budgets((Budget(name="b", per="total", limits=USD, each=("user",)),))
+
+    def places(user):
+        return index.places(Scope(user=user), provider="p", model="m", at_ms=AT_MS)
+
+    first = [places(f"u{number}") for number in range(50)]
+    assert not index._memo
+    second = [places(f"u{number}") for number in range(50)]
+    assert second == first
+    assert all(places(f"u{number}") is second[number] for number in range(50))
 
 
 def ms(text, zone="UTC"):

@@ -260,6 +260,35 @@ def test_explain_prices_an_imagined_call_as_the_gateway_would(installation):
     assert needed() > capped  # nobody caps the answer: it has its ceiling all the same
 
 
+ONE_CALL = '[[budgets]]\nname = "answer"\nper = "request"\noutput_tokens = 500\n'
+
+
+@pytest.mark.parametrize(
+    ("action", "needed", "verdict"),
+    [
+        ("refuse", None, "would be refused: no known price"),
+        ("ceiling", "$0.170000", "fits"),  # 8,000 at $20 and 100 at $100 a million
+        ("allow", None, "passes: no known price"),
+    ],
+)
+def test_explain_says_what_becomes_of_a_call_without_a_price(tmp_path, action, needed, verdict):
+    here = Installation(tmp_path, FILE + f'[unpriced]\naction = "{action}"\n')
+    here.book(spend(1, NOW, 1, holds=(a_hold("month|team=a", 1, limit=10**10, window="2026-11"),)))
+    said = ("--team", "a", "--model", "nobody-knows", "--tokens", "8000", "--output", "100")
+    (row,) = [one for one in here.rows("budget", "explain", *said) if one["budget"] == "month"]
+    assert (row["verdict"], row["needed"] and f"${float(str(row['needed']).lstrip('$')):.6f}") == (verdict, needed)
+
+
+def test_explain_caps_an_answer_as_the_gateway_does_and_needs_no_input(tmp_path):
+    here = Installation(tmp_path, FILE + ONE_CALL)
+    here.book(spend(1, NOW, 1, holds=(a_hold("month|team=a", 1, limit=10**10, window="2026-11"),)))
+    said = ("budget", "explain", "--team", "a", "--model", "gpt-4o", "--output", "6000")
+    rows = {row["budget"]: row for row in here.rows(*said)}
+    assert (rows["answer"]["needed"], rows["answer"]["verdict"]) == (500, "fits")
+    assert rows["month"]["verdict"] == "fits"
+    assert "capped by answer" in here.run(*said).output
+
+
 def test_settings_of_periods_credits_and_thresholds_are_read():
     text = """
 [[budgets]]

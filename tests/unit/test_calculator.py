@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from farthing.cli import main as group
 from farthing.lab.formula import Formula, FormulaError, exact
 from farthing.lab.relations import ask, claims, recompute, relations
-from farthing.lab.scenario import AnswerCache, Batch, PromptCache, Rates, Route, Scenario, Shorten, Work, Workload
+from farthing.lab.scenario import AnswerCache, Batch, PromptCache, Route, Scenario, Shorten, Work, Workload
+from farthing.lab.tariff import Rates
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "calculator.json").read_text(encoding="utf-8"))
 """Claim -> [right value, whether the printed one holds]."""
@@ -234,3 +235,56 @@ def test_the_command_works_a_scenario_out_and_says_where_a_file_is_wrong(tmp_pat
     unknown = run.invoke(group, [*base, "calc", "--ask", "the_weather"])
     assert unknown.exit_code == 1
     assert "--questions" in unknown.output
+
+
+def calculated(tmp_path, text: str) -> dict[str, object]:
+    (tmp_path / "s.toml").write_text(text)
+    found = CliRunner().invoke(group, ["--home", str(tmp_path), "calc", str(tmp_path / "s.toml"), "--format", "json"])
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout)
+
+
+def test_long_prompts_pay_the_rates_of_long_prompts(tmp_path):
+    load = '[workload]\nmodel = "gemini-2.5-pro"\nrequests_per_day = 100\ndays = 1\noutput_tokens = 1_000\n'
+    long = calculated(tmp_path, load + "input_tokens = 250_000\n")
+    assert long["total"]["bill_nusd"] == 100 * (250_000 * 2_500 + 1_000 * 15_000)
+    assert "gemini-2.5-pro: prompts of 250000 tokens pay the rates from 200,001 tokens on" in long["notes"]
+    edge = calculated(tmp_path, load + "input_tokens = 200_000\n")
+    assert edge["total"]["bill_nusd"] == 100 * (200_000 * 1_250 + 1_000 * 10_000)
+
+
+def test_a_prefix_below_the_models_own_minimum_is_not_cached(tmp_path):
+    lever = '[levers.c]\ntype = "prompt_cache"\narrival = "always_warm"\nprefix_tokens = '
+    load = '[workload]\nmodel = "{}"\nrequests_per_day = 100\ndays = 1\ninput_tokens = 5_000\noutput_tokens = 0\n'
+    saved = {
+        (model, tokens): calculated(tmp_path, load.format(model) + lever + str(tokens))["rows"][1][
+            "saves_in_order_nusd"
+        ]
+        for model in ("claude-haiku-4-5", "claude-sonnet-4-5", "gpt-4o")
+        for tokens in (1_000, 2_000, 4_096)
+    }
+    assert {key for key, amount in saved.items() if amount == 0} == {
+        ("claude-haiku-4-5", 1_000), ("claude-haiku-4-5", 2_000), ("claude-sonnet-4-5", 1_000), ("gpt-4o", 1_000),
+    }  # fmt: skip
+
+
+def test_batches_pay_the_books_batch_prices_cached_input_included(tmp_path):
+    """GPT-4o's cached input costs the same in a batch, Claude's half; without a batch price nothing is saved."""
+    load = '[workload]\nmodel = "{}"\nrequests_per_day = 1_000\ndays = 1\ninput_tokens = 5_000\noutput_tokens = 100\n'
+    cache = '[levers.c]\ntype = "prompt_cache"\narrival = "even"\nprefix_tokens = 4_500\n'
+    levers = cache + '[levers.b]\ntype = "batch"\nshare = 0.4\n'
+    by_hand = {
+        "gpt-4o": 500 * 2.5 + 100 * 10 + 4_500 * 1.25 - 0.4 * (500 * 1.25 + 100 * 5),
+        "claude-haiku-4-5": (500 * 1 + 100 * 5 + 4_500 * 0.1) * (1 - 0.4 / 2),
+        "grok-4": 500 * 3 + 100 * 15 + 4_500 * 0.75,
+    }
+    for model, usd in by_hand.items():
+        found = calculated(tmp_path, load.format(model) + levers)
+        assert found["total"]["bill_nusd"] == pytest.approx(usd * 1e6), model
+    assert "b: no batch price of grok-4 is known; nothing is saved there" in found["notes"]
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1e-400"])
+def test_numbers_beyond_all_bounds_are_refused_in_words(number):
+    with pytest.raises(FormulaError, match="tokens is beyond"):
+        ask("gpu_hours", {"tokens": number, "tokens_per_second": 1})

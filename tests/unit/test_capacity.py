@@ -16,7 +16,7 @@ from farthing.cli import main
 from farthing.lab.capacity import Outcome, plan
 from farthing.lab.capacity_plan import Api, Demand, Model, Plan, Serving, Spend, gpus, models, priced
 from farthing.lab.relations import ask
-from farthing.lab.scenario import Rates
+from farthing.lab.tariff import Rates
 
 DATA = os.environ.get("FARTHING_DATA", "")
 MINI, GPT_4O, SONNET = (0.15, 0.6), (2.5, 10.0), (3.0, 15.0)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import html
 import re
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -87,6 +88,17 @@ def test_what_a_short_list_leaves_out_is_a_row_of_its_own(home):
 
 def test_owners_say_that_the_requests_of_pools_are_not_among_theirs(home):
     assert "shared pools" in home.ok("allocate", "run", "--since", "2026-01", "--until", "2026-02")
+
+
+def test_what_has_no_price_is_never_nothing(tmp_path):
+    home = Home(tmp_path, config=RULES)
+    nameless = an_entry("2", amount=None, model="nobody-knows", scope=Scope(team="ads"))
+    home.book([an_entry("1", amount=5), nameless])
+    month = datetime.fromtimestamp(nameless.received_at_ms / 1000, UTC).strftime("%Y-%m")
+    (row,) = [one for one in home.json("chargeback", "--month", month)["rows"] if one["model"] == "nobody-knows"]
+    assert (row["cost_nusd"], row["unpriced"]) == (None, 1)
+    (row,) = [one for one in home.json("allocate", "run", "--since", month)["rows"] if one["owner"] == "ads"]
+    assert (row["direct_nusd"], row["cost_nusd"], row["unpriced"]) == (None, None, 1)
 
 
 def test_a_tag_makes_an_owner_and_a_pool_has_none(home):

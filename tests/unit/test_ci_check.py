@@ -110,6 +110,14 @@ def test_a_date_in_the_prefix_breaks_the_cache_and_says_where(repository):
     assert repository.check("--max-increase", "9999%", "--strict").exit_code == 1
 
 
+def test_a_model_whose_cache_wants_longer_prefixes_loses_what_was_read(repository):
+    repository.prompt("rank", {"model": "claude-haiku-4-5", "system": LONG, "max_tokens": 100})
+    (row,) = repository.diff()["rows"]
+    assert row["cache"].startswith("break: prefix has ")
+    assert "below 4,096" in row["cache"]
+    assert row["after_nusd"] == pytest.approx(row["calls"] * (1_600 * 1_000 + 50 * 5_000), rel=0.01)
+
+
 def test_a_cap_cuts_the_answers_that_are_longer(repository):
     repository.prompt("triage", {"model": "gpt-4o", "max_tokens": 120, "system": LONG})
     (row,) = repository.diff()["rows"]

@@ -67,6 +67,14 @@ def test_traffic_that_moves_to_a_dearer_model_is_mix():
     assert change.effects[0].slice == "dear"
 
 
+def test_traffic_out_of_nothing_or_gone_altogether_is_volume():
+    there = {name: Slice(requests=5, attempts=6, tokens=70, list_nusd=80, cost_nusd=75) for name in "ab"}
+    for before, after, amount in (({}, there, 150), (there, {}, -150)):
+        assert {cause: found for cause, found in explain(before, after).by_cause.items() if found} == {
+            "volume": amount
+        }
+
+
 def test_a_slice_that_came_or_went_is_mix():
     change = explain({"old": BASE}, {"new": BASE})
     assert change.by_cause["mix"] == 0

@@ -274,6 +274,20 @@ def test_the_time_to_live_that_pays_depends_on_the_pauses():
     assert long < short < 0
 
 
+def test_no_time_to_live_pays_below_the_models_own_minimum():
+    saved = []
+    for model in ("claude-sonnet-4-5", "claude-haiku-4-5"):
+        world = World(1)
+        system = words(world.rng, 2_000)
+        for number in range(9):
+            at = 1_795_000_000_000 + number * MINUTE
+            world.ask("f", at, [turn("user", "q")], "none", system=system, provider="anthropic", model=model)
+        advice = TtlAdvice(lambda p, m: RATES, lambda p: True)
+        list(advice.watch(exchange for exchange, _ in world.served()))
+        saved.append([one.saved_nusd > 0 for one in advice.kept()])
+    assert saved == [[True, True], [False, False]]
+
+
 def test_providers_that_cache_by_themselves_get_no_advice_on_it():
     world = World(1)
     plant(world, "ttl_lapsed", 1_795_000_000_000, 4)

@@ -32,7 +32,7 @@ def test_a_defect_is_an_internal_error_and_leaves_no_hold_behind(tmp_path: Path,
         real = upstreams["openai"]
         upstreams["openai"] = Upstream(codec=BrokenCodec(real.codec, place), transport=real.transport)
         headers = {"x-sim-fault": "400"} if place == "failure" else {}
-        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers)
+        answer = httpx.post(f"{gateway.url}/v1/chat/completions", json=CHAT, headers=headers, timeout=60)
         assert answer.status_code == 500
         assert answer.json()["error"]["code"] == "internal_error"
         assert answer.headers["x-should-retry"] == "false"

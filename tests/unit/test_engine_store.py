@@ -60,7 +60,7 @@ def broken(tmp_path: Path, sim: SimServer) -> Iterator[Callable[..., GatewayServ
 
 
 def post(gateway: GatewayServer, **fields) -> httpx.Response:
-    return httpx.post(f"{gateway.url}/v1/chat/completions", json={**CHAT, **fields}, timeout=10)
+    return httpx.post(f"{gateway.url}/v1/chat/completions", json={**CHAT, **fields}, timeout=60)
 
 
 def test_under_refuse_nothing_is_sent_while_nothing_can_be_held(broken, sim):
@@ -96,7 +96,7 @@ def test_under_allow_calls_are_served_and_booked_as_soon_as_it_can_be(broken, si
     assert entry.charge.total == sim.account.invoice.lines[-1].amount_nusd
     assert entry.usage.source == "reported"
     assert gateway.quiet()
-    assert "farthing_store_failures_total{" in httpx.get(f"{gateway.url}/metrics").text
+    assert "farthing_store_failures_total{" in httpx.get(f"{gateway.url}/metrics", timeout=60).text
 
 
 def test_what_still_waits_is_booked_when_the_gateway_stops(broken):

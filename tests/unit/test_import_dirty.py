@@ -1,5 +1,10 @@
 """Files as people export them: separators, encodings, cases, decimals; a header that cannot do is said once."""
 
+import gzip
+import json
+from pathlib import Path
+
+import click
 import msgspec
 import pytest
 
@@ -95,3 +100,74 @@ def test_letters_that_cannot_be_read_are_told(tmp_path, capsys):
     (row,), _ = _read(file, CSV, None, "cp1252")
     assert row.labels == (("team", "béton"),)
     assert not capsys.readouterr().err
+
+
+AT = 1_793_527_200_000
+"""2026-11-01T10:00:00Z."""
+
+
+@pytest.mark.parametrize(
+    ("written", "at_ms"),
+    [
+        ("2026-11-01 10:00:00+00", AT),  # PostgreSQL
+        ("2026-11-01 15:30:00.25+05:30", AT + 250),
+        ("2026-11-01 12:00:00.123456+0200", AT + 123),
+        ("2026-11-01 05:00:00 -05", AT),
+        ("2026-11-01 10:00:00 UTC", AT),  # BigQuery
+        ("2026-11-01T10:00:00,5z", AT + 500),
+        ("2026-11-01T10:00Z", AT),
+        ("20261101T100000Z", AT),
+        ("2026-11-01", AT - 36_000_000),
+        ("1793527200", AT),
+        ("1793527200.25", AT + 250),
+        ("1793527200250", AT + 250),
+        ("1793527200250999", AT + 250),
+        ("1793527200250999000", AT + 250),
+    ],
+)
+def test_times_as_databases_and_tools_write_them(written, at_ms):
+    (row,), bad = rows_of(f'time,input,output\n"{written}",1,2\n')
+    assert (row.at_ms, bad) == (at_ms, [])
+
+
+def test_a_number_of_json_is_a_time_too_with_its_fraction():
+    text = [
+        f'{{"time": {said}, "input": 1, "output": 2}}' for said in ("1793527200.5", "1793527200", "1793527200123")
+    ]
+    assert [row.at_ms - AT for row in read_rows(text, SOURCES["jsonl"])] == [500, 0, 123]
+
+
+@pytest.mark.parametrize("written", ["11/01/2026 10:00:00", "20261101", "5", "2026-02-30T10:00:00Z", "-1", "1e9"])
+def test_times_that_mean_nothing_certain_are_refused(written):
+    rows, (said,) = rows_of(f"time,input,output\n{written},1,2\n")
+    assert not rows
+    assert f"time is '{written}'" in said
+
+
+def test_a_packed_file_is_read_whatever_it_is_called(tmp_path):
+    text = f"time,input,output\n{ROW},3,2\n".encode("utf-16")
+    for name, content in (("a.csv.gz", gzip.compress(text)), ("a.csv", gzip.compress(text)), ("b.csv", text)):
+        path = tmp_path / name
+        path.write_bytes(content)
+        (row,), bad = _read(path, CSV, None, _encoding(path))
+        assert (row.input_tokens, bad) == (3, [])
+    cut: Path = tmp_path / "cut.gz"
+    cut.write_bytes(gzip.compress(text)[:-9])
+    with pytest.raises(click.ClickException, match="cannot be unpacked"):
+        _read(cut, CSV, None, "utf-16")
+
+
+def test_a_span_that_cannot_be_read_takes_no_other_with_it():
+    def told(name: str, value: object) -> dict[str, object]:
+        return {"key": f"gen_ai.usage.{name}", "value": {"intValue": value}}
+
+    every = []
+    for number, tokens in enumerate(("7", "many", "9")):
+        said = [told("input_tokens", tokens), told("output_tokens", "1")]
+        every.append({"traceId": "ab", "spanId": f"{number}", "startTimeUnixNano": f"{AT}000000", "attributes": said,
+                      "status": {"code": "STATUS_CODE_ERROR" if number else 0}})  # fmt: skip
+    document = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": every}]}]})
+    rows, bad = gather(read_rows([document], SOURCES["otel"]))
+    assert [(row.input_tokens, row.failed) for row in rows] == [(7, False), (9, True)]
+    (one,) = bad
+    assert one.reason.startswith("span 1: ")

@@ -116,6 +116,14 @@ def test_the_same_export_again_books_nothing(home, kind):
     assert again["already there"]["value"] == first["booked now"]["value"] > 0
 
 
+def test_a_record_that_an_export_holds_twice_counts_once_in_what_is_said_and_booked(home):
+    said = take(home, "litellm", [*LITELLM, LITELLM[0], {**LITELLM[1], "spend": 99}])
+    assert (said["rows"]["value"], said["booked now"]["value"], said["already there"]["value"]) == (3, 3, 0)
+    assert said["cost of all rows"]["value_nusd"] == CASES["litellm"][4]
+    (row,) = home.json("report", "--by", "")["rows"]
+    assert row["cost_nusd"] == said["cost of all rows"]["value_nusd"]
+
+
 @pytest.mark.parametrize("kind", ["litellm", "langfuse", "helicone"])
 def test_json_lines_and_csv_say_the_same_as_a_document(tmp_path, kind):
     records = CASES[kind][0]["data"] if isinstance(CASES[kind][0], dict) else CASES[kind][0]

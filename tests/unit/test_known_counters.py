@@ -14,7 +14,7 @@ def key(number):
     return (f"user={number}", "2026-11", "usd")
 
 
-def until(condition, within_s=20.0):
+def until(condition, within_s=60.0):
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, "it never came true"

@@ -49,6 +49,9 @@ async def test_every_tool_is_listed_as_read_only(home):
 async def test_an_agent_learns_what_a_call_would_cost(home):
     said = await ask(home, "estimate_cost", model="gpt-4o-mini", input_tokens=500, output_tokens=200, calls=1_000_000)
     assert said["usd"] == "195.000000000"
+    # a maker that is not configured here has its prices in the book all the same
+    long = await ask(home, "estimate_cost", model="gemini-2.5-pro", input_tokens=250_000, output_tokens=1_000)
+    assert long["usd"] == "0.640000000"
     assert (await ask(home, "estimate_cost", model="gpt-99", input_tokens=5, output_tokens=2))["usd"] is None
 
 

@@ -3,12 +3,24 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farthing.core.prefix_cache import ANTHROPIC_1H, ANTHROPIC_5M, OPENAI_AUTO, CacheRule, PrefixCache, Use
+from farthing.config import ProviderSettings
+from farthing.core.prefix_cache import (
+    ANTHROPIC_1H,
+    ANTHROPIC_5M,
+    OPENAI_AUTO,
+    CacheRule,
+    PrefixCache,
+    Use,
+    minimum_tokens,
+)
 from farthing.lab.doctor_trace import Prompt, diagnose, read_trace
+from farthing.lab.rates import BookRates
+from farthing.library import price_book
 
 DATA = os.environ.get("FARTHING_DATA", "")
 RULES = (ANTHROPIC_5M, ANTHROPIC_1H, OPENAI_AUTO)
@@ -122,3 +134,25 @@ def test_a_broken_trace_line_is_named(tmp_path):
     path.write_text('{"timestamp":1,"input_length":5,"hash_ids":[1]}\n{"timestamp":1}\n', encoding="utf-8")
     with pytest.raises(ValueError, match="line 2"):
         list(read_trace(path))
+
+
+@pytest.mark.parametrize(
+    ("model", "least"),
+    [
+        ("claude-haiku-4-5-20251001", 4_096),
+        ("us.anthropic.claude-haiku-4-5-20251001-v1:0", 4_096),
+        ("anthropic/claude-opus-4.6", 4_096),
+        ("claude-3-5-haiku-20241022", 2_048),
+        ("claude-3-haiku", 2_048),
+        ("claude-sonnet-4-5", 1_024),
+        ("claude-opus-4-20250514", 1_024),
+        ("gemini-2.5-pro", 4_096),
+        ("gpt-4o", 1_024),
+        ("somebodys-own", 1_024),
+    ],
+)
+def test_each_models_own_minimum_decides_what_could_be_cached(model, least):
+    assert minimum_tokens(model) == least
+    rates = BookRates(price_book(), (ProviderSettings(name="anthropic", kind="anthropic", base_url=""),), 0)
+    assert rates.rule("anthropic", model) == msgspec.structs.replace(ANTHROPIC_5M, minimum_tokens=least)
+    assert rates.rule("openai", model) == msgspec.structs.replace(OPENAI_AUTO, minimum_tokens=least)

@@ -326,3 +326,16 @@ models:
     book = book_of(tmp_path, text, base=True)
     assert bill(book, "openai", "gpt-4o").total == 7_000_000_000
     assert bill(book, "openai", "gpt-4o-2024-08-06").total == 2_500_000_000
+
+
+def test_what_farthing_ships_is_built_once_and_own_files_are_read_each_time(tmp_path):
+    assert load_book() is load_book()
+    assert load_book(corrections=False).book.ref != load_book().book.ref
+    own = tmp_path / "own.yml"
+    for price in ("1.00", "2.00"):
+        own.write_text(
+            f"provider: lab\nsource: contract\nmodels:\n  - id: mine\n    prices:\n      - input: {price}\n"
+        )
+        (row,) = load_book([own]).book.rows("lab", "mine")
+        assert row.steps == ((0, int(float(price)) * 1_000_000),)
+    assert load_book().book.rows("lab", "mine") == ()

@@ -48,6 +48,46 @@ def test_responses_usage_and_sdk_objects_are_recognised():
     assert cost(Dumped(), "gpt-4o-mini", at=WHEN).total == cost(OPENAI, "gpt-4o-mini", at=WHEN).total
 
 
+READS = {"cache_read_input_tokens": 500, "cache_creation_input_tokens": 1000}
+CLAUDE = {"input_tokens": 10, "output_tokens": 10, **READS}
+
+
+@pytest.mark.parametrize(
+    ("usage", "model", "nusd"),
+    [
+        ({"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}, "gemini-2.5-flash", 550_000),
+        ({"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1400}, "gemini-2.5-flash", 1_300_000),
+        ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}, "claude-sonnet-4-5", 105_000),
+        (CLAUDE, "openrouter/anthropic/claude-sonnet-4.5", 4_080_000),
+        (CLAUDE, "aws/global.anthropic.claude-sonnet-4-5-20250929-v1:0", 4_080_000),
+        ({"inputTokens": 10, "outputTokens": 10}, "claude-sonnet-4-5", 180_000),
+        ({"prompt_tokens": 1000, "completion_tokens": 100}, "cohere/command-a-03-2025", 3_500_000),
+        ({"type": "duration", "seconds": 61.5}, "whisper-1", 6_150_000),
+    ],
+)
+def test_a_usage_is_read_by_its_names_whoever_sold_the_model(usage, model, nusd):
+    assert cost(usage, model, at=WHEN).total == nusd
+
+
+def test_context_that_nobody_reads_is_refused():
+    with pytest.raises(TypeError, match=r"servce_tier.*service_tier"):
+        cost(OPENAI, "gpt-4o", at=WHEN, servce_tier="priority")
+    assert cost(OPENAI, "claude-opus-4-6", at=WHEN, inference_geo="us").total == 600 * 5500 + 400 * 550 + 100 * 27500
+
+
+@pytest.mark.parametrize(
+    ("usage", "model", "context", "nusd"),
+    [
+        (OPENAI, "mistral-large-latest", {"at": "2025-12-01"}, 2_600_000),
+        (OPENAI, "mistral-large-latest", {"at": "2025-12-02"}, 470_000),
+        ({"prompt_tokens": 1000, "total_tokens": 1000}, "text-embedding-3-small", {"processing": "batch"}, 10_000),
+        ({"input_tokens": 0, "output_tokens": 1000}, "gpt-image-1", {"api_flavor": "images"}, 40_000_000),
+    ],
+)
+def test_corrections_of_the_base_list(usage, model, context, nusd):
+    assert cost(usage, model, **{"at": WHEN, **context}).total == nusd
+
+
 def test_a_usage_record_is_priced_as_it_is():
     record = Usage(parts=(UsagePart(lines=(("output", 7),)),), source="reported")
     assert cost(record, "gpt-4o", at=WHEN).total == 70_000
@@ -80,6 +120,7 @@ def test_what_is_no_usage_is_refused():
         ({"prompt_tokens": 10**15, "completion_tokens": 10}, "gpt-4o"),
         ({"input_tokens": 7, "output_tokens": "many"}, "claude-sonnet-4-6"),
         ({"promptTokenCount": -4, "candidatesTokenCount": 3}, "google/gemini-2.5-flash"),
+        ({"prompt_tokens": -5, "completion_tokens": 10, "total_tokens": 5}, "gpt-4o"),
         ({"inputTokens": 5, "outputTokens": -3}, "aws/us.anthropic.claude-sonnet-4-5-20250929-v1:0"),
     ],
 )

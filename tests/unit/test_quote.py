@@ -82,6 +82,15 @@ def test_models_are_compared_cheapest_first_and_unknown_ones_last(run):
     assert rows[1]["method"] == "o200k_base, exact"
 
 
+def test_models_of_makers_that_are_not_configured_here_are_compared_too(run):
+    words = ("--prompt", "prompt.txt", "--output", "100", "--format", "json")
+    rows = json.loads(run("compare", "gpt-4o", "gemini-2.5-pro", "openai/gpt-4o-mini", *words).output)["rows"]
+    assert [row["model"] for row in rows] == ["openai/gpt-4o-mini", "gemini-2.5-pro", "gpt-4o"]
+    gemini = rows[1]
+    assert gemini["call_nusd"] == gemini["input_tokens"] * 1_250 + 100 * 10_000
+    assert gemini["fits"] == "yes"
+
+
 def test_a_month_is_so_many_calls(run):
     words = ("--model", "gpt-4o", "--output", "100", "--calls", "1000", "--format", "json")
     found = run("estimate", "prompt.txt", *words)

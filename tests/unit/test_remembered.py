@@ -219,10 +219,10 @@ async def test_a_connection_without_a_request_is_closed_and_one_with_half_a_requ
         writer.write(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     second.write(b"GET / HTTP/1.1\r\nhost: ")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await idle.read() == b""
     second.write(b"h\r\n\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert (await busy.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     for writer in (first, second):
         writer.close()

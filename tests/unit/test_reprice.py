@@ -312,6 +312,7 @@ def test_a_book_of_files_takes_the_place_of_the_installations_own(home: Home, tm
     rows = home.rows("reprice", *PERIOD, "--book", str(other))
     assert rows["gpt-4o"]["after_nusd"] == 2 * 5_800_000_000
     assert rows["house-model"]["unpriced"] == 1
+    assert rows["house-model"]["difference_nusd"] is None
 
 
 def test_a_receipt_shows_the_effective_amount_and_its_corrections(home: Home):

@@ -345,6 +345,7 @@ def test_quality_is_judged_by_outcomes_that_were_reported(control, treated, verd
 def test_without_outcomes_only_the_exact_cache_needs_no_judge():
     assert World(1, design(off=("routes",)), talks=60).read().quality == "not measured"
     assert World(1, design(), talks=60).read().quality == "holds"
+    assert World(1, design(), talks=0).read().quality == "not measured"
     similar = World(1, design(), talks=60)
     hit = Decision(stage="cache", action="hit", reason="semantic_hit")
     similar.entries = [

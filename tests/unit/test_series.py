@@ -121,3 +121,34 @@ def test_a_call_on_a_day_that_is_otherwise_free_moves_the_forecast_by_about_itse
     assert abs(odd.total - calm.total) < 15
     assert odd.error is not None
     assert odd.error < 0.2
+
+
+def test_what_today_has_cost_beyond_its_share_comes_on_top():
+    past = [10.0] * 30
+    calm, ran_away = (forecast(past, booked_days=10, days_left=5, today=today) for today in (4.0, 1_000.0))
+    assert calm == forecast(past, booked_days=10, days_left=5)
+    assert calm.total == pytest.approx(150)
+    assert ran_away.total == pytest.approx(100 + 1_000 + 40)
+    long = forecast([10.0, 12.0] * 35, booked_days=10, days_left=5, today=1_000.0)
+    assert long.low is not None
+    assert long.high is not None
+    assert 1_110 <= long.low <= long.total <= long.high
+
+
+def test_days_before_the_first_cost_teach_nothing():
+    weeks = [20.0, 21.0, 19.0, 20.0, 22.0, 8.0, 7.0] * 4
+    alone = forecast(weeks, booked_days=14, days_left=9)
+    for empty in (1, 7, 50):
+        assert forecast([0.0] * empty + weeks, booked_days=14, days_left=9) == alone
+    assert forecast([0.0] * 40, booked_days=14, days_left=9).total == 0
+    assert forecast([0.0] * 3 + [5.0], booked_days=4, days_left=2).total == pytest.approx(15)
+
+
+def test_one_odd_week_or_a_pause_is_no_trend():
+    """A slice of three weeks with a spike, and a month of which half cost nothing: neither explodes."""
+    spiked = [1.0] * 22 + [20.0] + [1.0] * 2
+    assert forecast(spiked, booked_days=21, days_left=9).remaining < 9 * 3
+    paused = [3.0] * 30 + [0.0] * 16 + [3.0] * 29
+    assert 9 * 2.5 < forecast(paused, booked_days=21, days_left=9).remaining < 9 * 5
+    soaring = [1.2**day for day in range(56)]
+    assert forecast(soaring, booked_days=20, days_left=10).remaining < 3 * sum(soaring[-10:])

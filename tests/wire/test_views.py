@@ -3,6 +3,9 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from farthing.core.errors import BadRequest
 from farthing.wire import anthropic, openai
@@ -164,3 +167,29 @@ def test_counting_tokens_needs_no_cap():
 def test_every_metered_path_has_a_view():
     assert set(openai.PATHS.values()) == set(openai.VIEWS)
     assert set(anthropic.PATHS.values()) == set(anthropic.VIEWS)
+
+
+TRAPS = st.sampled_from(["hi", [], [{"role": "user"}], {"messages": []}, {"messages": [{"role": "user"}]}, "x_1"])
+TURNS = st.lists(
+    st.fixed_dictionaries({"role": st.just("user"), "content": st.sampled_from(["hi", "file_id", "a_b"])})
+    | st.just({"type": "image_url", "file_id": "f"}),
+    max_size=2,
+)
+SETTINGS = st.dictionaries(
+    st.sampled_from(["max_tokens", "stream", "user", "metadata", "tools", "other", "service_tier"]), TRAPS, max_size=3
+)
+
+
+@given(st.lists(st.tuples(SETTINGS, TURNS, st.booleans()), min_size=2, max_size=6))
+def test_what_is_remembered_of_a_body_without_its_messages_is_what_reading_it_says(bodies):
+    for settings, turns, first in bodies:
+        given_first = {"messages": turns, **settings} if first else {**settings, "messages": turns}
+        body = json.dumps({"model": "gpt-4o", **given_first}, separators=(",", ":")).encode()
+        long = body[:-1] + b',"zzz":"' + b"z" * 600 + b'"}'  # too long to be remembered
+        try:
+            fresh = openai.view_chat(long)
+        except BadRequest:
+            with pytest.raises(BadRequest):
+                openai.view_chat(body)
+            continue
+        assert replace(fresh, body_bytes=len(body)) == openai.view_chat(body)

@@ -215,7 +215,7 @@ def test_every_flavour_is_found_by_its_name() -> None:
         ("anthropic", "chat", "openai.chat"),
         ("google", "default", "google.gemini"),
         ("google", "anthropic", "anthropic.messages"),
-        ("google", "chat", "openai.chat"),
+        ("google", "chat", "google.chat"),
         ("aws", "default", "aws.converse"),
         ("aws", "anthropic", "anthropic.messages"),
         ("azure", "responses", "openai.responses"),
