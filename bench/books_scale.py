@@ -11,27 +11,14 @@ their CPU is not counted. ``calibration_ms`` is the CPU time of a fixed piece of
 import argparse
 import json
 import pathlib
-import statistics
 import tempfile
-import time
 
 import uvloop
-from books import CALLERS, CASES, NoBooks, as_the_gateway, budgets, measure
-from calibrate import piece
+from books import CALLERS, CASES, NoBooks, as_the_gateway, budgets, calibration_ms, measure
 
 from farthing.adapters.leases_open import postgres_books, valkey_books
 from farthing.adapters.sqlite import SqliteBooks
 from farthing.testing.servers import postgres_url, valkey_url
-
-
-def calibration_ms() -> float:
-    """CPU time of a piece now."""
-    taken = []
-    for _ in range(9):
-        began = time.thread_time()
-        piece()
-        taken.append((time.thread_time() - began) * 1e3)
-    return statistics.median(taken)
 
 
 async def run(

@@ -77,13 +77,21 @@ def _litellm(home: pathlib.Path, port: int, upstream: int) -> Started:
 _SCOPE = ("--org", "acme", "--team", "search", "--project", "assistant", "--user", "u1042", "--feature", "chat")
 
 
-def _farthing(home: pathlib.Path, port: int, upstream: int) -> Started:
+def _unlogged(home: pathlib.Path, port: int, upstream: int) -> Started:
+    """The same without the traffic log: keys, four nested hard budgets, the ledger with strict durability."""
+    return _farthing(home, port, upstream, logs=False)
+
+
+def _farthing(home: pathlib.Path, port: int, upstream: int, *, logs: bool = True) -> Started:
     """Everything on: keys, four nested hard budgets, the ledger with strict durability, the traffic log."""
     shutil.rmtree(home / "data", ignore_errors=True)
     (home / "farthing.toml").write_text(
         f"""
 [server]
 durability = "strict"
+
+[exchange_log]
+enabled = {str(logs).lower()}
 
 [[providers]]
 name = "openai"
@@ -146,7 +154,8 @@ def _stack(module: str) -> Callable[[pathlib.Path, int, int], Started]:
 
 GATEWAYS = (
     Contender("nginx", "reverse proxy, C", _nginx),
-    Contender("farthing", "keys, 4 budgets, ledger, strict", _farthing),
+    Contender("farthing", "keys, 4 budgets, ledger, log, strict", _farthing),
+    Contender("unlogged", "farthing without its traffic log", _unlogged),
     Contender("litellm", "proxy, no database, no budgets", _litellm, slow=True),
 )
 STACKS = (

@@ -50,13 +50,15 @@ def cost(
     """What a call cost, line by line.
 
     ``usage`` is the provider's usage object as it came (``response.usage``, or its JSON), or a ``Usage`` record.
-    ``at`` is when the call was made: a datetime, UTC milliseconds or ISO text; now if left out. ``context`` is what
-    the usage does not say itself: ``api_flavor`` (``chat``, ``responses``, ``realtime``…), ``service_tier``,
-    ``processing="batch"``, ``region``, ``speed``.
+    Whose usage object it is, its names say; ``api_flavor`` (``chat``, ``responses``, ``realtime``…) says it where
+    they do not. ``at`` is when the call was made: a datetime, UTC milliseconds or ISO text; now if left out.
+    ``context`` is what the usage does not say itself: ``service_tier``, ``processing="batch"``, ``region``,
+    ``speed``.
 
     An unknown model or unit, or a total that cannot be read (negative, no number), gives a charge whose ``state`` is
     ``unpriced`` and whose ``total`` is None; it is never zero and never another model's price. Raises ``TypeError``
-    for a usage that is no mapping, ``KeyError`` for an unknown ``api_flavor``, ``ValueError`` for a wrong time.
+    for a usage that is no mapping and for context that is none, ``KeyError`` for an unknown ``api_flavor``,
+    ``ValueError`` for a wrong time.
     """
     return rated(usage, model, provider=provider, at=at, **context)[2]
 
@@ -73,8 +75,12 @@ def rated(
     import msgspec
 
     from farthing.core.pricing import charge
+    from farthing.wire.usage.context import CONTEXT
     from farthing.wire.usage.tally import lacks_a_total
 
+    unknown = sorted(context.keys() - CONTEXT - {"api_flavor"})
+    if unknown:
+        raise TypeError(f"unknown context {', '.join(unknown)}; known: api_flavor, {', '.join(sorted(CONTEXT))}")
     book = price_book()
     owner, name = _owner(book, model, provider)
     record = _record(usage, owner, {**context, "model": ""})
@@ -159,6 +165,7 @@ def _owner(book: PriceBook, model: str, provider: str | None) -> tuple[str, str]
 def _record(usage: Usage | Mapping[str, Any] | Dumps, provider: str, context: Mapping[str, str]) -> Usage:
     from farthing.core.types import Usage as UsageRecord
     from farthing.wire.usage import reader_for
+    from farthing.wire.usage.shapes import reader_of
 
     if isinstance(usage, UsageRecord):
         return usage
@@ -168,19 +175,9 @@ def _record(usage: Usage | Mapping[str, Any] | Dumps, provider: str, context: Ma
         if not isinstance(usage, Mapping):
             raise TypeError(f"usage is the provider's usage object or a mapping, not {type(usage).__name__}")
     facts = {key: str(value) for key, value in context.items() if value}
-    flavour = facts.pop("api_flavor", "") or _flavour(provider, usage)
-    return reader_for(provider, flavour).from_usage(usage, context=facts)
-
-
-def _flavour(provider: str, usage: Mapping[str, Any]) -> str:
-    """The API that answers with such a usage object."""
-    if provider in ("openai", "azure", "x-ai", "openrouter"):
-        if "input_token_details" in usage:
-            return "realtime"
-        return "responses" if "input_tokens" in usage else "chat"
-    if provider == "google" and "input_tokens" in usage:
-        return "messages"
-    return "default"
+    flavour = facts.pop("api_flavor", "default")
+    chosen = reader_of(provider, usage) if flavour == "default" else reader_for(provider, flavour)
+    return chosen.from_usage(usage, context=facts)
 
 
 def _target(provider: str, model: str, context: Mapping[str, str]) -> Target:

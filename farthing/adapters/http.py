@@ -74,7 +74,12 @@ class HttpTransport:
             connection.drop()
             connection = pool.take() or await pool.acquire(timeouts.connect_ms)
         reply = connection.exchange(request.method, head, request.body, timeouts)
-        await reply.head()
+        try:
+            while not reply.status and reply.error is None:
+                await reply.awaited()
+        except asyncio.CancelledError:
+            reply.close()
+            raise
         if reply.error is not None and not reply.status:
             raise reply.error
         return reply

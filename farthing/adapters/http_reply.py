@@ -68,20 +68,16 @@ class Reply:
 
     # -- for the consumer
 
-    async def head(self) -> None:
-        """Waits until the head is complete or the exchange has failed (then ``error`` is set and ``status`` 0).
+    def awaited(self) -> "asyncio.Future[None]":
+        """Is done at the next news: the head is complete, or the exchange has failed (then ``error`` is set).
 
-        Whoever leaves earlier leaves the connection unusable: it is closed.
+        Whoever leaves before that must ``close``: the connection is of no use to others.
         """
-        try:
-            while not self.status and self.error is None:
-                self._waiter = self._loop.create_future()
-                await self._waiter
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        finally:
-            self._waiter = None
+        waiter = self._waiter = self._loop.create_future()
+        return waiter
+
+    def read_now(self) -> bytes | None:
+        return self._take() if self.complete and self.error is None else None
 
     async def read(self) -> bytes:
         self.collecting = True

@@ -29,8 +29,8 @@ _DOCUMENT: Final = {
     "schedules", "calendars", "verified_on", "derived", "note",
 }  # fmt: skip
 _MODEL: Final = {
-    "id", "aliases", "match", "context_window", "falls_to", "replaces", "prices", "provider", "source_url",
-    "checked_on", "source", "note",
+    "id", "aliases", "match", "context_window", "snapshots", "falls_to", "replaces", "prices", "provider",
+    "source_url", "checked_on", "source", "note",
 }  # fmt: skip
 _PRICE: Final = {"from", "to", "when", "schedule", "marginal", "source_url", "checked_on", "source", "note"}
 _MULTIPLIER: Final = {
@@ -142,6 +142,7 @@ class PriceFile(Fields):
                     names=self.texts(body, "aliases", path),
                     match=self._match(body["match"], path) if body.get("match") else None,
                     context_window=int(window) if window else None,
+                    snapshots=self.texts(body, "snapshots", path),
                     falls_to=tuple(sorted(self.pairs(body, "falls_to", path))),
                 )
             )

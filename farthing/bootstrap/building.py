@@ -241,9 +241,9 @@ def build(
         routing=routing_of(settings, transports=transports, env=env),
         levers=Levers(policy.levers, prices, summaries=Summaries()) if policy.levers else None,
         request_limits=budgets.single,
-        timeouts=_timeouts(policy),
-    )
-    recorder = Recorder(text=policy.log.text, redact=policy.log.redact, salt=salt, policy_ref=policy.ref)
+        timeouts=_timeouts(policy), logs=policy.log.enabled,
+    )  # fmt: skip
+    recorder = _recorder(policy, salt)
     similar = similar_of(settings, services, recorder, transports, env)
     if similar is not None and caching is not None:
         caching.recall = similar
@@ -317,6 +317,12 @@ def _providers(
         if dialect == "openai" or dialect == "anthropic":
             catalogues.append(_catalogue(provider, secret, dialect))
     return transports, upstreams, catalogues
+
+
+def _recorder(policy: Policy, salt: bytes) -> Recorder:
+    log = policy.log
+    text = log.text if log.enabled else "none"
+    return Recorder(text=text, redact=log.redact, salt=salt, policy_ref=policy.ref)
 
 
 def _timeouts(policy: Policy) -> Timeouts:

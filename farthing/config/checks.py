@@ -38,6 +38,9 @@ def problems(settings: Settings) -> list[str]:
     retries = settings.policy.retries
     if retries.backoff_ms > retries.backoff_ms_max:
         found.append("retries.backoff: is longer than retries.backoff_max")
+    log = settings.policy.log
+    if log.text != "none" and not log.enabled:
+        found.append(f'exchange_log.text: "{log.text}" keeps nothing while exchange_log.enabled = false')
     return found
 
 
@@ -68,6 +71,8 @@ def notes(settings: Settings) -> tuple[str, ...]:
         found.append("alert_sinks: none; nobody is told when a budget is nearly used up")
     if settings.policy.unpriced.action == "allow":
         found.append("unpriced.action: allow; calls with unknown prices pass USD budgets unseen")
+    if not settings.policy.log.enabled:
+        found.append("exchange_log.enabled: false; nothing is logged for replay, doctor, optimize, and refused calls")
     if settings.policy.log.text == "full":
         found.append("exchange_log.text: full; prompts and answers are kept as they are")
     return tuple(found)

@@ -149,6 +149,7 @@ UNPRICED: Final = MappingProxyType(
 
 EXCHANGE_LOG: Final = MappingProxyType(
     {
+        "enabled": Setting(values.flag),
         "text": Setting(values.choice("none", "redacted", "full")),
         "retention_days": Setting(values.whole(0, 36_500)),
         "redact": Setting(values.listed(values.regex)),

@@ -226,6 +226,8 @@ class Speed:
     MINUTES: Final = 60
     LEARNED: Final = 10
     """Minutes that must have passed before "usual" means anything."""
+    JITTER_S: Final = 2
+    """A clock that goes back further was set: what was used in the last minute by the old time moves with it."""
 
     def __init__(self) -> None:
         self._seconds: list[int] = [0] * 60
@@ -252,11 +254,18 @@ class Speed:
             return None
         return sum(self._minutes) // len(self._minutes)
 
+    def _set_back(self, by: int) -> None:
+        self._seconds = [self._seconds[(place + by) % 60] for place in range(60)]
+        self._last_s -= by
+        self._minute_s -= by
+
     def _advance(self, second: int) -> None:
         if self._last_s < 0:
             self._last_s = second
             self._minute_s = second
             return
+        if second < self._last_s - self.JITTER_S:
+            self._set_back(self._last_s - second)
         for passed in range(self._last_s + 1, min(second, self._last_s + 60) + 1):
             self._seconds[passed % 60] = 0
         self._last_s = max(self._last_s, second)

@@ -7,11 +7,21 @@ that are made here.
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from farthing.core.budget_check import problems_of
+from farthing.core.budget_keys import (
+    Sightings,
+    call_values,
+    is_pattern,
+    projection,
+    read_by,
+    sorting,
+    split_by,
+    splits,
+)
 from farthing.core.budget_limits import SINGLE_UNITS, Frame, Limits, changes_of, frames_at, limits_at
 from farthing.core.budget_windows import Windows, start_of, windows_of
 from farthing.core.dimensions import SCOPE_DIMENSIONS
@@ -55,7 +65,7 @@ class Violation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _position = attrgetter("position")
-_said = attrgetter(*SCOPE_DIMENSIONS)
+_EVER: Final = 2**62
 
 
 class Budgets:
@@ -81,12 +91,18 @@ class Budgets:
         """Some limit counts tool calls or turns: only then is the conversation in a body looked at."""
         self.single = any(_single_limits(budget) for budget in budgets)
         """Some limit binds single calls: only then need ``violation`` be asked."""
-        self.reads = _read_by(budgets)
+        self.reads = read_by(budgets)
         """The fields of a scope that any budget looks at: calls that are equal in these count alike."""
-        self._project = _projection(budgets, self.reads)
+        self._project = projection(budgets, self.reads)
+        self._sort = sorting(budgets)
         self._memo_max = memo_max
+        self._kinds: dict[object, _Kind] = {}
+        """By what matches ask for: users that no match names are of one kind, and a new one is looked up at once."""
         self._memo: dict[object, _Bound] = {}
         self._older: dict[object, _Bound] = {}
+        self._seen = Sightings()
+        self._last: tuple[object, _Bound] | None = None
+        """The last that was seen for the first time: one call asks several things of it."""
 
     def holds(self, scope: Scope, *, provider: str, model: str, need: Need, at_ms: int) -> tuple[Hold, ...]:
         """The holds that this call needs, in the policy's order; windows are those of ``at_ms`` and stay fixed."""
@@ -113,12 +129,12 @@ class Budgets:
         bound = self._bound(scope, provider, model)
         places = bound.places
         if places is None or not places.from_ms <= at_ms < places.until_ms:
-            places = bound.places = _places(bound.spots, at_ms)
+            places = bound.places = _places(bound, at_ms)
         return places
 
     def violation(self, scope: Scope, *, provider: str, model: str, need: Need) -> Violation | None:
         """The first hard limit on single calls that this call alone would cross, if any."""
-        single = self._bound(scope, provider, model).single
+        single = self._bound(scope, provider, model).kind.single
         amounts = amounts_of(need) if single else {}
         for budget, limits in single:
             for unit, limit in limits:
@@ -129,22 +145,24 @@ class Budgets:
     def hard_usd(self, scope: Scope, *, provider: str, model: str) -> Budget | None:
         """The first hard budget in USD that binds this call: where there is one, an unknown price matters."""
         bound = self._bound(scope, provider, model)
-        everything = (*(budget for budget, _ in bound.single), *(spot.rule.budget for spot in bound.spots))
+        everything = (*(budget for budget, _ in bound.kind.single), *(rule.budget for rule in bound.kind.rules))
         return next((one for one in everything if one.hard and "usd" in units_of(one)), None)
 
     def binding(self, scope: Scope, *, provider: str, model: str) -> tuple[tuple[Budget, str], ...]:
         """The budgets that bind a call, each with its counter; "" for limits that bind single calls only."""
         bound = self._bound(scope, provider, model)
-        counted = {spot.rule.budget.name for spot in bound.spots}
-        single = tuple((budget, "") for budget, _ in bound.single if budget.name not in counted)
-        return (*single, *((spot.rule.budget, spot.counter) for spot in bound.spots))
+        rules = bound.kind.rules
+        counted = {rule.budget.name for rule in rules}
+        single = tuple((budget, "") for budget, _ in bound.kind.single if budget.name not in counted)
+        counters = ((rule.budget, spot.counter) for rule, spot in zip(rules, bound.spots, strict=True))
+        return (*single, *counters)
 
     def _add(self, rule: "_Rule") -> None:
         """Index by the names matched, then by their values.
 
         Rules that need a tag are looked at only for calls that carry it, so that thousands of tag names cost nothing.
         """
-        match = sorted((dim, value) for dim, value in rule.budget.match if not _is_pattern(dim, value))
+        match = sorted((dim, value) for dim, value in rule.budget.match if not is_pattern(dim, value))
         gate = next((dim for dim, value in match if value and dim.startswith("tag:")), "")
         by_value = self._index.setdefault(gate, {}).setdefault(tuple(dim for dim, _ in match), {})
         by_value.setdefault(tuple(value for _, value in match), []).append(rule)
@@ -152,14 +170,38 @@ class Budgets:
     def _bound(self, scope: Scope, provider: str, model: str) -> "_Bound":
         key = self._project(scope, provider, model)
         found = self._memo.get(key)
+        if found is not None:
+            return found
+        last = self._last
+        if last is not None and last[0] == key:
+            return last[1]
+        found = self._older.get(key)
         if found is None:
-            found = self._older.get(key) or self._find(scope, provider, model)
-            if len(self._memo) >= self._memo_max // 2:  # two generations: what is still in use survives the turn
-                self._older, self._memo = self._memo, {}
-            self._memo[key] = found
+            found = self._find(scope, provider, model)
+            if not self._seen.again(hash(key)):
+                self._last = key, found
+                return found
+        if len(self._memo) >= self._memo_max // 2:  # two generations: what is still in use survives the turn
+            self._older, self._memo = self._memo, {}
+        self._memo[key] = found
         return found
 
     def _find(self, scope: Scope, provider: str, model: str) -> "_Bound":
+        key = self._sort(scope, provider, model)
+        kind = self._kinds.get(key)
+        if kind is None:
+            if len(self._kinds) >= self._memo_max:
+                self._kinds.clear()
+            kind = self._kinds[key] = self._kind(scope, provider, model)
+        spots = []
+        for rule in kind.rules:  # new users are looked up here: nothing is called that need not be
+            read = rule.read
+            value = rule.values(scope, provider, model) if read is None else read(scope)
+            spot = rule.spots.get(value)
+            spots.append(rule.spot(value, self._seen) if spot is None else spot)
+        return _Bound(kind, tuple(spots))
+
+    def _kind(self, scope: Scope, provider: str, model: str) -> "_Kind":
         values = call_values(scope, provider, model)
         found: list[_Rule] = []
         for gate in ("", *["tag:" + name for name, _ in scope.tags]):
@@ -167,13 +209,13 @@ class Budgets:
                 found += by_value.get(tuple([values.get(dim, "") for dim in dims]), ())
         rules = [rule for rule in found if rule.binds(scope, model)]
         rules.sort(key=_position)
-        return _Bound(
-            tuple([rule.spot(values) for rule in rules if rule.windows is not None]),
+        return _Kind(
+            tuple([rule for rule in rules if rule.windows is not None]),
             tuple([(rule.budget, rule.single) for rule in rules if rule.single]),
         )
 
 
-class Places(NamedTuple):
+class Places(msgspec.Struct, frozen=True, gc=False):
     """The counters of a call, each with its window and its limit, for instants in [from_ms, until_ms)."""
 
     holds: tuple[Hold, ...]
@@ -184,11 +226,23 @@ class Places(NamedTuple):
     until_ms: int
 
 
+_NOWHERE: Final = Places((), (), 0, 0)
+
+
+class _Spot(msgspec.Struct, gc=False):
+    """One counter of a budget."""
+
+    counter: str
+    places: Places = _NOWHERE
+    """Where a call counts on it; the last that were asked for."""
+
+
 class _Rule:
     """A budget in the index; ``windows`` is None when nothing of it is counted."""
 
     __slots__ = (
-        "_each", "_fixed", "_frames", "_models", "_spots", "_valid", "budget", "position", "single", "windows",
+        "_each", "_fixed", "_frames", "_models", "_named", "_steady", "budget", "position", "read", "single", "spots",
+        "values", "windows",
     )  # fmt: skip
 
     def __init__(self, position: int, budget: Budget, windows: Windows | None) -> None:
@@ -199,12 +253,21 @@ class _Rule:
         if not budget.credits and not budget.raises:
             self._fixed = limits_at(budget, 0)
         self.windows = windows if budget.credits or self._fixed or budget.raises else None
-        self._models = tuple(value for dim, value in budget.match if _is_pattern(dim, value))
+        self._models = tuple(value for dim, value in budget.match if is_pattern(dim, value))
         self._each = splits(budget)
-        self._spots: dict[tuple[str, ...], _Spot] = {}
+        self.read: Callable[[Scope], object] | None = None
+        """Reads what tells its counter, where the scope alone does."""
+        if self._each and all(dim in SCOPE_DIMENSIONS for dim in self._each):
+            self.read = attrgetter(*self._each)
+        self.values = split_by(self._each)
+        """Reads the same of any call: one value, or a tuple of several or none."""
+        self._named = counter_name(budget.name, ((dim, "") for dim in self._each[:1]))
+        """The counter of the empty value, where one dimension splits it."""
+        self.spots: dict[object, _Spot] = {}
+        """Its counters, by what tells them."""
         self._frames: tuple[Frame, ...] = ()
-        self._valid = (0, 0)
-        """From when until when a credit's frames stay the same."""
+        self._steady = (0, 0)
+        """From when until when the frames stay the same."""
 
     def binds(self, scope: Scope, model: str) -> bool:
         """What the index does not decide: a session budget needs a session, patterns must match."""
@@ -212,82 +275,30 @@ class _Rule:
             return False
         return not self._models or all(fnmatchcase(model, pattern) for pattern in self._models)
 
-    def frames(self, at_ms: int) -> tuple[Frame, ...]:
-        """The windows that a call at an instant needs room in."""
-        windows = self.windows
-        assert windows is not None
-        if self._fixed is not None:
-            return ((windows.window(at_ms), self._fixed),)
-        if not self.budget.credits:
-            return ((windows.window(at_ms), limits_at(self.budget, at_ms)),)
-        if not self._valid[0] <= at_ms < self._valid[1]:
-            changes = changes_of(self.budget)
-            self._frames = frames_at(self.budget, windows, at_ms)
-            self._valid = (
-                max((at for at in changes if at <= at_ms), default=-(2**62)),
-                min((at for at in changes if at > at_ms), default=2**62),
-            )
-        return self._frames
-
-    def steady(self, at_ms: int) -> tuple[int, int]:
-        """(from, until): instants in between have the same :meth:`frames` as ``at_ms``."""
-        windows = self.windows
-        assert windows is not None
-        if self._fixed is not None:
-            return windows.steady(at_ms)
-        if not self.budget.credits:
-            return at_ms, at_ms + 1
-        self.frames(at_ms)
-        return self._valid
-
-    def spot(self, values: dict[str, str]) -> "_Spot":
-        """Where this budget counts a call with these dimension values."""
-        key = tuple([values.get(dim, "") for dim in self._each])
-        found = self._spots.get(key)
-        if found is None:
-            if len(self._spots) >= MEMO_MAX:
-                self._spots.clear()
-            found = self._spots[key] = _Spot(self, counter_name(self.budget.name, zip(self._each, key, strict=True)))
+    def spot(self, key: object, seen: Sightings) -> _Spot:
+        """A counter that is not remembered; from its second use on it is."""
+        found = _Spot(self._counter(key))
+        if seen.again(hash(key) ^ ~self.position):  # not the number of a call whose key is the same
+            if len(self.spots) >= MEMO_MAX:
+                self.spots.clear()
+            self.spots[key] = found
         return found
 
+    def _counter(self, key: object) -> str:
+        if isinstance(key, str):
+            return self._named + (key if key.isalnum() else key.translate(_ESCAPES))
+        values = key if isinstance(key, tuple) else ()
+        return counter_name(self.budget.name, zip(self._each, values, strict=True))
 
-class _Bound:
-    """The budgets that bind one combination of dimension values."""
-
-    __slots__ = ("places", "single", "spots")
-
-    def __init__(self, spots: tuple["_Spot", ...], single: tuple[tuple[Budget, Limits], ...]) -> None:
-        self.spots = spots
-        self.single = single
-        self.places: Places | None = None
-        """The last that were asked for."""
-
-
-class _Spot:
-    """One counter of a budget."""
-
-    __slots__ = ("_places", "counter", "rule")
-
-    def __init__(self, rule: _Rule, counter: str) -> None:
-        self.rule = rule
-        self.counter = counter
-        self._places = Places((), (), 0, 0)
-
-    def places(self, at_ms: int) -> Places:
-        """Where a call counts on it at an instant."""
-        found = self._places
-        if not found.from_ms <= at_ms < found.until_ms:
-            holds = self._holds(at_ms)
-            keys = tuple([(one.counter, one.window, one.unit) for one in holds])
-            found = self._places = Places(holds, keys, *self.rule.steady(at_ms))
-        return found
-
-    def _holds(self, at_ms: int) -> tuple[Hold, ...]:
-        budget = self.rule.budget
-        return tuple(
+    def places(self, spot: _Spot, at_ms: int) -> Places:
+        """Where a call counts on a counter at an instant."""
+        if not self._steady[0] <= at_ms < self._steady[1]:
+            self._frames, self._steady = self._frames_at(at_ms), self._steady_at(at_ms)
+        counter, budget = spot.counter, self.budget
+        holds = tuple(
             [
                 Hold(
-                    counter=self.counter,
+                    counter=counter,
                     window=window.name,
                     unit=unit,
                     limit=limit,
@@ -297,32 +308,77 @@ class _Spot:
                     hard=budget.hard,
                     also=window.also,
                 )
-                for window, limits in self.rule.frames(at_ms)
+                for window, limits in self._frames
                 for unit, limit in limits
             ]
         )
+        keys = tuple([(counter, one.window, one.unit) for one in holds])
+        found = spot.places = Places(holds, keys, *self._steady)
+        return found
+
+    def _frames_at(self, at_ms: int) -> tuple[Frame, ...]:
+        """The windows that a call at an instant needs room in."""
+        windows = self.windows
+        assert windows is not None
+        if self._fixed is not None:
+            return ((windows.window(at_ms), self._fixed),)
+        return frames_at(self.budget, windows, at_ms)
+
+    def _steady_at(self, at_ms: int) -> tuple[int, int]:
+        """(from, until): instants in between have the same frames as ``at_ms``."""
+        windows = self.windows
+        assert windows is not None
+        if self._fixed is not None:
+            return windows.steady(at_ms)
+        if not self.budget.credits:
+            return at_ms, at_ms + 1
+        changes = changes_of(self.budget)
+        return (
+            max((at for at in changes if at <= at_ms), default=-_EVER),
+            min((at for at in changes if at > at_ms), default=_EVER),
+        )
 
 
-def _places(spots: tuple[_Spot, ...], at_ms: int) -> Places:
+class _Kind(msgspec.Struct, frozen=True):
+    """The budgets that bind calls of one kind, in the policy's order."""
+
+    rules: tuple[_Rule, ...]
+    """Those that count something."""
+    single: tuple[tuple[Budget, Limits], ...]
+    """Those that bind each call by itself."""
+
+
+class _Bound(msgspec.Struct, gc=False):
+    """The budgets that bind one combination of dimension values, with the counter of each."""
+
+    kind: _Kind
+    spots: tuple[_Spot, ...]
+    """One of each rule."""
+    places: Places | None = None
+    """The last that were asked for."""
+
+
+def _places(bound: _Bound, at_ms: int) -> Places:
     """The places of several counters as one."""
-    holds: tuple[Hold, ...] = ()
-    keys: tuple[Key, ...] = ()
-    from_ms, until_ms = -(2**62), 2**62
-    for spot in spots:
-        found = spot.places(at_ms)
-        holds, keys = holds + found.holds, keys + found.keys
-        from_ms, until_ms = max(from_ms, found.from_ms), min(until_ms, found.until_ms)
-    return Places(holds, keys, from_ms, until_ms)
+    holds: list[Hold] = []
+    keys: list[Key] = []
+    from_ms, until_ms = -_EVER, _EVER
+    for rule, spot in zip(bound.kind.rules, bound.spots, strict=True):
+        found = spot.places
+        if not found.from_ms <= at_ms < found.until_ms:
+            found = rule.places(spot, at_ms)
+        holds += found.holds
+        keys += found.keys
+        if found.from_ms > from_ms:
+            from_ms = found.from_ms
+        if found.until_ms < until_ms:
+            until_ms = found.until_ms
+    return Places(tuple(holds), tuple(keys), from_ms, until_ms)
 
 
 def units_of(budget: Budget) -> tuple[LimitUnit, ...]:
     """The units that a budget limits."""
     return tuple(dict.fromkeys([*(unit for unit, _ in budget.limits), *(one.unit for one in budget.credits)]))
-
-
-def splits(budget: Budget) -> tuple[str, ...]:
-    """The dimensions that split a budget into counters, sorted; a session budget is split by session."""
-    return tuple(sorted({*budget.each, *(("session",) if budget.per == "session" else ())}))
 
 
 def amounts_of(need: Need) -> dict[LimitUnit, int]:
@@ -343,10 +399,6 @@ def _single_limits(budget: Budget) -> Limits:
     if budget.per == "request":
         return budget.limits
     return tuple((unit, limit) for unit, limit in budget.limits if unit in SINGLE_UNITS)
-
-
-def _is_pattern(dimension: str, value: str) -> bool:
-    return dimension == "model" and ("*" in value or "?" in value)
 
 
 def spent(holds: Iterable[Hold], *, usd: int | None, input_tokens: int, output_tokens: int) -> tuple[int, ...]:
@@ -385,36 +437,5 @@ def parse_counter(counter: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return _unescape(name), tuple((_unescape(dim), _unescape(value)) for dim, _, value in pairs)
 
 
-def call_values(scope: Scope, provider: str, model: str) -> dict[str, str]:
-    """Every dimension value that budgets can match or split by."""
-    values: dict[str, str] = dict(zip(SCOPE_DIMENSIONS, _said(scope), strict=True))
-    values["provider"] = provider
-    values["model"] = model
-    for name, value in scope.tags:
-        values["tag:" + name] = value
-    return values
-
-
 def _unescape(text: str) -> str:
     return text.replace("%3D", "=").replace("%2C", ",").replace("%7C", "|").replace("%25", "%")
-
-
-def _used_by(budgets: tuple[Budget, ...]) -> set[str]:
-    return {name for budget in budgets for name in (*splits(budget), *(dim for dim, _ in budget.match))}
-
-
-def _read_by(budgets: tuple[Budget, ...]) -> tuple[str, ...]:
-    used = _used_by(budgets)
-    fields: list[str] = [name for name in SCOPE_DIMENSIONS if name in used]
-    if any(name.startswith("tag:") for name in used):
-        fields.append("tags")
-    return tuple(fields)
-
-
-def _projection(budgets: tuple[Budget, ...], fields: tuple[str, ...]) -> Callable[[Scope, str, str], object]:
-    """A function from a call to a key made of just the values that any budget looks at."""
-    used = _used_by(budgets)
-    read = attrgetter(*fields) if fields else lambda scope: None
-    if "provider" in used or "model" in used:
-        return lambda scope, provider, model: (read(scope), provider, model)
-    return lambda scope, provider, model: read(scope)

@@ -87,8 +87,10 @@ def explain(before: Mapping[str, Slice], after: Mapping[str, Slice]) -> Change:
 
 
 def _slice(old: Slice | None, new: Slice | None, totals: tuple[int, int]) -> Iterable[tuple[Cause, float]]:
-    """The causes within one slice. A slice that came or went is a change of mix, whole."""
+    """The causes within one slice. A slice that came or went is a change of mix, whole, unless all traffic did."""
     was, now = (old.cost_nusd if old else 0), (new.cost_nusd if new else 0)
+    if not all(totals):
+        return [("volume", float(now - was))]
     if old is None or new is None or was <= 0 or now <= 0:
         return [("mix", float(now - was))]
     weight = _log_mean(now, was)

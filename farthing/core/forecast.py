@@ -16,6 +16,10 @@ SEASON: Final = 7
 LEVEL_DAYS: Final = 21
 """Days whose mean sets the level; whole weeks."""
 TREND_DAYS: Final = 56
+TREND_WEEKS_MIN: Final = 4
+"""Weekly means needed before they are a trend; three are moved by any one of them."""
+TREND_MAX: Final = math.log(1.25) / SEASON
+"""The steepest trend that is carried on: a quarter more, or its inverse, a week."""
 DAMPING: Final = 0.98
 """Part of the trend that lasts to the next day."""
 PROFILE_WEEKS: Final = 8
@@ -49,25 +53,34 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         return self.booked + self.remaining
 
 
-def forecast(past: Sequence[float], *, booked_days: int, days_left: int, coverage: float = 0.8) -> Forecast:
+def forecast(
+    past: Sequence[float], *, booked_days: int, days_left: int, coverage: float = 0.8, today: float = 0.0
+) -> Forecast:
     """What the current period will sum to.
 
-    ``past`` holds whole days in order, the last ``booked_days`` of them inside the period; a day in progress is one
-    of the ``days_left``. ``coverage`` is the share of outcomes that the band shall hold. Raises ``ValueError``.
+    ``past`` holds whole days in order, the last ``booked_days`` of them inside the period; a day in progress is the
+    first of the ``days_left``, and ``today`` what it has cost so far. Days before the first cost teach nothing.
+    ``coverage`` is the share of outcomes that the band shall hold. Raises ``ValueError``.
     """
     _check(past, booked_days, days_left, coverage)
     booked = math.fsum(past[len(past) - booked_days :])
+    past = past[next((at for at, value in enumerate(past) if value), len(past)) :]
+    booked_days = min(booked_days, len(past))
     remaining, method = _expect(past, days_left)
+    # What today has cost beyond its share is spent: it comes on top of what the other days will cost.
+    spent = max(0.0, today - math.fsum(expect_days(past, min(1, days_left)))) if days_left else 0.0
     errors = _backtest(past, booked_days, days_left) if days_left else []
     low = high = None
     if not days_left:
         low = high = booked
     elif len(errors) >= BACKTEST_MIN:
         lower, upper = _band([rest for rest, _ in errors], coverage)
-        low, high = booked + remaining * math.exp(lower), booked + remaining * math.exp(upper)
+        least = booked + (today if days_left else 0.0)
+        low = max(least, booked + spent + remaining * math.exp(lower))
+        high = max(least, booked + spent + remaining * math.exp(upper))
     return Forecast(
         booked=booked,
-        remaining=remaining,
+        remaining=remaining + spent,
         low=low,
         high=high,
         coverage=coverage,
@@ -144,10 +157,10 @@ def _slope(flat: Sequence[float]) -> float:
         if mean > 0:
             means.append(math.log(mean))
     means.reverse()
-    if len(means) < 3:
+    if len(means) < TREND_WEEKS_MIN:
         return 0.0
     slopes = [(means[b] - means[a]) / (b - a) for a in range(len(means)) for b in range(a + 1, len(means))]
-    return median(slopes) / SEASON
+    return max(-TREND_MAX, min(TREND_MAX, median(slopes) / SEASON))
 
 
 def _backtest(past: Sequence[float], booked_days: int, days_left: int) -> list[tuple[float, float]]:

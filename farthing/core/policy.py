@@ -129,8 +129,10 @@ class Unpriced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ExchangeLog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the traffic log keeps of prompts and answers."""
+    """Whether there is a traffic log, and what it keeps of prompts and answers."""
 
+    enabled: bool = True
+    """False: only the ledger is written; whatever reads the traffic log has nothing to read."""
     text: Literal["none", "redacted", "full"] = "none"
     retention_days: int = 30
     redact: tuple[str, ...] = ()

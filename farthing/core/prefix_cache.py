@@ -6,11 +6,15 @@ prompt caching (minimum length, time to live and its refresh, write premium, gra
 """
 
 from collections.abc import Hashable, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 FOREVER_MS: Final = 2**62
+MINIMUM_TOKENS: Final = 1_024
+"""The shortest prefix that providers cache, where they name no other for a model."""
 SWEEP_ABOVE: Final = 1_000_000
 """Blocks remembered before dead ones are dropped."""
 
@@ -20,7 +24,7 @@ class CacheRule(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     ttl_ms: int
-    minimum_tokens: int = 1_024
+    minimum_tokens: int = MINIMUM_TOKENS
     """Shorter prefixes are neither written nor read."""
     step_tokens: int = 1
     """Reads come in multiples of this beyond the minimum."""
@@ -31,6 +35,11 @@ class CacheRule(msgspec.Struct, frozen=True, kw_only=True):
     write_bp: int = 12_500
     """Price of a written token in basis points of the input price; 10,000 where writing is free."""
 
+    def of(self, model: str) -> "CacheRule":
+        """The rule as it is for a model: with its own minimum."""
+        least = minimum_tokens(model)
+        return self if least == self.minimum_tokens else msgspec.structs.replace(self, minimum_tokens=least)
+
 
 ANTHROPIC_5M: Final = CacheRule(name="5m", ttl_ms=300_000, read_bp=1_000, write_bp=12_500)
 ANTHROPIC_1H: Final = CacheRule(name="1h", ttl_ms=3_600_000, read_bp=1_000, write_bp=20_000)
@@ -38,6 +47,26 @@ OPENAI_AUTO: Final = CacheRule(
     name="automatic", ttl_ms=300_000, step_tokens=128, read_bp=5_000, write_bp=10_000
 )  # fmt: skip
 """Entries live five to ten minutes of quiet; five is what can be relied on."""
+
+_MINIMA: Final = (
+    ("*haiku-3*", 2_048),
+    ("*3-5-haiku*", 2_048),
+    ("*3-haiku*", 2_048),
+    ("*haiku*", 4_096),
+    ("*opus-4-[56]*", 4_096),
+    ("*opus-4-7*", 2_048),
+    ("*opus-5*", 512),
+    ("*gemini-2.5-flash*", 2_048),
+    ("*gemini-*", 4_096),
+)
+"""Models whose providers name another minimum; Claude's names have dots at resellers."""
+
+
+@lru_cache(maxsize=1_024)
+def minimum_tokens(model: str) -> int:
+    """The shortest prefix that a model's provider caches; 1,024 tokens where its documentation names no other."""
+    name = model.lower().replace("claude-", "").replace(".", "-") if "claude" in model.lower() else model.lower()
+    return next((tokens for pattern, tokens in _MINIMA if fnmatchcase(name, pattern)), MINIMUM_TOKENS)
 
 
 class Use(msgspec.Struct, frozen=True):

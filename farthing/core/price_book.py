@@ -270,6 +270,7 @@ def _joined(first: ModelEntry, second: ModelEntry) -> ModelEntry:
         names=first.names + second.names,
         match=second.match or first.match,
         context_window=second.context_window or first.context_window,
+        snapshots=first.snapshots + second.snapshots,
         falls_to=first.falls_to + second.falls_to,
     )
 

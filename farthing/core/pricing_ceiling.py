@@ -7,7 +7,8 @@ are rounded up to whole nano-USD per unit, so no sum of separately rounded charg
 
 from typing import Final, NamedTuple
 
-from farthing.core.money import PUSD_PER_NUSD, Nusd
+from farthing.core.money import PUSD_PER_NUSD, Nusd, ceil_nusd, price_per_million
+from farthing.core.policy import Unpriced
 from farthing.core.price_book import PriceBook, Rate, Resolved, Sheet
 from farthing.core.pricing import DEAR, DEFAULT_TIERS, canonical_facets
 from farthing.core.types import Bounds, Target
@@ -213,3 +214,11 @@ def _fee(sheets: list[Sheet], tool: str) -> int | None:
     fees = [_dearest(sheet.rates.get(unit)) for sheet in sheets]
     known = [fee for fee in fees if fee is not None]
     return max(known) if known else None
+
+
+def at_ceiling_rates(rates: Unpriced, *, input_tokens: int, output_tokens: int) -> Nusd:
+    """Tokens at the policy's ceiling rates for unknown prices; counts against budgets, never in the ledger."""
+    return Nusd(
+        ceil_nusd(input_tokens, price_per_million(rates.input_usd_per_million))
+        + ceil_nusd(output_tokens, price_per_million(rates.output_usd_per_million))
+    )

@@ -4,7 +4,7 @@ Nothing is guessed from a common prefix. A name that no model claims is unknown,
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from farthing.core.pricing_rows import Match, ModelEntry, ProviderEntry
 
@@ -13,7 +13,13 @@ NAME_CHARS_MAX = 256
 
 _COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=$|[-:@])")
 _DATE = re.compile(r"(?<!\d)20\d{6}(?!\d)")
+_ANY_DATE = re.compile(r"(?<!\d)20\d{2}(?:\d{4}|-\d{2}-\d{2})(?!\d)")
 _VERSION_TAIL = re.compile(r"[-@:](?:20\d{2}-\d{2}-\d{2}|20\d{6}|\d{4}|latest|v\d+(?::\d+)?)$")
+_VARIANT = re.compile(
+    r"[-_.:@](?:mini|nano|micro|lite|light|small|medium|large|pro|plus|max|ultra|super|flash|turbo|fast|instant|air"
+    r"|audio|realtime|live|tts|transcribe|image|video|vision|search|embed|embedding|codex|code)(?![a-z0-9])"
+)
+"""Words that make another model of a name."""
 _REGEX_LITERAL = re.compile(r"^\^?((?:[A-Za-z0-9@_/ -]|\\[.\-/+])*)")
 
 
@@ -23,7 +29,11 @@ def matches(clause: Match, name: str) -> bool:
         case "equals":
             return name == clause.text.lower()
         case "starts_with":
-            return name.startswith(clause.text.lower()) and _whole(name, 0, len(clause.text))
+            return (
+                name.startswith(clause.text.lower())
+                and _whole(name, 0, len(clause.text))
+                and (_VARIANT.search(name, len(clause.text)) is None)
+            )
         case "ends_with":
             start = len(name) - len(clause.text)
             return name.endswith(clause.text.lower()) and _whole(name, start, len(name))
@@ -82,9 +92,9 @@ def flat(clause: Match | None) -> Iterator[Match]:
 class NameIndex:
     """The names of one provider's models."""
 
-    __slots__ = ("_exact", "_patterns")
+    __slots__ = ("_dates", "_exact", "_patterns")
 
-    def __init__(self, models: Iterable[ModelEntry]) -> None:
+    def __init__(self, models: Sequence[ModelEntry]) -> None:
         claimed: dict[str, tuple[int, int, str]] = {}
         patterns: list[tuple[int, int, int, Match, str]] = []
         for position, entry in enumerate(models):
@@ -99,13 +109,21 @@ class NameIndex:
         patterns.sort(key=lambda item: item[:3])
         self._exact = {name: claim[2] for name, claim in claimed.items()}
         self._patterns = [(clause, model) for *_, clause, model in patterns]
+        self._dates: dict[str, set[str]] = {}
+        for entry in models:
+            if entry.snapshots:
+                self._dates.setdefault(entry.id, set()).update(entry.snapshots)
 
     def find(self, name: str) -> str | None:
         """The model that claims this lower-case name."""
         exact = self._exact.get(name)
         if exact is not None:
             return exact
-        return next((model for clause, model in self._patterns if matches(clause, name)), None)
+        found = next((model for clause, model in self._patterns if matches(clause, name)), None)
+        dates = self._dates.get(found) if found is not None else None
+        if dates and any(one.group().replace("-", "") not in dates for one in _ANY_DATE.finditer(name)):
+            return None
+        return found
 
 
 def _claim(claimed: dict[str, tuple[int, int, str]], name: str, claim: tuple[int, int, str]) -> None:

@@ -150,6 +150,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Exact names and aliases."""
     match: Match | None = None
     context_window: int | None = None
+    snapshots: tuple[str, ...] = ()
+    """The dates (``20250514``) of all its snapshots, where they are known: a name with another date is nobody's."""
     falls_to: tuple[tuple[str, str], ...] = ()
     """(unit, unit whose price it has when it has none of its own), beyond the book's defaults."""
 

@@ -113,19 +113,17 @@ def replace_output(bounds: Bounds, output: int) -> Bounds:
 
 def _degraded(services: Services, request: Request, plan: Plan, crossing: Crossing) -> Plan:
     """The plan with the cheaper model first; the plan as it is when that is not cheaper, or not to be had."""
-    asked, wanted = plan.targets[0], crossing.threshold.to
-    if request.view.endpoint not in CAPPED:
-        return plan
+    asked = plan.targets[0]
     try:
-        targets = services.routes.targets(wanted, request.dialect)
+        targets = cheaper_targets(services, request, plan, crossing.threshold.to)
     except UnknownModel:
         return replace(plan, decisions=(*plan.decisions, _not_degraded(crossing, "no_such_model")))
-    target = targets[0]
-    if (target.provider, target.model) == (asked.provider, asked.model):
+    if targets is None:
         return plan
+    target = targets[0]
     before = _most(services, request, plan, asked, services.upstreams[asked.provider])
     after = _most(services, request, plan, target, services.upstreams[target.provider])
-    if before is not None and (after is None or after >= before):
+    if not is_cheaper(before, after):
         return replace(plan, decisions=(*plan.decisions, _not_degraded(crossing, "not_cheaper")))
     return replace(
         plan,
@@ -134,6 +132,23 @@ def _degraded(services: Services, request: Request, plan: Plan, crossing: Crossi
         reason="degraded",
         decisions=(*plan.decisions, note_of(crossing)),
     )
+
+
+def cheaper_targets(services: Services, request: Request, plan: Plan, wanted: str) -> tuple[Target, ...] | None:
+    """Where a call would go that is to take the model ``wanted``; None: it stays where it is.
+
+    Raises :class:`UnknownModel`.
+    """
+    if request.view.endpoint not in CAPPED:
+        return None
+    asked, targets = plan.targets[0], services.routes.targets(wanted, request.dialect)
+    same = (targets[0].provider, targets[0].model) == (asked.provider, asked.model)
+    return None if same else targets
+
+
+def is_cheaper(before: int | None, after: int | None) -> bool:
+    """Whether a call moves to a model at which it costs at most ``after``; None: nobody knows."""
+    return before is None or (after is not None and after < before)
 
 
 def _most(services: Services, request: Request, plan: Plan, target: Target, upstream: Upstream) -> int | None:

@@ -1,26 +1,22 @@
-"""One upstream is asked: its answer, or what its failure means."""
+"""One upstream is asked, and what its failure means."""
+
+from collections.abc import Awaitable
 
 from farthing.core.errors import Overloaded, ProviderFailed, RateLimited
 from farthing.engine.attempt import Attempt
 from farthing.engine.services import Services
-from farthing.engine.unpacking import unpacked
 from farthing.ports.provider import HttpReply
 from farthing.wire.headers import RETRY_AFTER_MS_MAX, retry_at_ms
 
 
-async def asked(services: Services, attempt: Attempt) -> HttpReply:
-    """The answer to one try, of which only the head has arrived. Raises :class:`ProviderFailed`."""
+def send(services: Services, attempt: Attempt) -> Awaitable[HttpReply]:
+    """The answer to one try, of which only the head will have arrived. Raises :class:`ProviderFailed`."""
     wire = attempt.upstream.codec.encode(attempt.ask.request, attempt.target, attempt.body)
     attempt.sent = True
-    reply = unpacked(await attempt.upstream.transport.send(wire, timeouts=services.timeouts))
-    if reply.status < 300:  # a redirect is no answer, and nobody bills one
-        return reply
-    failure = await _failure(services, attempt, reply)
-    translation = attempt.ask.translation
-    raise failure if translation is None else translation.failure(failure)
+    return attempt.upstream.transport.send(wire, timeouts=services.timeouts)
 
 
-async def _failure(services: Services, attempt: Attempt, reply: HttpReply) -> ProviderFailed:
+async def failure_of(services: Services, attempt: Attempt, reply: HttpReply) -> ProviderFailed:
     """What a refusal means; it means the same where its words never arrived."""
     try:
         body = await reply.read()
@@ -33,4 +29,5 @@ async def _failure(services: Services, attempt: Attempt, reply: HttpReply) -> Pr
         at_ms = retry_at_ms(reply.headers)
         if at_ms is not None:
             failure.retry_after_ms = min(max(0, at_ms - services.clock.now_ms()), RETRY_AFTER_MS_MAX)
-    return failure
+    translation = attempt.ask.translation
+    return failure if translation is None else translation.failure(failure)

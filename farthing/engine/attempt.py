@@ -4,11 +4,14 @@ from typing import Literal
 
 import msgspec
 
+from farthing.core.budget import spent
 from farthing.core.money import Nusd
 from farthing.core.types import (
+    AttemptFact,
     Bounds,
     Charge,
     Decision,
+    Hold,
     LedgerEntry,
     Request,
     Reservation,
@@ -18,11 +21,12 @@ from farthing.core.types import (
 )
 from farthing.engine.ceiling import Ceiling, ceiling_lines, unpriced_amount
 from farthing.engine.levers import unoptimised
-from farthing.engine.record import tokens_of
+from farthing.engine.record import tokens_of, without_raw
 from farthing.engine.route_prefix import with_read
 from farthing.engine.services import Services, Upstream
 from farthing.engine.translating import Prepared
 from farthing.ports.prices import Prices
+from farthing.ports.tokens import UsageListener
 
 
 class Attempt(msgspec.Struct, kw_only=True):
@@ -142,9 +146,59 @@ def baseline_of(
     return prices.charge(plain, asked, at_ms=at_ms).total
 
 
+def fact_of(
+    attempt: Attempt,
+    *,
+    status: int,
+    error: str,
+    entry_id: str,
+    retry_after_ms: int | None,
+    lever: str,
+    usage: Usage | None,
+) -> AttemptFact:
+    """What the traffic log keeps of an attempt that has ended."""
+    return AttemptFact(
+        attempt=attempt.number,
+        provider=attempt.target.provider,
+        model=attempt.target.model,
+        status=status,
+        error=error,
+        started_at_ms=attempt.started_ms,
+        latency_ms=attempt.ended_ms - attempt.started_ms,
+        ttft_ms=attempt.ttft_ms,
+        entry_id=entry_id,
+        retry_after_ms=retry_after_ms,
+        lever=lever,
+        usage=without_raw(usage) if lever and usage is not None else None,
+    )
+
+
+def amounts_of(services: Services, holds: tuple[Hold, ...], entries: tuple[LedgerEntry, ...]) -> tuple[int, ...]:
+    """What each hold really cost, by the attempt's entries."""
+    if not entries:
+        return (0,) * len(holds)
+    usd, taken, given = counted(services, entries[0].usage, entries[0].charge.total)
+    for entry in entries[1:]:
+        cost, used, made = counted(services, entry.usage, entry.charge.total)
+        usd, taken, given = usd + cost, taken + used, given + made
+    return spent(holds, usd=usd, input_tokens=taken, output_tokens=given)
+
+
+def tell(listener: UsageListener, attempt: Attempt, usage: Usage) -> None:
+    """Lets the token counter learn from what was billed for a prompt that is all text."""
+    asked = attempt.ask.request
+    view = asked.view
+    if usage.source == "reported" and not view.images and not view.unbounded:
+        listener.heard(asked.body, model=attempt.target.model, billed=tokens_of(usage)[0])
+
+
 def counted(services: Services, usage: Usage, total: Nusd | None) -> tuple[int, int, int]:
-    """(nano-USD, input tokens, output tokens) that budgets count for an answer at this charge."""
+    """(nano-USD, input tokens, output tokens) that budgets count for an answer at this charge.
+
+    An answer may turn out to have no price where the call had one: another model served it. It was paid for all the
+    same, so it counts at the ceiling rates unless the policy lets unknown prices pass.
+    """
     taken, given = tokens_of(usage)
-    if total is None and services.policy.unpriced.action == "ceiling":
+    if total is None and services.policy.unpriced.action != "allow":
         total = unpriced_amount(services, input_tokens=taken, output_tokens=given)
     return total or 0, taken, given

@@ -30,6 +30,8 @@ class Background:
         self._logger: asyncio.Task[None] | None = None
         self._unlogged: deque[Exchange] = deque()
         self._wake = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where requests are served, once it is known: asking asyncio for it costs a system call."""
         self.dropped = 0
         """Exchanges lost because the queue was full; ledger entries are never dropped."""
 
@@ -44,7 +46,7 @@ class Background:
         return len(self._deadlines)
 
     def start(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self.loop = asyncio.get_running_loop()
         self._sweeper = loop.create_task(self._sweep())
         self._logger = loop.create_task(self._log())
 
@@ -71,7 +73,8 @@ class Background:
 
     def watch(self, task: asyncio.Task[object], timeout_ms: int) -> None:
         """Cancels ``task`` after ``timeout_ms`` (to the second) unless it is forgotten before."""
-        self._deadlines[task] = asyncio.get_running_loop().time() + timeout_ms / 1000
+        loop = self.loop or asyncio.get_running_loop()
+        self._deadlines[task] = loop.time() + timeout_ms / 1000
 
     def forget(self, task: asyncio.Task[object]) -> None:
         self._deadlines.pop(task, None)

@@ -76,7 +76,7 @@ def _settlement(
         entry = _at_ceiling(entry, share)
     tokens = tokens_of(entry.usage)
     usd: int | None = entry.charge.total
-    if usd is None and services.policy.unpriced.action == "ceiling":
+    if usd is None and services.policy.unpriced.action != "allow":
         usd = unpriced_amount(services, input_tokens=tokens[0], output_tokens=tokens[1])
     return booking_of(entry, group, share, usd=usd or 0, tokens=tokens)
 

@@ -25,7 +25,7 @@ from farthing.engine.call import Call
 from farthing.engine.pipeline import ask_aside
 from farthing.engine.record import Ending
 from farthing.engine.translating import chat_usage
-from farthing.ports.cache import Ask, ExactCache, Recall, RecallHit, RecallMiss, StoredAnswer
+from farthing.ports.cache import Ask, Asked, ExactCache, Recall, RecallHit, RecallMiss, StoredAnswer
 from farthing.ports.reply import Reply
 from farthing.wire.replay import objection
 from farthing.wire.replay_json import Unreplayable
@@ -437,7 +437,7 @@ class Caching:
 
 
 def stored_answer(
-    ask: Ask, body: bytes, *, usage: Usage, charge: int | None, entry_id: str, at_ms: int, latency_ms: int
+    ask: Asked, body: bytes, *, usage: Usage, charge: int | None, entry_id: str, at_ms: int, latency_ms: int
 ) -> StoredAnswer:
     """A provider's answer as it is kept from ``at_ms`` on."""
     route = ask.route

@@ -129,7 +129,8 @@ async def book_again(services: Services, entry: LedgerEntry, exchange: Exchange,
     task = asyncio.current_task()
     if task is not None:
         services.background.watch(task, services.policy.limits.timeout_ms)
-    settlement = Settlement(reservation=None, entries=(entry,), exchange=exchange, alike=alike)
+    logged = exchange if services.logs else None
+    settlement = Settlement(reservation=None, entries=(entry,), exchange=logged, alike=alike)
     services.telemetry.exchange(exchange, settlement.entries)
     try:
         await services.books.settle(settlement, now_ms=services.hold_ms())

@@ -9,7 +9,6 @@ from typing import Literal
 
 import msgspec
 
-from farthing.core.budget import spent
 from farthing.core.errors import (
     BudgetExceeded,
     OutageAllowanceSpent,
@@ -21,6 +20,7 @@ from farthing.core.errors import (
 from farthing.core.money import Nusd
 from farthing.core.types import (
     AttemptFact,
+    Bounds,
     Charge,
     Decision,
     Denied,
@@ -33,9 +33,9 @@ from farthing.core.types import (
     UsagePart,
 )
 from farthing.engine.act import SQUEEZES_MAX, cap_note, squeezed
-from farthing.engine.answering import asked
+from farthing.engine.answering import failure_of, send
 from farthing.engine.attempt import Attempt as Attempt
-from farthing.engine.attempt import baseline_of, ceiling_charge, counted, entry_of, stub_of
+from farthing.engine.attempt import amounts_of, baseline_of, ceiling_charge, entry_of, fact_of, stub_of, tell
 from farthing.engine.ceiling import (
     LONG_BODY,
     Ceiling,
@@ -49,14 +49,17 @@ from farthing.engine.ceiling import (
 from farthing.engine.messages import budget_exceeded, error_class, would_refuse
 from farthing.engine.plan import Plan
 from farthing.engine.reading import likely_prompt
-from farthing.engine.record import Ending, Prints, Recorder, tokens_of, with_stated_difference, without_raw
+from farthing.engine.record import NO_PRINTS, Ending, Prints, Recorder, with_stated_difference
 from farthing.engine.retrying import pause_before
 from farthing.engine.route_prefix import note_turn
-from farthing.engine.services import Services
-from farthing.engine.translating import prepared
+from farthing.engine.services import Services, Upstream
+from farthing.engine.translating import Prepared, prepared
+from farthing.engine.unpacking import unpacked
 from farthing.ports.books import Settlement
 from farthing.ports.provider import HttpReply
 
+Asking = tuple[Upstream, Prepared, bytes, Bounds]
+"""(whom, what, the bytes to send, the most that it can be)."""
 _BYTES_PER_TOKEN = 4
 FREE_ENDPOINTS = ("count_tokens",)
 """Endpoints that providers do not bill: never held, never booked."""
@@ -130,11 +133,26 @@ class Call:
         raise failure
 
     async def _try_target(self, target: Target) -> tuple[Attempt, HttpReply]:
-        retries = self.services.policy.retries
+        services = self.services
+        retries, free = services.policy.retries, self.request.view.endpoint in FREE_ENDPOINTS
         for turn in range(1, retries.attempts_max + 1):
-            attempt = await self._open(target)
+            if self.plan.levers is not None and self.plan.levers.summaries is not None and not self.lever:
+                await self.plan.levers.ahead(self, target)
+            asking = self._asking(target)
+            sent, bounds = asking[1].request, asking[3]
+            counted: tuple[Ceiling, Bounds] | None = None
+            if services.request_limits and not free and len(sent.body) >= LONG_BODY:
+                counting = (services, self.request, target, bounds)
+                counted = await asyncio.to_thread(within_request_limits, *counting, sent=sent)
+            attempt = self._open(target, asking, counted)
+            denied = None if free else await self._hold(attempt, attempt.started_ms)
+            if denied is not None:
+                await self._hold_less(attempt, denied, attempt.started_ms)
             try:
-                return attempt, await asked(self.services, attempt)
+                reply = unpacked(await send(services, attempt))
+                if reply.status < 300:  # a redirect is no answer, and nobody bills one
+                    return attempt, reply
+                raise await failure_of(services, attempt, reply)
             except ProviderFailed as error:
                 await self._close_failed(attempt, error)
                 pause_ms = pause_before(
@@ -147,27 +165,27 @@ class Call:
                 await asyncio.sleep(pause_ms / 1000)
         raise AssertionError("a failed last try raises")
 
-    async def _open(self, target: Target) -> Attempt:
-        """Holds the ceiling of the next try. Raises :class:`BudgetExceeded` before anything is spent."""
+    def _asking(self, target: Target) -> Asking:
+        """What the next try asks of whom, and what that can be."""
         services, request = self.services, self.request
         upstream = services.upstreams[target.provider]
-        if self.plan.levers is not None and self.plan.levers.summaries is not None and not self.lever:
-            await self.plan.levers.ahead(self, target)
         ask, body = prepared(self.plan, request, target, upstream)
         if ask.translation is not None or ask.notes:
             ask.note(self.decisions)
-        bounds = bounds_of(services, ask.request, target, upstream, ask.plan)
-        free = request.view.endpoint in FREE_ENDPOINTS
-        if free:
+        return upstream, ask, body, bounds_of(services, ask.request, target, upstream, ask.plan)
+
+    def _open(self, target: Target, asking: Asking, counted: tuple[Ceiling, Bounds] | None) -> Attempt:
+        """The next try; nothing is held for it yet. Raises :class:`BudgetExceeded`, :class:`Unpriced`."""
+        services, request = self.services, self.request
+        upstream, ask, body, bounds = asking
+        if request.view.endpoint in FREE_ENDPOINTS:
             ceiling = Ceiling(amount=Nusd(0), input_tokens=0, output_tokens=0, holds=())
-        elif not services.request_limits:
-            ceiling = ceiling_of(services, request, target, bounds)
+        elif counted is not None:
+            ceiling, bounds = counted
+        elif services.request_limits:
+            ceiling, bounds = within_request_limits(services, request, target, bounds, sent=ask.request)
         else:
-            counting = (services, request, target, bounds)
-            if len(ask.request.body) >= LONG_BODY:
-                ceiling, bounds = await asyncio.to_thread(within_request_limits, *counting, sent=ask.request)
-            else:
-                ceiling, bounds = within_request_limits(*counting, sent=ask.request)
+            ceiling = ceiling_of(services, request, target, bounds)
         now_ms = max(services.clock.now_ms(), self._not_before_ms)
         number = len(self.facts) + self.kept_back + 1
         attempt = Attempt(
@@ -183,9 +201,6 @@ class Call:
         )
         self.current = attempt
         self._sent_body = body
-        denied = None if free else await self._hold(attempt, now_ms)
-        if denied is not None:
-            await self._hold_less(attempt, denied, now_ms)
         return attempt
 
     async def _hold_less(self, attempt: Attempt, denied: Denied, now_ms: int) -> None:
@@ -279,17 +294,11 @@ class Call:
             self._unread = note_turn(self, self.services.routing.prefixes, attempt, usage)
         entry = self._entry(attempt, usage, charge, status=ending.status, error=error, gone=gone)
         self._fact(attempt, status=ending.status, error=error, entry_id=entry.id, usage=usage)
-        await self.settle(attempt, (entry,), ending=ending)
+        settlement = self._settlement(attempt, (entry,), ending)
+        if settlement is not None:
+            await self._store(settlement)
         if self.services.usage_listener is not None:
-            self._tell(attempt, usage)
-
-    def _tell(self, attempt: Attempt, usage: Usage) -> None:
-        """Lets the token counter learn from what was billed for a prompt that is all text."""
-        view = attempt.ask.request.view
-        if self.services.usage_listener is None or usage.source != "reported" or view.images or view.unbounded:
-            return
-        billed = tokens_of(usage)[0]
-        self.services.usage_listener.heard(attempt.ask.request.body, model=attempt.target.model, billed=billed)
+            tell(self.services.usage_listener, attempt, usage)
 
     async def book_unknown(self, attempt: Attempt, error: str, *, gone: bool = False, status: int = 0) -> None:
         """Books an attempt whose outcome nobody knows, as the policy says: its ceiling or the likely cost.
@@ -359,9 +368,9 @@ class Call:
         self.ended = True
         if self.lever:
             return
-        exchange = self.exchange(ending)
-        self.services.telemetry.exchange(exchange, tuple(self.entries))
-        self.services.background.log(exchange)
+        exchange = self._told(ending)
+        if exchange is not None:
+            self.services.background.log(exchange)
 
     async def answered_free(self, attempt: Attempt, ending: Ending) -> None:
         """Ends a request that no provider bills."""
@@ -373,34 +382,40 @@ class Call:
         self, attempt: Attempt, entries: tuple[LedgerEntry, ...], *, ending: Ending | None = None
     ) -> None:
         """Ends the attempt's reservation and books its entries, with the exchange when the request ends too."""
+        settlement = self._settlement(attempt, entries, ending)
+        if settlement is not None:
+            await self._store(settlement)
+
+    def _settlement(
+        self, attempt: Attempt, entries: tuple[LedgerEntry, ...], ending: Ending | None
+    ) -> Settlement | None:
+        """What the books are told of an attempt that is over; None: nothing was held and nothing happened."""
         attempt.settled = True
         self.entries.extend(entries)
         amounts: tuple[int, ...] = ()
         if attempt.reservation is not None:
-            amounts = self._amounts(attempt.reservation, entries)
+            amounts = amounts_of(self.services, attempt.reservation.holds, entries)
             if self.services.watch is not None:
                 who = (self.request.scope.key, self.request.scope.feature, attempt.target.model)
                 self.services.watch.ended(attempt.reservation.holds, amounts, who)
         elif not entries and ending is None:
-            return
+            return None
         self._act(self.end(attempt), -1)
-        exchange = self.exchange(ending) if ending and not self.lever else None
+        exchange: Exchange | None = None
         if self.lever:
             self.ended = ending is not None
             for entry in entries:
                 self.services.telemetry.spent(entry)
-        elif exchange is not None:
+        elif ending is not None:
             self.ended = True
-            self.services.telemetry.exchange(exchange, tuple(self.entries))
-        settlement = Settlement(reservation=attempt.reservation, amounts=amounts, entries=entries, exchange=exchange)
-        await self._store(settlement)
+            exchange = self._told(ending)
+        return Settlement(reservation=attempt.reservation, amounts=amounts, entries=entries, exchange=exchange)
 
     async def book_whole(self, entry: LedgerEntry, ending: Ending, prints: Prints | None = None) -> None:
         """Books an entry without any attempt of this request, and ends it: a cache has answered."""
         self.entries.append(entry)
-        exchange = self.exchange(ending, prints)
+        exchange = self._told(ending, prints)
         self.ended = True
-        self.services.telemetry.exchange(exchange, (entry,))
         await self._store(Settlement(reservation=None, entries=(entry,), exchange=exchange))
 
     def for_lever(self, lever: str, act: str) -> "Call":
@@ -427,19 +442,21 @@ class Call:
             if services.policy.on_store_failure == "refuse":
                 raise
 
-    def _amounts(self, reservation: Reservation, entries: tuple[LedgerEntry, ...]) -> tuple[int, ...]:
-        if not entries:
-            return (0,) * len(reservation.holds)
-        usd, taken, given = counted(self.services, entries[0].usage, entries[0].charge.total)
-        for entry in entries[1:]:
-            cost, used, made = counted(self.services, entry.usage, entry.charge.total)
-            usd, taken, given = usd + cost, taken + used, given + made
-        return spent(reservation.holds, usd=usd, input_tokens=taken, output_tokens=given)
-
     @property
     def prints(self) -> Prints:
         """What the traffic log keeps of the request's body, for whoever keeps it for the next one like it."""
-        return self._recorder.prints(self.request)
+        return self._recorder.prints(self.request) if self.services.logs else NO_PRINTS
+
+    def _told(self, ending: Ending, prints: Prints | None = None) -> Exchange | None:
+        """Tells how the request ended; the exchange to be logged, if it is."""
+        services = self.services
+        if not services.logs:
+            provider = self.facts[-1].provider if self.facts else ""
+            services.telemetry.ended(self.request.view, provider, ending, self.entries)
+            return None
+        exchange = self.exchange(ending, prints)
+        services.telemetry.exchange(exchange, tuple(self.entries))
+        return exchange
 
     def exchange(self, ending: Ending, prints: Prints | None = None) -> Exchange:
         """The request's exchange as it stands now."""
@@ -455,7 +472,8 @@ class Call:
         )
 
     def _act(self, at_ms: int, sign: int = 1) -> None:
-        self.acts.append((at_ms - self.request.received_at_ms, sign * next(self.services.acts)))
+        if self.services.logs:
+            self.acts.append((at_ms - self.request.received_at_ms, sign * next(self.services.acts)))
 
     def _fact(
         self,
@@ -467,24 +485,14 @@ class Call:
         retry_after_ms: int | None = None,
         usage: Usage | None = None,
     ) -> None:
+        ended_ms = self.end(attempt)
         if entry_id and self.services.routing is not None and self.services.routing.times:
-            self.services.routing.pools.heard(attempt.target.model, attempt.started_ms, self.end(attempt))
-        self.facts.append(
-            AttemptFact(
-                attempt=attempt.number,
-                provider=attempt.target.provider,
-                model=attempt.target.model,
-                status=status,
-                error=error,
-                started_at_ms=attempt.started_ms,
-                latency_ms=self.end(attempt) - attempt.started_ms,
-                ttft_ms=attempt.ttft_ms,
-                entry_id=entry_id,
-                retry_after_ms=retry_after_ms,
-                lever=self.lever,
-                usage=without_raw(usage) if self.lever and usage is not None else None,
-            )
-        )
+            self.services.routing.pools.heard(attempt.target.model, attempt.started_ms, ended_ms)
+        fact = fact_of(
+            attempt, status=status, error=error, entry_id=entry_id, retry_after_ms=retry_after_ms, lever=self.lever,
+            usage=usage,
+        )  # fmt: skip
+        self.facts.append(fact)
 
     def note(self, stage: str, action: str, reason: str, evidence: tuple[tuple[str, str], ...]) -> None:
         """Adds a decision; those made before an attempt ends stand in its entry."""

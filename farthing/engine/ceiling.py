@@ -6,7 +6,8 @@ import msgspec
 
 from farthing.core.budget import Need, Violation
 from farthing.core.errors import Unpriced
-from farthing.core.money import Nusd, ceil_nusd, price_per_million
+from farthing.core.money import Nusd
+from farthing.core.pricing_ceiling import at_ceiling_rates
 from farthing.core.types import Bounds, Hold, Request, Target
 from farthing.engine.messages import request_limit_exceeded
 from farthing.engine.plan import Plan
@@ -136,11 +137,7 @@ def _unpriced_usd(services: Services, request: Request, target: Target, bounds: 
 
 def unpriced_amount(services: Services, *, input_tokens: int, output_tokens: int) -> Nusd:
     """Tokens at the policy's ceiling rates for unknown prices; counts against budgets, never in the ledger."""
-    rates = services.policy.unpriced
-    return Nusd(
-        ceil_nusd(input_tokens, price_per_million(rates.input_usd_per_million))
-        + ceil_nusd(output_tokens, price_per_million(rates.output_usd_per_million))
-    )
+    return at_ceiling_rates(services.policy.unpriced, input_tokens=input_tokens, output_tokens=output_tokens)
 
 
 def ceiling_lines(ceiling: Ceiling) -> tuple[tuple[str, int], ...]:

@@ -1,10 +1,10 @@
 """From an upstream's answer to the caller: read or streamed, metered on the way, booked before its last byte."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import suppress
 from functools import lru_cache
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 
@@ -15,7 +15,7 @@ from farthing.core.units import is_input, is_output
 from farthing.engine.call import FREE_ENDPOINTS, Attempt, Call
 from farthing.engine.record import Ending, tokens_of
 from farthing.engine.translating import FRAMES, ID_HEADERS
-from farthing.ports.provider import HttpReply, PushingReply
+from farthing.ports.provider import HttpReply, PushingReply, ReadyReply
 from farthing.ports.reply import Headers, PromptReply, Reply
 from farthing.wire.body import answer_text
 from farthing.wire.tap import CONVERSE_TERMINALS, MESSAGES_TERMINALS, OPENAI_TERMINALS, RESPONSES_TERMINALS, StreamTap
@@ -25,6 +25,19 @@ _DROPPED = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"content-length", b"set-cookie",
      b"alt-svc", b"trailer", b"upgrade", b"proxy-authenticate"}
 )  # fmt: skip
+
+
+class _Passing(dict[bytes, bool]):
+    """Whether a provider's header is given to the caller, by name; names of late are remembered."""
+
+    def __missing__(self, name: bytes) -> bool:
+        if len(self) >= 1_024:
+            self.clear()
+        passes = self[name] = name not in _DROPPED and not name.startswith(b"x-farthing")
+        return passes
+
+
+_PASSES: Final = _Passing()
 TERMINALS = {
     "chat": OPENAI_TERMINALS,
     "completions": OPENAI_TERMINALS,
@@ -40,13 +53,16 @@ _KEPT_BYTES_MAX = 32 * 1024 * 1024
 _TAIL_WAIT_S = 1.0
 
 
-async def deliver(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -> None:
+def deliver(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -> Awaitable[None]:
     """Gives the answer to the caller and books it. The books have it before the caller has its last byte."""
+    if _streams(http, call.request.view.stream):
+        return _deliver_stream(call, attempt, http, reply)
+    return _deliver_whole(call, attempt, http, reply)
+
+
+async def _deliver_stream(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -> None:
     try:
-        if _streams(http, call.request.view.stream):
-            await _Stream(call, attempt, http, reply).run()
-        else:
-            await _deliver_whole(call, attempt, http, reply)
+        await _Stream(call, attempt, http, reply).run()
     finally:
         http.close()
 
@@ -74,7 +90,7 @@ def answer_headers(call: Call, attempt: Attempt, http: HttpReply, *, cost: bool)
     """The provider's headers without connection matters, and Farthing's own."""
     translation = attempt.ask.translation
     if translation is None:
-        headers = [pair for pair in http.headers if pair[0] not in _DROPPED and pair[0][:10] != b"x-farthing"]
+        headers = [pair for pair in http.headers if _PASSES[pair[0]]]
     else:
         headers = translation.headers(http, streams=not cost)
     target = attempt.target
@@ -110,11 +126,15 @@ def _cost(call: Call) -> str:
 
 async def _deliver_whole(call: Call, attempt: Attempt, http: HttpReply, reply: Reply) -> None:
     try:
-        drains = call.services.policy.on_disconnect == "drain"
-        body = await (http.read() if drains else _read_while_there(http, reply))
+        body = cast(ReadyReply, http).read_now() if hasattr(http, "read_now") else None
+        if body is None:
+            drains = call.services.policy.on_disconnect == "drain"
+            body = await (http.read() if drains else _read_while_there(http, reply))
     except ProviderFailed as error:
         await _book_lost(call, attempt, error.code, gone=reply.gone, status=http.status)
         raise
+    finally:
+        http.close()
     if body is None:
         await _book_lost(call, attempt, "client_gone", gone=True, status=http.status)
         await call.finish(Ending(outcome="aborted", status=499, error="client_gone", latency_ms=call.elapsed_ms()))

@@ -184,6 +184,18 @@ class Levels:
                     tally.older += other.posted
                     tally.mine += other.held
 
+    def top(self, tally: Tally) -> tuple[Contributor, ...]:
+        """The largest contributors to all windows that the tally's limit counts: a rolling one counts many."""
+        hold = tally.hold
+        if not hold.also:
+            return tally.top.largest()
+        both = Top()
+        for window in (*hold.also, hold.window):
+            other = self._tallies.get((hold.counter, window, hold.unit))
+            for one in other.top.largest(8) if other is not None else ():
+                both.add((one.key, one.feature, one.model), one.amount)
+        return both.largest()
+
     def speed(self, tally: Tally) -> Speed | None:
         """How fast the counter is used, over all its windows."""
         return self._speeds.get((tally.hold.counter, tally.hold.unit))

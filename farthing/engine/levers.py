@@ -20,6 +20,7 @@ from farthing.core.levers.cap_output import CapOutput
 from farthing.core.levers.history_summary import HistorySummary, Wanted, wanted
 from farthing.core.levers.service_tier import ServiceTier
 from farthing.core.policy_levers import AnyLever, apply, kind_of
+from farthing.core.prefix_cache import minimum_tokens
 from farthing.core.types import NO_TEXT, Decision, Endpoint, Request, Target, Usage, UsagePart
 from farthing.core.units import INPUT, INPUT_CACHE_READ, INPUT_CACHE_WRITE, INPUT_CACHE_WRITE_1H, OUTPUT
 from farthing.ports.prices import Prices
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
 
 PREFIXES_MAX: Final = 50_000
 """Prefixes that are remembered, each some hundred bytes."""
-_LONGER_MINIMA: Final = (
-    ("*haiku-3*", 2_048),
-    ("*3-5-haiku*", 2_048),
-    ("*3-haiku*", 2_048),
-    ("*haiku*", 4_096),
-    ("*opus-4-[567]*", 4_096),
-    ("*opus-5*", 4_096),
-)
-"""Models whose provider ignores marks on prefixes shorter than this; 1,024 elsewhere. Erring low costs nothing."""
 ORDER: Final = get_args(AnyLever)
 """In which kinds are pulled, whatever their order in the policy: a reference to a text that is trimmed afterwards
 would point nowhere."""
@@ -215,7 +207,7 @@ class Levers:
             known = bool(plain) and read is not None
             found = Facts(
                 form=form,
-                cache_min_tokens=_minimum(target.model),
+                cache_min_tokens=minimum_tokens(target.model),
                 read_bp=(read or 0) * 10_000 // plain if known and plain else 10_000,
                 write_bp=(write or plain) * 10_000 // plain if known and plain else 10_000,
             )
@@ -321,10 +313,6 @@ def _marked(request: Request, marks: int, *, long: bool) -> Request:
     view = request.view
     view = msgspec.structs.replace(view, cache_marks=marks, cache_ttl_long=long or view.cache_ttl_long)
     return msgspec.structs.replace(request, view=view)
-
-
-def _minimum(model: str) -> int:
-    return next((tokens for name, tokens in _LONGER_MINIMA if fnmatchcase(model, name)), 1_024)
 
 
 def _is_for(lever: AnyLever, request: Request, target: Target) -> bool:

@@ -26,7 +26,7 @@ async def handle(services: Services, recorder: Recorder, request: Request, reply
     are settled and the exchange is logged before this returns.
     """
     call = Call(services, recorder, request)
-    task = asyncio.current_task()
+    task = asyncio.current_task(services.background.loop)
     if task is not None:
         services.background.watch(task, services.policy.limits.timeout_ms)
     try:
@@ -38,10 +38,13 @@ async def handle(services: Services, recorder: Recorder, request: Request, reply
         if services.actions is not None and services.actions.before and request.view.endpoint not in FREE_ENDPOINTS:
             call.plan = apply_thresholds(services, services.actions, request, call.plan)
         ask = _ask_of(services, call.plan)
-        if services.caching is None:
-            await ask(call, reply)
-        else:
+        if services.caching is not None:
             await services.caching.serve(call, reply, ask)
+        elif ask is ask_provider:  # the same without a coroutine in between
+            attempt, http = await call.obtain()
+            await deliver(call, attempt, http, reply)
+        else:
+            await ask(call, reply)
     except FarthingError as error:
         await _ended_badly(call, error)
         raise

@@ -1,6 +1,6 @@
 """Records of a finished call: ledger entries from usage, and the exchange for the traffic log."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -65,6 +65,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Prints = tuple[str, tuple[PromptSection, ...], tuple[str, ...]]
+NO_PRINTS: Final[Prints] = ("", (), ())
+"""Of a body that nobody logs."""
 
 
 class Recorder:

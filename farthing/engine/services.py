@@ -70,6 +70,8 @@ class Services:
     """Edit what leaves; None: the policy has none."""
     trials: Trials = field(default_factory=Trials)
     """The experiment that runs, if one does."""
+    logs: bool = field(default=True)
+    """Requests are written to the traffic log; False: nothing is worked out for it."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     acts: Iterator[int] = field(default_factory=lambda: count(1))
     """Numbers this process's acts on the books, for replay."""

@@ -15,7 +15,6 @@ import msgspec
 from farthing.core.alerts import (
     Alert,
     AlertKind,
-    Contributor,
     Line,
     Pace,
     Severity,
@@ -293,7 +292,7 @@ class Watch:
             exhausted_at_ms=exhausted_at(pace, hold.limit) if pace else None,
             per_minute=speed.per_minute(now_ms) if speed else None,
             usual_per_minute=speed.usual(now_ms) if speed else None,
-            top=_top(tally, recent=again),
+            top=(again and tally.recent()) or self.levels.top(tally),
         )
 
 
@@ -303,10 +302,6 @@ def claim(
     """Puts an alert on record, with its deliveries unless it is muted; True for whoever was first. Blocks."""
     muted = is_muted(alert, log.mutes(now_ms=alert.at_ms))
     return log.claim(alert, () if muted else sinks_for(alert), lapses_at_ms=lapses_at_ms)
-
-
-def _top(tally: Tally, *, recent: bool) -> tuple[Contributor, ...]:
-    return tally.recent() or tally.top.largest() if recent else tally.top.largest()
 
 
 def _by_the_minute(now_ms: int) -> int:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from farthing.core.policy_cache import CacheRoute
-from farthing.core.types import Request, Scope, Target, Usage
+from farthing.core.types import PromptView, Request, Scope, Target, Usage
 
 Evidence = tuple[tuple[str, str], ...]
 
@@ -144,6 +144,32 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     Decoded JSON, shared; never changed."""
     refreshes: bool = False
     """The caller wants a fresh answer: nothing may be served, the new answer is learned."""
+
+
+class Asker(Protocol):
+    """Who asks what."""
+
+    @property
+    def scope(self) -> Scope: ...
+    @property
+    def dialect(self) -> str: ...
+    @property
+    def view(self) -> PromptView: ...
+
+
+class Asked(Protocol):
+    """What is kept of a question with its answer."""
+
+    @property
+    def request(self) -> Asker: ...
+    @property
+    def route(self) -> CacheRoute: ...
+    @property
+    def target(self) -> Target: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def partition(self) -> str: ...
 
 
 class RecallHit(msgspec.Struct, frozen=True, kw_only=True):

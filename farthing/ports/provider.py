@@ -41,6 +41,14 @@ class HttpReply(Protocol):
     def close(self) -> None: ...
 
 
+class ReadyReply(HttpReply, Protocol):
+    """An answer that can be read without waiting once it has arrived."""
+
+    def read_now(self) -> bytes | None:
+        """What ``read`` would give; None: not all of it has arrived, or it never will."""
+        ...
+
+
 Sink = Callable[[bytes], bool]
 """Takes a piece of body where it is read, without waiting; False: it took this one and wants no more for now."""
 

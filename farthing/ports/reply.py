@@ -1,8 +1,9 @@
 """The way back to a caller, and what watches the gateway from outside."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from farthing.core.types import Exchange, LedgerEntry
+from farthing.core.types import Exchange, LedgerEntry, PromptView
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -63,11 +64,34 @@ class PromptReply(Reply, Protocol):
         ...
 
 
+class Ended(Protocol):
+    """How a request ended; an ``Exchange`` says that among other things."""
+
+    @property
+    def outcome(self) -> str: ...
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def error(self) -> str: ...
+
+    @property
+    def latency_ms(self) -> int: ...
+
+    @property
+    def ttft_ms(self) -> int | None: ...
+
+
 class Telemetry(Protocol):
     """Counters for machines; never part of a decision."""
 
     def exchange(self, exchange: Exchange, entries: tuple[LedgerEntry, ...]) -> None:
         """One request has ended, whatever its outcome."""
+        ...
+
+    def ended(self, view: PromptView, provider: str, ending: Ended, entries: Sequence[LedgerEntry]) -> None:
+        """The same of a request that is not logged; ``provider`` was asked last, empty: none was."""
         ...
 
     def spent(self, entry: LedgerEntry) -> None:

@@ -5,15 +5,16 @@ bounded: what comes after the bound counts under ``other``.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
-from farthing.core.types import Exchange, LedgerEntry
+from farthing.core.types import Exchange, LedgerEntry, PromptView
 from farthing.core.units import TOKEN_UNITS, is_cache_read, is_cache_write, is_output
+from farthing.ports.reply import Ended
 
 SERIES_MAX: Final = 5_000
 _SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -96,26 +97,27 @@ class Metrics:
         self._registry.register(self)
 
     def exchange(self, exchange: Exchange, entries: tuple[LedgerEntry, ...]) -> None:
-        view = exchange.view
-        last = exchange.attempts[-1] if exchange.attempts else None
-        provider = last.provider if last else ""
-        place: _Place = (view.endpoint, provider, view.model, exchange.outcome, exchange.status)
+        attempts = exchange.attempts
+        self.ended(exchange.view, attempts[-1].provider if attempts else "", exchange, entries)
+
+    def ended(self, view: PromptView, provider: str, ending: Ended, entries: Sequence[LedgerEntry]) -> None:
+        place: _Place = (view.endpoint, provider, view.model, ending.outcome, ending.status)
         calls = self._requests.get(place)
         if calls is None:
             if len(self._requests) >= SERIES_MAX:
                 place = _OTHER_CALLS
             calls = self._requests.setdefault(place, _Calls())
         calls.count += 1
-        if exchange.outcome == "refused":
-            _add(self._refusals, (exchange.error.partition(":")[0], exchange.error.partition(":")[2]), 1)
-        if last is not None:
+        if ending.outcome == "refused":
+            _add(self._refusals, (ending.error.partition(":")[0], ending.error.partition(":")[2]), 1)
+        if provider:
             if calls.took is None:
                 calls.took = _Histogram()
-            calls.took.add(exchange.latency_ms / 1000)
-            if exchange.ttft_ms is not None and view.stream:
+            calls.took.add(ending.latency_ms / 1000)
+            if ending.ttft_ms is not None and view.stream:
                 if calls.first is None:
                     calls.first = _Histogram()
-                calls.first.add(exchange.ttft_ms / 1000)
+                calls.first.add(ending.ttft_ms / 1000)
         for entry in entries:
             self._entry(entry)
 
