@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from farthing.cli.context import App, Failed, format_option, pass_app, show
+from farthing.cli.context import App, Failed, format_option, log_state, pass_app, show
 from farthing.cli.models import server_of
 from farthing.cli.optimize import price_of_app
 from farthing.core.units import OUTPUT_UNITS
@@ -32,7 +32,7 @@ def estimate(app: App, files: tuple[Path, ...], model: str, calls: int, output: 
     """What the prompts in FILES would cost at one model: tokens, dollars a call and a month, each with its range."""
     answer = _answers(app, (model,), output)[model]
     rows = [_row(path.name, _quoted(app, path.read_bytes(), model, answer), calls) for path in files]
-    show(_table(f"{model}, {calls:,} calls a month", "prompt", rows, (answer,)), form)
+    show(_table(f"{model}, {calls:,} calls a month", "prompt", rows, (answer,), _learned(app, output)), form)
 
 
 @click.command()
@@ -52,7 +52,12 @@ def compare(app: App, models: tuple[str, ...], prompt: Path, calls: int, output:
     quotes = [(model, _quoted(app, data, model, answers[model])) for model in dict.fromkeys(models)]
     quotes.sort(key=lambda one: (one[1][0].likely is None, one[1][0].likely or 0))
     rows = [_row(model, found, calls) for model, found in quotes]
-    show(_table(f"{prompt.name}, {calls:,} calls a month", "model", rows, tuple(answers.values())), form)
+    show(
+        _table(
+            f"{prompt.name}, {calls:,} calls a month", "model", rows, tuple(answers.values()), _learned(app, output)
+        ),
+        form,
+    )
 
 
 def _quoted(app: App, data: bytes, model: str, answer: Lengths) -> tuple[Quote, str]:
@@ -94,7 +99,12 @@ def _row(name: str, found: tuple[Quote, str], calls: int) -> Row:
     return (name, one.input_tokens, tokens, how, answer, one.likely, *monthly, fits)
 
 
-def _table(title: str, first: str, rows: list[Row], answers: tuple[Lengths, ...]) -> Table:
+def _learned(app: App, said: str | None) -> str:
+    """What to say after where the lengths of answers come from."""
+    return log_state(app) if said is None else ""
+
+
+def _table(title: str, first: str, rows: list[Row], answers: tuple[Lengths, ...], more: str) -> Table:
     if not rows:
         raise Failed("There is nothing to estimate.")
     sources = ", ".join(dict.fromkeys(one.source for one in answers))
@@ -114,7 +124,7 @@ def _table(title: str, first: str, rows: list[Row], answers: tuple[Lengths, ...]
         ),
         rows=tuple(rows),
         notes=(
-            f"Lengths of answers: {sources}.",
+            f"Lengths of answers: {sources}.{more}",
             "Ordinary prices of today; nothing is read from a prompt cache, nothing is discounted.",
         ),
     )

@@ -19,7 +19,9 @@ CHAT = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Harbours?"}
 CACHED = '[[cache]]\nname = "all"\n'
 LITTLE = '[[budgets]]\nname = "little"\nper = "day"\nusd = "0.009"\n'
 OFF = "[exchange_log]\nenabled = false\n"
-READERS = ("cache doctor", "optimize", "explain req_x", "requests", "trace t", "metrics --prompts")
+READERS = (
+    "cache doctor", "optimize", "explain req_x", "requests", "trace t", "metrics --prompts", f"estimate {__file__}",
+)  # fmt: skip
 
 
 def served(gateway: GatewayServer) -> tuple[list[tuple[int, bytes]], set[str]]:
