@@ -12,7 +12,7 @@ run: $(VENV)/.run
 # keep no compiled files, every process that a test starts would compile all of Farthing again.
 test: export PYTHONDONTWRITEBYTECODE =
 test: lint
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: lint types imports
 
