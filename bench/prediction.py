@@ -1,26 +1,31 @@
 """How well replay predicts: traffic runs live under two policies; the log of one is replayed under the other.
 
 Everything runs in one virtual time against the simulator (``farthing.testing.world``); its own invoice under the
-second policy is the truth. Prints, for each pair of policies, the error where requests are exact, and how often the
-95 % interval covers the truth where some are estimated.
+second policy is the truth. Prints, for each pair of policies, the error of the whole, that of the calls which are
+called exact or repriced, and how often the 95 % interval covers the truth where some are estimated, with the interval
+of that share itself (Wilson). The last line sums up over all pairs, as JSON.
 
 Usage: python bench/prediction.py [--runs 200] [--requests 400] [--mix talks] [--first 9000]
 """
 
 import argparse
+import math
 import random
 import statistics
+from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import msgspec
 
 from farthing import bootstrap, config
 from farthing.adapters.tokenizers import BpeTokenizer
 from farthing.config import Settings
-from farthing.core.types import Scope
+from farthing.core.types import Exchange, Scope
 from farthing.lab.compare import Bill, Tally
 from farthing.lab.estimate import Estimator
 from farthing.lab.replay import replay
+from farthing.lab.replay_outcome import Fidelity, Outcome
 from farthing.sim.faults import FaultOrder, FaultRule
 from farthing.sim.settings import SimSettings
 from farthing.testing.world import Ask, World
@@ -41,6 +46,8 @@ CASCADE = (
 )
 HALF = 'match = { team = "a" }\n'
 LIMIT = "[limits]\noutput_tokens_max = {}\n"
+SURE = ("exact", "repriced")
+Z = 1.96
 FALLBACK = '[[fallbacks]]\nmodel = "gpt-4o"\nto = ["{}"]\non = ["overloaded"]\n[retries]\nattempts_max = 1\n'
 
 EXACT = {
@@ -99,12 +106,15 @@ MIXES = {
 }
 
 
-def traffic(seed: int, requests: int, mix: Mix = MIXES["plain"]) -> list[Ask]:
-    """Questions to several models, alone or in conversations; every answer ends by itself."""
+def traffic(seed: int, requests: int, mix: Mix = MIXES["plain"], *, named: bool = False) -> list[Ask]:
+    """Questions to several models, alone or in conversations; every answer ends by itself.
+
+    ``named``: each says who it is, so that the simulator fails at the same ones whatever a policy does to them.
+    """
     rng = random.Random(seed)
     at, asks, talks = 0, [], 0
     open_talks: list[_Talk] = []
-    for _ in range(requests):
+    for number in range(requests):
         at += int(rng.expovariate(1 / 4_000))
         again = rng.random() < mix.again
         if again:
@@ -120,6 +130,7 @@ def traffic(seed: int, requests: int, mix: Mix = MIXES["plain"]) -> list[Ask]:
             said = (
                 f" [sim: tokens={min(4_000, max(1, round(rng.lognormvariate(5, mix.spread))))}]" if mix.spread else ""
             )
+            said += f" [sim: request={number}]" if named else ""
             content = f"{rng.random()} {'word ' * rng.randrange(5, mix.words)}{talk.hint}{said}"
             messages = [*talk.messages, {"role": "user", "content": content}]
             if mix.turns > 1:
@@ -145,17 +156,49 @@ def served(policy: str, seed: int, requests: int, *, failing: bool = False, mix:
     if failing:
         rules = (FaultRule(fault="503", rate=0.3, model="gpt-4o"),)
         world.sim.account.faults.install(FaultOrder(rules=rules, seed=seed))
-    world.run(traffic(seed, requests, mix))
+    world.run(traffic(seed, requests, mix, named=failing))
     return world
+
+
+class Noted(Tally):
+    """Also notes what each call comes to of which nothing is estimated, in nano-USD."""
+
+    def __init__(self, estimator: Estimator) -> None:
+        super().__init__(estimator)
+        self.sure: dict[str, int] = {}
+
+    def __call__(self, outcome: Outcome) -> None:
+        super().__call__(outcome)
+        if outcome.entries and outcome.fidelity in SURE:
+            self.sure[outcome.logged.request.id] = outcome.amount or 0
+
+    def answered(
+        self, source: Exchange, model: str, total: int | None, fidelity: Fidelity, latency_ms: int, cached: bool
+    ) -> None:
+        super().answered(source, model, total, fidelity, latency_ms, cached)
+        if fidelity in SURE:
+            self.sure[source.request_id] = total or 0
+
+    def unanswered(
+        self, source: Exchange, outcome: str, error: str, latency_ms: int, *, fidelity: Fidelity = "exact"
+    ) -> None:
+        super().unanswered(source, outcome, error, latency_ms, fidelity=fidelity)
+        if fidelity in SURE:
+            self.sure[source.request_id] = 0
 
 
 def predicted(world: World, policy: str) -> Bill:
     """What the log of one world comes to under another policy."""
+    return noted(world, policy)[0]
+
+
+def noted(world: World, policy: str) -> tuple[Bill, dict[str, int]]:
+    """The same, and the calls of which nothing is estimated."""
     prices, tokens = shared()
     estimator = Estimator()
     exchanges, entries = world.exchanges(), world.entries()
     estimator.learn(exchanges)
-    tally = Tally(estimator)
+    tally = Noted(estimator)
     settings = parsed(policy)
     replay(
         exchanges,
@@ -167,15 +210,80 @@ def predicted(world: World, policy: str) -> Bill:
         verdicts=estimator.verdicts,
         entries_of=lambda request_id: entries.get(request_id, ()),
     )
-    return tally.finish()
+    return tally.finish(), tally.sure
+
+
+class Run(NamedTuple):
+    """One log, replayed; all as parts of the invoice."""
+
+    error: float
+    covers: bool
+    half: float
+    sure: float
+    """Error of the sum of all calls that are called exact or repriced."""
+    estimated: bool
+    """Something was."""
+
+
+def measured(pair: tuple[str, str], seed: int, requests: int, mix: Mix = MIXES["plain"]) -> Run:
+    """Traffic under both policies, and the replay from one to the other."""
+    failing = "fallbacks" in pair[0]
+    a, b = (served(policy, seed, requests, failing=failing, mix=mix) for policy in pair)
+    truth, (bill, sure) = b.billed(), noted(a, pair[1])
+    paid = {name: sum(entry.charge.total or 0 for entry in some) for name, some in b.entries().items()}
+    wrong = sum(sure.values()) - sum(paid.get(name, 0) for name in sure)
+    return Run(
+        (bill.nusd - truth) / truth,
+        bill.interval.covers(truth, bill.nusd),
+        bill.interval.half / truth,
+        wrong / truth,
+        bill.parts["estimated"].requests > 0,
+    )
 
 
 def run(pair: tuple[str, str], seed: int, requests: int, mix: Mix = MIXES["plain"]) -> tuple[float, bool, float]:
     """(relative error, the interval covers the truth, its relative half-width)."""
-    failing = "fallbacks" in pair[0]
-    a, b = (served(policy, seed, requests, failing=failing, mix=mix) for policy in pair)
-    truth, bill = b.billed(), predicted(a, pair[1])
-    return (bill.nusd - truth) / truth, bill.interval.covers(truth, bill.nusd), bill.interval.half / truth
+    return measured(pair, seed, requests, mix)[:3]
+
+
+def wilson(hits: int, number: int) -> tuple[float, float]:
+    """The 95 % interval of a share."""
+    share, square = hits / number, Z * Z / number
+    middle = (share + square / 2) / (1 + square)
+    reach = Z * math.sqrt(share * (1 - share) / number + square / number / 4) / (1 + square)
+    return middle - reach, middle + reach
+
+
+def line(name: str, found: Sequence[Run]) -> str:
+    """One pair of policies in words."""
+    errors = [abs(one.error) for one in found]
+    said = f"{name:24} {len(found):3} runs: error median {statistics.median(errors):.4%}, largest {max(errors):.4%}"
+    said += f", of exact calls {max(abs(one.sure) for one in found):.4%}"
+    runs = [one for one in found if one.estimated]
+    if runs:
+        held = sum(one.covers for one in runs)
+        low, high = wilson(held, len(runs))
+        half = statistics.median(one.half for one in runs)
+        said += f"; interval covers {held} of {len(runs)}, {held / len(runs):.1%} ({low:.1%} to {high:.1%})"
+        said += f", half-width {half:.2%}"
+    return said
+
+
+def pooled(exact: Iterable[Run], estimated: Sequence[Run]) -> str:
+    """Everything in one line of JSON."""
+    held = sum(one.covers for one in estimated)
+    low, high = wilson(held, len(estimated))
+    exact = list(exact)
+    summed = {
+        "estimated_runs": len(estimated),
+        "covered": held,
+        "coverage": round(held / len(estimated), 4),
+        "coverage_interval": [round(low, 4), round(high, 4)],
+        "exact_runs": len(exact),
+        "exact_error_max": max(abs(one.error) for one in exact),
+        "exact_calls_error_max": max(abs(one.sure) for one in (*exact, *estimated)),
+    }
+    return msgspec.json.encode(summed).decode()
 
 
 def main() -> None:
@@ -185,17 +293,13 @@ def main() -> None:
     parser.add_argument("--mix", choices=tuple(MIXES), default="plain", help="the kind of traffic")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     given = parser.parse_args()
-    seeds = range(given.first, given.first + given.runs)
+    seeds, every = range(given.first, given.first + given.runs), {}
     for name, pair in {**EXACT, **ESTIMATED}.items():
         runs = given.runs if name in ESTIMATED else max(1, given.runs // 10)
-        found = [run(pair, seed, given.requests, MIXES[given.mix]) for seed in seeds[:runs]]
-        errors = [abs(error) for error, _, _ in found]
-        line = f"{name:20} {runs} runs: error median {statistics.median(errors):.4%}, largest {max(errors):.4%}"
-        if name in ESTIMATED:
-            covered = sum(covers for _, covers, _ in found)
-            width = statistics.median(half for _, _, half in found)
-            line += f"; 95 % interval covers {covered / runs:.1%}, half-width {width:.2%}"
-        print(line, flush=True)
+        every[name] = [measured(pair, seed, given.requests, MIXES[given.mix]) for seed in seeds[:runs]]
+        print(line(name, every[name]), flush=True)
+    estimated = [one for name in ESTIMATED for one in every[name]]
+    print(pooled((one for name in EXACT for one in every[name]), estimated), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 A lifelike log (seeded) is replayed in one process under four nested hard budgets, and under the same with a cache, a
 route, a cap and a lever, thresholds, all of these, and with less money, so that some calls are refused; beside each,
-a part of it through the whole pipeline, as the baseline of the same run. Prints requests per CPU-second and the peak
+a part of it through the whole pipeline, as the baseline of the same run. Prints requests per CPU-second, how quick
+the machine was then (see ``calibrate.py``), what that would be on the machine of the published figures, and the peak
 of memory.
 
 Usage: python bench/replay.py [--requests 100000]      from memory, call by call
@@ -16,9 +17,12 @@ import gc
 import itertools
 import pathlib
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Iterable
+
+from calibrate import REFERENCE_MS, piece
 
 from farthing import bootstrap
 from farthing.cli.replay_run import cores, spread
@@ -133,6 +137,22 @@ def timed(
     return time.process_time() - started, done, tally
 
 
+def pieces_ms(count: int = 8) -> list[float]:
+    """CPU time of so many of the calibration's pieces."""
+    taken = []
+    for _ in range(count):
+        began = time.process_time()
+        piece()
+        taken.append((time.process_time() - began) * 1e3)
+    return taken
+
+
+def paced(per_s: float, ms: float) -> str:
+    """A speed, and what it would be where a piece takes ``REFERENCE_MS``."""
+    scaled = per_s * ms / REFERENCE_MS
+    return f"{per_s:,.0f} requests per CPU-second (calibration {ms:.1f} ms; at {REFERENCE_MS} ms: {scaled:,.0f})"
+
+
 def traced(count: int) -> None:
     """Memory on the way."""
     if count % 500_000 == 0:
@@ -146,12 +166,14 @@ def from_memory(folder: str, requests: int) -> None:
     gc.freeze()
     for name, policy in POLICIES.items():
         settings = settings_of(folder, policy)
+        pieces = pieces_ms()
         used, done, tally = timed(settings, log)
+        ms = statistics.median(pieces + pieces_ms())
         base, slow, _ = timed(settings, log[-BASELINE:], pipeline_only=True)
         bill = tally.finish()
         print(f"{name}: {bill.answered} answered, {bill.cached} of them from the cache, {bill.refused} refused")
         each, before = used / done.requests, base / slow.requests
-        print(f"  {1 / each:,.0f} requests per CPU-second; {done.plain / done.requests:.1%} went the short way")
+        print(f"  {paced(1 / each, ms)}; {done.plain / done.requests:.1%} went the short way", flush=True)
         print(f"  the whole pipeline, same run: {1 / before:,.0f} per CPU-second; {before / each:.1f} times as much")
     print(f"peak memory {peak_mib():.0f} MiB, the log in it")
 
@@ -179,6 +201,7 @@ def from_ledger(folder: str, requests: int, policy: str, *, jobs: int, parquet: 
     if parquet and not (pathlib.Path(home) / "export").exists():
         bootstrap.export_parquet(settings, pathlib.Path(home) / "export", since_ms=0)
     period = Period(since_ms=0, until_ms=2**60)
+    pieces = pieces_ms()
     started, wall = cpu_s(), time.monotonic()
     opened = bootstrap.open_log(settings, source)
     found = survey(opened, period)
@@ -195,12 +218,13 @@ def from_ledger(folder: str, requests: int, policy: str, *, jobs: int, parquet: 
     )
     (result,) = spread([job], jobs) if jobs > 1 else (bootstrap.replay_part(job),)
     used, took = cpu_s() - started, time.monotonic() - wall
+    ms = statistics.median(pieces + pieces_ms())
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     bill = result.bill
     print(f"{policy}, {jobs} processes, split by {split.dimension or 'nothing'}: {bill.answered} answered, ", end="")
     print(f"{bill.cached} of them from the cache, {bill.refused} refused; {bill.nusd} nano-USD")
     print(f"{bill.requests:,} requests in {used:.1f} CPU-s, {surveyed:.1f} of them to survey the log")
-    print(f"{took:.1f} s on the clock; {bill.requests / used:,.0f} requests per CPU-second, all in")
+    print(f"{took:.1f} s on the clock; all in {paced(bill.requests / used, ms)}")
     print(f"peak memory {peak_mib():.0f} MiB here, {children:.0f} MiB in the largest of the others")
 
 

@@ -1,10 +1,12 @@
 """Answers in this process's memory: the reference of the contract, and the layer in front of shared stores."""
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, KeysView
 from fnmatch import fnmatchcase
 
-from farthing.core.caching import worth
+import msgspec
+
+from farthing.core.caching import first_worth, worth
 from farthing.ports.cache import CacheState, Selector, StoredAnswer
 
 ENTRIES_MAX = 10_000
@@ -23,23 +25,35 @@ def selects(selector: Selector, answer: StoredAnswer) -> bool:
     )
 
 
-class _Kept:
+class _Kept(msgspec.Struct):
     """One answer with what eviction must know."""
 
-    __slots__ = ("answer", "clock", "counted", "size", "uses", "worth")
+    known: StoredAnswer | Callable[[], StoredAnswer]
+    """The answer; it may be made when somebody wants it."""
+    charge: int | None
+    size: int
+    expires_at_ms: int
+    clock: float
+    worth: float
+    uses: int = 1
+    counted: int = 1
 
-    def __init__(self, answer: StoredAnswer, clock: float) -> None:
-        size = answer.size
-        self.answer = answer
-        self.size = size
-        self.clock = clock
-        self.uses = 1
-        self.counted = 1
-        self.worth = worth(clock, cost=answer.charge, uses=1, size=size)
+    @property
+    def answer(self) -> StoredAnswer:
+        """What is served."""
+        found = self.known
+        if not isinstance(found, StoredAnswer):
+            found = self.known = found()
+        return found
 
     def weighed(self) -> float:
         """What it is worth now: changes when it is used."""
-        return worth(self.clock, cost=self.answer.charge, uses=self.uses, size=self.size)
+        return worth(self.clock, cost=self.charge, uses=self.uses, size=self.size)
+
+
+def _kept(answer: StoredAnswer, clock: float) -> _Kept:
+    size = answer.size
+    return _Kept(answer, answer.charge, size, answer.expires_at_ms, clock, first_worth(clock, answer.charge, size))
 
 
 class _Marks:
@@ -99,7 +113,7 @@ class MemoryCache:
         kept = self._kept.get(key)
         if kept is None:
             return None
-        if kept.answer.expires_at_ms <= now_ms:
+        if kept.expires_at_ms <= now_ms:
             self._drop(key)
             self._expired += 1
             return None
@@ -111,18 +125,41 @@ class MemoryCache:
     async def get(self, key: str, *, now_ms: int) -> StoredAnswer | None:
         return self.peek(key, now_ms=now_ms)
 
+    def keys(self) -> KeysView[str]:
+        """The keys of all answers that are kept, those whose time is over among them; a live view."""
+        return self._kept.keys()
+
     def add(self, answer: StoredAnswer, *, now_ms: int) -> None:
         """``put`` for callers that do not wait."""
-        kept = _Kept(answer, self._clock)
-        if answer.expires_at_ms <= now_ms or kept.size > self._bytes_max:
+        self._add(answer.key, _kept(answer, self._clock), now_ms)
+
+    def add_later(
+        self,
+        key: str,
+        make: Callable[[], StoredAnswer],
+        charge: int | None,
+        size: int,
+        expires_at_ms: int,
+        now_ms: int,
+    ) -> None:
+        """The same for an answer with these facts, which ``make`` makes when it is served for the first time."""
+        clock = self._clock
+        one = _Kept(make, charge, size, expires_at_ms, clock, first_worth(clock, charge, size))
+        self._add(key, one, now_ms)
+
+    def _add(self, key: str, one: _Kept, now_ms: int) -> None:
+        kept = self._kept
+        if one.expires_at_ms <= now_ms or one.size > self._bytes_max:
             return
-        if answer.key in self._kept:
-            self._drop(answer.key)
-        self._kept[answer.key] = kept
-        self._bytes += kept.size
+        if key in kept:
+            self._drop(key)
+        kept[key] = one
+        self._bytes += one.size
         self._stores += 1
-        self._marks.push(kept.worth, answer.key)
-        self._shrink(now_ms)
+        marks = self._marks
+        marks.push(one.worth, key)
+        if len(kept) > self._entries_max or self._bytes > self._bytes_max or marks.count > 2 * len(kept) + 64:
+            self._shrink(now_ms)
 
     async def put(self, answer: StoredAnswer, *, now_ms: int) -> None:
         self.add(answer, now_ms=now_ms)
@@ -150,7 +187,7 @@ class MemoryCache:
         return self.drop(selector)
 
     async def answers(self, selector: Selector, *, limit: int, now_ms: int) -> tuple[StoredAnswer, ...]:
-        live = (kept.answer for kept in self._kept.values() if kept.answer.expires_at_ms > now_ms)
+        live = (kept.answer for kept in self._kept.values() if kept.expires_at_ms > now_ms)
         return tuple(newest(selector, live, limit))
 
     async def state(self) -> CacheState:
@@ -181,7 +218,7 @@ class MemoryCache:
         """As it was at a snapshot; for a cache that is empty."""
         self._clock = clock
         for answer, age, uses in answers:
-            kept = self._kept[answer.key] = _Kept(answer, age)
+            kept = self._kept[answer.key] = _kept(answer, age)
             kept.uses = kept.counted = uses
             kept.worth = kept.weighed()
             self._bytes += kept.size
@@ -196,20 +233,23 @@ class MemoryCache:
             self._bytes -= kept.size
 
     def _shrink(self, now_ms: int) -> None:
-        while self._kept and (len(self._kept) > self._entries_max or self._bytes > self._bytes_max):
-            recorded, key = self._marks.pop()
-            kept = self._kept.get(key)
+        every, marks = self._kept, self._marks
+        while every and (len(every) > self._entries_max or self._bytes > self._bytes_max):
+            recorded, key = marks.pop()
+            kept = every.get(key)
             if kept is None:
                 continue
             present = kept.worth
-            if present > recorded and kept.answer.expires_at_ms > now_ms:  # served since: look at it again later
-                self._marks.push(present, key)
+            if present > recorded and kept.expires_at_ms > now_ms:  # served since: look at it again later
+                marks.push(present, key)
                 continue
-            self._clock = max(self._clock, recorded)
-            self._drop(key)
+            if recorded > self._clock:
+                self._clock = recorded
+            del every[key]
+            self._bytes -= kept.size
             self._evictions += 1
-        if self._marks.count > 2 * len(self._kept) + 64:  # what was replaced or forgotten left its mark behind
-            self._marks = _Marks((kept.worth, key) for key, kept in self._kept.items())
+        if marks.count > 2 * len(every) + 64:  # what was replaced or forgotten left its mark behind
+            self._marks = _Marks((kept.worth, key) for key, kept in every.items())
 
 
 def newest(selector: Selector, answers: Iterator[StoredAnswer], limit: int) -> list[StoredAnswer]:

@@ -184,3 +184,8 @@ def worth(clock: float, *, cost: int | None, uses: int, size: int) -> float:
     """
     gain = cost if cost is not None and cost > 1 else 1
     return clock + gain * (uses if uses > 1 else 1) / (size if size > 1 else 1)
+
+
+def first_worth(clock: float, cost: int | None, size: int) -> float:
+    """The same of an answer that nobody has used again."""
+    return clock + (cost if cost is not None and cost > 1 else 1) / (size if size > 1 else 1)

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from farthing.core.encodings import exact_encoding
 from farthing.core.types import NO_TEXT, Bounds, Request, Target
 from farthing.engine.prompt_strings import billed_strings
 from farthing.ports.tokens import Tokenizer
@@ -17,7 +18,7 @@ def counted_bound(tokens: Tokenizer, request: Request, target: Target, bounds: B
     if known is not None:
         return int(known)
     if request.body is NO_TEXT:
-        return bounds.input_tokens
+        return min(bounds.input_tokens, int(request.readings.get(alike(target.model), bounds.input_tokens)))
     try:
         billed = billed_strings(request.body)
     except (msgspec.DecodeError, RecursionError):  # such as a number no float holds: the provider may take it
@@ -29,6 +30,11 @@ def counted_bound(tokens: Tokenizer, request: Request, target: Target, bounds: B
     size = counted.bound + more + request.view.images * _image_tokens(target.model)
     request.readings[name] = size
     return size
+
+
+def alike(model: str) -> str:
+    """Names the reading of how many tokens a prompt has at most for models of one tokenizer: where a log tells it."""
+    return f"bound_by:{exact_encoding(model)}"
 
 
 def likely_prompt(tokens: Tokenizer, request: Request, target: Target) -> int:

@@ -16,7 +16,7 @@ from farthing.lab.estimate_error import Error
 from farthing.lab.estimate_interval import Interval, Reckoning
 from farthing.lab.estimate_known import PRIOR_SPREAD, Known
 from farthing.lab.estimate_moved import Booked, Moved, One, Sums
-from farthing.lab.estimate_reads import CACHE_READ, Reading, read_of
+from farthing.lab.estimate_reads import CACHE_READ, Reading, read_of, rereads
 from farthing.lab.estimate_seen import size_class, talk_of
 from farthing.lab.estimate_verdicts import Drawings
 from farthing.lab.replay_log import Logged
@@ -51,8 +51,11 @@ class Estimator:
     def usage(self, logged: Logged, target: Target) -> Usage:
         """The request's likely usage at ``target``, marked ``estimated``."""
         view, known, model = logged.request.view, self._known, target.model
-        cap, choices, at = view.output_tokens_max, max(1, view.choices), size_class(view.body_bytes)
+        cap, choices, at = _cap(logged), max(1, view.choices), size_class(view.body_bytes)
         told = known.told(logged.source.received_digest, model)
+        if logged.kept and logged.usage is not None:
+            taken = tokens_of(logged.usage)[0]
+            return rereads(logged.usage, self._read(logged, model, taken).tokens)
         if logged.usage is not None and logged.model == model:
             taken, given = tokens_of(logged.usage)
         elif told is not None:
@@ -72,6 +75,8 @@ class Estimator:
 
     def _read(self, logged: Logged, model: str, taken: int) -> Reading:
         """What of the prompt would come from the provider's cache."""
+        if logged.held is not None:
+            return self._known.reads.held(logged.source, model, taken, logged.held)
         if logged.usage is not None and logged.model == model:
             return Reading(read_of(logged.usage))
         return self._known.reads.of(logged.source, model, taken)
@@ -79,6 +84,8 @@ class Estimator:
     def _elsewhere(self, source: str, model: str, at: int, cap: int | None, said: int, choices: int) -> float:
         """The length of an answer of which another model's is known."""
         known = self._known
+        if cap is not None:
+            said = min(said, cap * choices)
         if not known.measured(model):
             return said
         mean = known.lengths(model, cap).mean(at)
@@ -100,15 +107,20 @@ class Estimator:
     def booked(self, logged: Logged, model: str, usage: Usage, input_nusd: int, output_nusd: int) -> None:
         """Remembers what an estimate was booked at; the interval is made of these."""
         known, view = self._known, logged.request.view
-        cap, choices, at = view.output_tokens_max, max(1, view.choices), size_class(view.body_bytes)
+        cap, choices, at = _cap(logged), max(1, view.choices), size_class(view.body_bytes)
         taken, given = tokens_of(usage)
         rate = output_nusd / given if given else 0.0
+        if logged.kept:
+            self._reread(logged, model, taken, at, input_nusd)
+            return
         b = known.lengths(model, cap)
         one, spread = self._one(logged), rate * math.sqrt(choices)
         if self._told(logged, model, usage):
             repeats = known.repeats(model)
             deviation = b.deviation(at) if repeats is None else repeats
             self._sums.known(model, one.question or str(one.talk), spread * deviation)
+            if logged.held is not None:
+                self._reread(logged, model, taken, at, input_nusd)
             return
         source = logged.model if logged.usage is not None else ""
         moved = self._sums.moved.setdefault((source, model, at, cap), Moved())
@@ -128,6 +140,15 @@ class Estimator:
             pair = f"{source} > {model}"
             relative = a.deviation(at) / a.mean(at) if a.mean(at) else 0.0
             self._sums.varies(pair, pair, one, spread * b.mean(at) * relative, 0.0)
+
+    def _reread(self, logged: Logged, model: str, taken: int, at: int, input_nusd: int) -> None:
+        """The answer is the log's; only what was read of its prompt is not known."""
+        read = self._read(logged, model, taken)
+        moved = self._sums.moved.setdefault((model, model, at, logged.request.view.output_tokens_max), Moved())
+        moved.own_input += read.variance * (1 + (2 * moved.count + 1) / read.sample)
+        moved.count += 1
+        moved.taken += taken
+        moved.input_nusd += input_nusd
 
     def _told(self, logged: Logged, model: str, usage: Usage) -> bool:
         """It was booked at what the model had said to the same question."""
@@ -164,6 +185,12 @@ class Estimator:
         return Interval(
             below=max(0, round(below - shift)), above=max(0, round(above + shift)), priors=tuple(sorted(priors))
         )
+
+
+def _cap(logged: Logged) -> int | None:
+    """What ends an answer: the caller's own cap, or a lower one that the replayed policy states."""
+    own, stated = logged.request.view.output_tokens_max, logged.stated
+    return own if stated is None else stated if own is None else min(own, stated)
 
 
 class Late(Estimator):

@@ -80,7 +80,8 @@ class Lengths:
         noise = self.own * within(over) + (1 - self.own) * shared.variance
         found = at_classes(over)
         self._levels = smoothed(found, noise * crowd, shared.step)
-        left = [one / self._levels.at(at) for at, some in over.items() for one in some]
+        means = {at: self._levels.at(at) for at in over}
+        left = [one / mean for at, mean in means.items() for one in over[at]]
         _, sample = moments(left)
         spent = sum([one.number * self._levels.variance({at: 1.0}) for at, one in found.items()])
         spent = max(1.0, min(spent / (noise * crowd) if noise else 1.0, self.count / 2))
@@ -183,6 +184,8 @@ class Known:
         self._lengths: dict[tuple[str, int | None], Lengths | Guess | Silent] = {}
         self._nearby: dict[tuple[str, int], Seen] = {}
         self._likeness: float | None = None
+        self._most: int | None = None
+        self._measured: dict[str, bool] = {}
         self._profiles: dict[int | None, Shared] = {}
 
     def learn(self, exchange: Exchange) -> None:
@@ -202,10 +205,10 @@ class Known:
         talk = talk_of(exchange.scope.session, exchange.request_id)
         seen = self.by_model.setdefault(model, {}).setdefault(size_class(size), Seen())
         seen.add(size, taken, Answer(given, talk, question), cut=cut)
-        if self._lengths or self._nearby or self._once:
-            for memo in (self._lengths, self._nearby, self._profiles, self._once):
+        if self._lengths or self._nearby or self._once or self._measured:
+            for memo in (self._lengths, self._nearby, self._profiles, self._once, self._measured):
                 memo.clear()
-            self._likeness = None
+            self._likeness = self._most = None
 
     def _ask(self, question: int) -> None:
         """Questions that are asked again are of another kind than those that are asked once."""
@@ -266,12 +269,17 @@ class Known:
 
     def measured(self, model: str) -> bool:
         """Enough answers are known to say something."""
-        return self.lengths(model, None).count > 0
+        found = self._measured.get(model)
+        if found is None:
+            found = self._measured[model] = sum(map(len, self.answers(model).values())) >= SAMPLES_MIN
+        return found
 
     def lengths(self, model: str, cap: int | None) -> Lengths | Guess | Silent:
         """Answers of a model that end by themselves or at ``cap``."""
         found = self._lengths.get((model, cap))
         if found is None:
+            if cap is not None and cap >= self._longest() and self.measured(model):  # no answer is cut by it
+                return self.lengths(model, None)
             given = self._given(model, cap)
             if _number(given) < SAMPLES_MIN:
                 found = Guess(cap)
@@ -283,6 +291,12 @@ class Known:
                 self._lengths.clear()
             self._lengths[(model, cap)] = found
         return found
+
+    def _longest(self) -> int:
+        """Tokens of the longest answer that is looked at."""
+        if self._most is None:
+            self._most = max([one.given for model in self.by_model for one in self.every(model)], default=0)
+        return self._most
 
     def _given(self, model: str, cap: int | None) -> Given:
         return {
@@ -437,7 +451,8 @@ def within(given: Given) -> float:
 
 
 def _over(given: Given, profile: Levels, level: float) -> Given:
-    return {at: [one / level / profile.at(at) for one in some] for at, some in given.items()}
+    means = {at: profile.at(at) for at in given}
+    return {at: [one / level / mean for one in given[at]] for at, mean in means.items()}
 
 
 def _number(given: Given) -> int:

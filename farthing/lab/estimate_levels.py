@@ -35,10 +35,14 @@ class Levels:
         self._means = means
         self._rows = rows
         self._step = step
+        self._known: dict[int, float] = {}
 
     def at(self, place: int) -> float:
         """The mean at a step; beyond the first and last one that is known: theirs."""
-        return max(LEAST, self._means[self._inside(place)])
+        found = self._known.get(place)
+        if found is None:
+            found = self._known[place] = max(LEAST, self._means[self._inside(place)])
+        return found
 
     def variance(self, weights: Mapping[int, float]) -> float:
         """Of the error of a weighted sum of the means."""

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from farthing.core.types import Exchange, PromptSection, Usage
+from farthing.core.units import INPUT
 from farthing.engine.record import tokens_of
 from farthing.lab.estimate_moved import ASKED_MAX
 from farthing.lab.estimate_seen import size_class
@@ -113,6 +114,13 @@ class Reads:
                 return _reading(by_size, size, taken * size / exchange.view.body_bytes)
         return Reading()
 
+    def held(self, exchange: Exchange, model: str, taken: int, size: int) -> Reading:
+        """What ``model`` would read of a prompt of so many tokens, of which its cache holds ``size`` bytes."""
+        by_size = self._seen.get(self._providers.get(model, ""))
+        if by_size is None or size < LEAST:
+            return Reading()
+        return _reading(by_size, size, taken * min(1.0, size / exchange.view.body_bytes))
+
 
 def _reading(by_size: Mapping[int, _Seen], size: int, alike: float) -> Reading:
     """From beginnings of about this size, and of the nearest sizes until they are enough."""
@@ -144,3 +152,24 @@ def read_of(usage: Usage | None) -> int:
     """Input tokens that were read from the provider's cache."""
     parts = usage.parts if usage is not None else ()
     return sum([quantity for part in parts for unit, quantity in part.lines if unit == CACHE_READ])
+
+
+def rereads(usage: Usage, tokens: int) -> Usage:
+    """The usage, had so many tokens been read; what is not read is written where something was, or sent plain."""
+    if len(usage.parts) != 1:
+        return msgspec.structs.replace(usage, source="estimated", stated_pusd=None, raw=b"")
+    (part,) = usage.parts
+    lines = dict(part.lines)
+    writes = [unit for unit in lines if unit.startswith("input_cache_write")]
+    more = tokens - lines.get(CACHE_READ, 0)
+    if more < 0:
+        unit = writes[0] if writes else INPUT
+        lines[unit] = lines.get(unit, 0) - more
+    left = more
+    for unit in (*writes, INPUT):
+        less = max(0, min(left, lines.get(unit, 0)))
+        lines[unit] = lines.get(unit, 0) - less
+        left -= less
+    lines[CACHE_READ] = tokens - max(0, left)
+    part = msgspec.structs.replace(part, lines=tuple([(unit, many) for unit, many in lines.items() if many]))
+    return msgspec.structs.replace(usage, parts=(part,), source="estimated", stated_pusd=None, raw=b"")

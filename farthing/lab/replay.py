@@ -6,11 +6,10 @@ provider that answers as logged. Replaying traffic under the policy that served 
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import msgspec
 
@@ -27,10 +26,11 @@ from farthing.lab.replay_kernel import Kernel, unfit
 from farthing.lab.replay_levers import spent_aside, with_late
 from farthing.lab.replay_log import REORDER_MS, InOrder, Logged, Waiting, logged
 from farthing.lab.replay_outcome import Fidelity, Outcome, Sink, fidelity_of
-from farthing.lab.replay_plain import Ends
+from farthing.lab.replay_plain import Adds, Ends
 from farthing.lab.replay_provider import Estimate, Flight, Judged, Provider
+from farthing.lab.replay_short import Short, fits
 from farthing.lab.replay_state import Stand
-from farthing.lab.replay_time import Arrival, VirtualLoop
+from farthing.lab.replay_time import ORDER_STEP, ORDERS, VirtualLoop, Work
 from farthing.ports.books import Books
 from farthing.ports.clock import Clock
 from farthing.ports.reply import Headers
@@ -223,13 +223,13 @@ def replay(
     stand = keep.stand if keep is not None else None
     if stand is not None:
         order.put_back(stand.waiting, read=stand.read, last=stand.last)
-    ordered = iter(order)
-    first = next(ordered, None)
+    seconds = order.seconds()
+    first = next(seconds, None)
     if first is None and stand is None:
         return Replayed(requests=0, plain=0, why="")
     start_ms = stand.start_ms if stand is not None else 0
     if stand is None and first is not None:
-        start_ms = min(first[0][0], first[2].received_at_ms)
+        start_ms = min(first[-1][0][0], first[-1][2].received_at_ms)
     loop = VirtualLoop(start_ms)
     run = _Run(loop, make, sink, estimate, entries_of, progress, pipeline_only=pipeline_only)
     if verdicts is not None:
@@ -237,7 +237,7 @@ def replay(
     if keep is not None:
         run.keep(keep, order)
     with _fewer_collections():
-        loop.serve(run.arrivals(ordered if first is None else chain((first,), ordered)))
+        loop.serve_by(run.begin, run.arrivals(seconds if first is None else chain((first,), seconds)))
     return run.done()
 
 
@@ -275,9 +275,12 @@ class _Run:
         self._sink = sink
         self._why = "it was asked for" if pipeline_only else unfit(self._services) or _asks_for_tiers(self._services)
         self._kernel: Kernel | None = None
+        self._short: Short | None = None
         if not self._why:
             ends = Ends(self._services, cast("Recorder", self._recorder), sink)
             self._kernel = Kernel(loop, self._services, self._provider, ends)
+            if isinstance(sink, Adds) and entries_of is None and fits(self._services):
+                self._short = Short(loop, self._services, self._provider, self._kernel, sink)
         self._waits = self._services.caching is not None
         self._count = 0
         self._keeping: Keeping | None = None
@@ -307,29 +310,40 @@ class _Run:
         )
         self._stand = keep.stand
 
-    def arrivals(self, ordered: Iterable[Waiting]) -> Iterator[Arrival]:
+    def arrivals(self, seconds: Iterable[list[Waiting]]) -> Iterator[tuple[float, Exchange]]:
         """The log as the loop takes it in."""
-        at, keeping, begin = self._loop.at, self._keeping, self._begin
+        start_ms, keeping = self._loop.start_ms, self._keeping
         if keeping is not None and self._stand is not None:
             self._count = self._stand.begun
             keeping.go_on(self._stand)
-        for (at_ms, number), _, exchange in ordered:
-            if keeping is not None:
-                keeping.tell(exchange, self._count)
-            self._count += 1
-            if self._count % 100 == 0:
-                if self._progress is not None and self._count % 1_000 == 0:
-                    self._progress(self._count)
+        count = self._count
+        for due in seconds:
+            while due:
+                (at_ms, number), _, exchange = due.pop()
                 if keeping is not None:
-                    keeping.look(self._count)
-            yield at(at_ms, number), partial(begin, exchange)
+                    keeping.tell(exchange, count)
+                count += 1
+                if count % 100 == 0:
+                    self._look(count)
+                yield (at_ms - start_ms) / 1_000 + (number % ORDERS) * ORDER_STEP, exchange  # ``at`` of the loop
+        self._count = count
+
+    def _look(self, count: int) -> None:
+        """So many calls have come."""
+        if self._progress is not None and count % 1_000 == 0:
+            self._progress(count)
+        if self._keeping is not None:
+            self._keeping.look(count)
 
     def done(self) -> Replayed:
         """What has been done."""
         plain = self._kernel.served if self._kernel is not None else 0
         return Replayed(requests=self._count, plain=plain, why=self._why)
 
-    def _begin(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
+    def begin(self, exchange: Exchange) -> Work:
+        """What becomes of a call from now on."""
+        if self._short is not None and self._short.begin(exchange):
+            return None
         one = None
         if self._entries_of is not None:
             one = logged(exchange, self._entries_of(exchange.request_id))
@@ -351,7 +365,9 @@ class _Run:
         except (FarthingError, asyncio.CancelledError):
             pass  # the sink has the outcome; a defect of the pipeline ends the replay
         finally:
-            del flights[one.request.id]
+            flight = flights.pop(one.request.id)
+            if one.source.blocks:
+                self._provider.unsent(flight)
             self._provider.remember(one)
         if late:
             outcome = self._log.waiting.pop(one.request.id)

@@ -1,7 +1,7 @@
 """Thresholds of budgets in a replay: whether a call has reached any, and what is taken back of one decided anew."""
 
 from collections.abc import Iterable, Mapping
-from typing import Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast
 
 from farthing.core.assess import acts_from
 from farthing.core.policy import Threshold
@@ -24,6 +24,11 @@ class Slowed(NamedTuple):
 
 
 GO, WAIT, ASK = Slowed("go"), Slowed("wait"), Slowed("ask")
+Rule = tuple[Cell, Hold | None, int, str, int | None, Slowed | None]
+"""One rule on one counter: (its use, its hold where other windows count too, from which use on it acts, the counter,
+requests a minute that it lets through, what it says where it wants another model).
+"""
+_UNSLOWED: Final = 2**62
 
 
 class ReplayActions(Actions):
@@ -37,7 +42,11 @@ class ReplayActions(Actions):
 
     def wait_ms(self, counter: str, per_minute: int, now_ms: int) -> int:
         """How long a call on a slowed counter must wait; 0: it may go, and counts."""
-        wait_ms = super().wait_ms(counter, per_minute, now_ms)
+        turnstile = self.turnstiles.get(counter)
+        if turnstile is None:
+            wait_ms = super().wait_ms(counter, per_minute, now_ms)
+        else:  # as there: in a replay no other worker shares the rate
+            wait_ms = turnstile.wait_ms(now_ms, per_minute)
         if not wait_ms:
             self._went.append(counter)
         return wait_ms
@@ -55,34 +64,35 @@ class ReplayActions(Actions):
     def slow(self, account: Account, at_ms: int) -> Slowed:
         """What counters say to a call that has reached thresholds. What soft budgets would do is not said."""
         slowest: dict[str, int] = {}
-        degrades: Threshold | None = None
+        says = GO
         rules = account.rules
         if rules is None:
             rules = account.rules = self._rules_of(account)
-        for cell, hold, least, rule in rules:
-            if (self._books.used(hold) if hold.also else cell[0]) < least:
+        for cell, rolls, least, counter, per_minute, degrades in rules:
+            if (cell[0] if rolls is None else self._books.used(rolls)) < least:
                 continue
-            if rule.action == "throttle":
-                before = slowest.get(hold.counter)
-                if before is None or rule.per_minute < before:
-                    slowest[hold.counter] = rule.per_minute
-            elif rule.action != "degrade" or degrades is not None:  # of several, ``assess`` says which
+            if per_minute is not None:
+                if per_minute < slowest.get(counter, _UNSLOWED):
+                    slowest[counter] = per_minute
+            elif degrades is None or says is not GO:  # of several, ``assess`` says which
                 return ASK
             else:
-                degrades = rule
+                says = degrades
         for counter in sorted(slowest) if len(slowest) > 1 else slowest:
             if self.wait_ms(counter, slowest[counter], at_ms):
                 return WAIT
-        return GO if degrades is None else Slowed("go", degrades)
+        return says
 
-    def _rules_of(self, account: Account) -> tuple[tuple[Cell, Hold, int, Threshold], ...]:
+    def _rules_of(self, account: Account) -> tuple[Rule, ...]:
         """Rules of hard budgets that act on its counters, with the use from which on each does."""
         found = []
         for hold, cell in zip(account.places.holds, account.cells, strict=True):
             for rule in self._rules.get(hold.budget, ()) if hold.hard else ():
                 least = acts_from(hold.limit, (rule,))
                 if least is not None:
-                    found.append((cell, hold, least, rule))
+                    slows = rule.per_minute if rule.action == "throttle" else None
+                    degrades = Slowed("go", rule) if rule.action == "degrade" else None
+                    found.append((cell, hold if hold.also else None, least, hold.counter, slows, degrades))
         return tuple(found)
 
     def begin(self) -> None:

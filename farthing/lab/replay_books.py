@@ -6,7 +6,7 @@ of every store: a differential test compares them with the reference.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -18,6 +18,9 @@ from farthing.engine.levels import Tally
 from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.books import Balance, Settlement
+
+if TYPE_CHECKING:
+    from farthing.lab.replay_acts import Rule
 
 FORGET_MS: Final = 7_200_000
 """How long after its window a counter is kept: longer than any call takes."""
@@ -81,13 +84,17 @@ class Account:
         self.units = tuple([UNITS.index(hold.unit) for hold in places.holds])
         """The place in amounts of what counts, of each counter."""
         limits = [hold.limit for hold in places.holds]
-        self.rows = tuple(zip(cells, self.units, limits, strict=True))
-        by_unit = {unit: tuple([cell for cell, one, _ in self.rows if one == unit]) for unit in self.units}
-        self.spent = tuple([(unit, cells) for unit, cells in by_unit.items() if unit < _DECIDED])
+        every = list(zip(self.units, cells, limits, strict=True))
+        by_unit = {
+            unit: [(cell, limit) for one, cell, limit in every if one == unit] for unit in dict.fromkeys(self.units)
+        }
+        self.rows = tuple([(unit, tuple(rows), tuple([cell for cell, _ in rows])) for unit, rows in by_unit.items()])
+        """By unit: (which, counters with their limits, counters)."""
+        self.spent = tuple([(unit, cells) for unit, _, cells in self.rows if unit < _DECIDED])
         """By unit, the counters on which an answer decides what it used; on others that is what was held."""
         self.marks: tuple[tuple[Cell, int, Hold | None], ...] | None = None
         """For thresholds (see ``replay_acts``)."""
-        self.rules: tuple[tuple[Cell, Hold, int, Threshold], ...] | None = None
+        self.rules: tuple[Rule, ...] | None = None
         """The same, rule by rule."""
 
 
@@ -173,14 +180,15 @@ class ReplayBooks:
         """Holds ``amounts`` where all fit and that is all there is to say; otherwise nothing has happened."""
         if not account.plain:
             return False
-        for cell, unit, limit in account.rows:
-            level = cell[0] + amounts[unit]
-            if level > limit:
-                for back, held, _ in account.rows:
-                    if back is cell:
-                        return False
-                    back[0] -= amounts[held]
-            cell[0] = level
+        for unit, rows, _ in account.rows:
+            amount = amounts[unit]
+            for cell, limit in rows:
+                if cell[0] + amount > limit:
+                    return False
+        for unit, _, cells in account.rows:
+            amount = amounts[unit]
+            for cell in cells:
+                cell[0] += amount
         if account.tops:
             for cell, top in account.tops:
                 if cell[0] > top[0]:
@@ -260,7 +268,7 @@ class ReplayBooks:
                 top = self._tops[key]
                 top[0] = max(top[0], cell[0])
         if self._loop is not None and self._provider is not None:
-            self._provider.turn(reservation.request_id)
+            self._provider.turn(reservation.request_id, settles=True)
             when = self._provider.rest(reservation.request_id)
             if when > self._loop.time():
                 await self._loop.until(when)

@@ -5,7 +5,7 @@ that a hit under another policy is never invented; questions that differ in byte
 """
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -219,8 +219,25 @@ class Awaited(Flight):
             self._waited.set_result(answer)
 
 
+class Leads(Protocol):
+    """A call whose answer others may wait for."""
+
+    def flight(self) -> Flight:
+        """What they wait for."""
+        ...
+
+
 class OpenFlights(Flights):
     """Those of a replay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hops: dict[str, Leads] = {}
+        """By key, those for which nobody has waited yet."""
+
+    def find(self, key: str) -> Flight | None:
+        hop = self.hops.get(key)
+        return self._open.get(key) if hop is None else hop.flight()
 
     @property
     def open(self) -> dict[str, Flight]:
@@ -228,5 +245,6 @@ class OpenFlights(Flights):
         return self._open
 
     def begin(self, key: str) -> Flight:
+        self.hops.pop(key, None)
         flight = self._open[key] = Awaited()
         return flight

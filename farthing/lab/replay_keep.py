@@ -95,6 +95,7 @@ class Keeping:
                 levels=self._books.levels(),
                 flying=flying,
                 remembered=self._provider.remembered(),
+                warmth=self._provider.warmth.state(),
                 cached=self._kernel.cached(),
                 turnstiles=self._kernel.turnstiles(),
                 told=self._sink.told(),
@@ -108,6 +109,7 @@ class Keeping:
         self._books.restore_levels(stand.levels)
         for entry_id, model, usage in stand.remembered:
             self._provider.remember_answer(entry_id, model, usage)
+        self._provider.warmth.restore(stand.warmth)
         self._kernel.restore(stand.cached, stand.turnstiles, stand.plain)
         self._kernel.fly_on(stand.flying)
         self._sink.restore(stand.told)

@@ -11,6 +11,8 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import Final, Literal
 
+from msgspec.structs import replace as replace_fields
+
 from farthing.core.caching import AS_USUAL
 from farthing.core.errors import BudgetExceeded, FarthingError, Throttled
 from farthing.core.types import Bounds, Denied, Exchange, Scope, Usage
@@ -27,8 +29,10 @@ from farthing.engine.trials import Logged as Arms
 from farthing.lab.replay_acts import ReplayActions, Turnstiles
 from farthing.lab.replay_books import Account, ReplayBooks, amounts_of
 from farthing.lab.replay_cache import ReplayCaching
+from farthing.lab.replay_flying import written
+from farthing.lab.replay_hop import Hop
 from farthing.lab.replay_log import Logged, asks_at, cap_of, end_of
-from farthing.lab.replay_plain import Ends, Fly, Shape, bounds_within, is_plain
+from farthing.lab.replay_plain import NO_USAGE, Ends, Fly, Shape, bounds_within, is_plain
 from farthing.lab.replay_provider import Flight, Provider, ended, within
 from farthing.lab.replay_recall import Cached, Recalls
 from farthing.lab.replay_routes import LoggedRouting
@@ -61,31 +65,33 @@ class Kernel:
         assert isinstance(services.books, ReplayBooks)
         self.served = 0
         """Calls that went this way."""
+        self.due: dict[object, Literal["first", "end"]] = {self._first: "first", self.end: "end"}
+        """What calls wait for, by what is called then."""
         self._loop = loop
         self._services = services
         self._books = services.books
         self._provider = provider
         self._ends = ends
         self._adds = ends.adds
-        self._acts: ReplayActions | None = None
+        self.acts: ReplayActions | None = None
         if isinstance(services.actions, ReplayActions) and services.actions.before:
-            self._acts = services.actions
-        self._squeezes = services.actions is not None and bool(services.actions.clamps)
+            self.acts = services.actions
+        self.squeezes = services.actions is not None and bool(services.actions.clamps)
         """Answers may be cut to what is left."""
-        self._exceeded = bad_ending(_exceeded(""), 0)
+        self._exceeded = bad_ending(exceeded(""), 0)
         self._pools = services.routing.pools if services.routing is not None and services.routing.times else None
         self._trial = services.trials.running
         self._reads = isinstance(self._trial, Arms)
         """Arms are those that were noted: a call without readings has none."""
-        self._shapes = Shapes(services, provider, lanes=ends.adds)
+        self.shapes = Shapes(services, provider, lanes=ends.adds)
         reads = services.budgets.reads
-        self._seat_of: Callable[[Scope], object] = attrgetter(*reads) if reads else lambda scope: None
+        self.seat_of: Callable[[Scope], object] = attrgetter(*reads) if reads else lambda scope: None
         matches = any(lever.match for lever in services.policy.levers)
         self._sees = services.levers is not None and matches
         """Whether a lever is for a call depends on who calls."""
-        self._recalls: Recalls | None = None
+        self.recalls: Recalls | None = None
         if isinstance(services.caching, ReplayCaching):
-            self._recalls = Recalls(services.caching, services.policy.cache, noted=not ends.adds)
+            self.recalls = Recalls(services.caching, services.policy.cache, noted=not ends.adds)
 
     def begin(self, exchange: Exchange, one: Logged | None = None) -> bool:
         """Serves a call from this instant on; False: it needs the pipeline, and nothing has been done.
@@ -99,17 +105,17 @@ class Kernel:
         if trial is not None and (exchange.readings or not self._reads) and trial.arm(fly.request) is not None:
             return False
         try:
-            shape = self._shapes.find(fly)
-            if shape is not None and self._acts is not None:
-                shape = self._acted(self._acts, shape, fly)
+            shape = self.shapes.find(fly)
+            if shape is not None and self.acts is not None:
+                shape = self._acted(self.acts, shape, fly)
             if shape is None:
                 return False
             fly.shape = shape
-            if self._recalls is not None:
-                way, answer = self._recalls.look(fly, fly.started_ms)
+            if self.recalls is not None:
+                way, answer = self.recalls.look(fly, fly.started_ms)
                 if way == "pipeline":
-                    if self._acts is not None:
-                        self._acts.take_back()
+                    if self.acts is not None:
+                        self.acts.take_back()
                     return False
                 if answer is not None:
                     self._ends.recalled(fly, answer, fly.started_ms)
@@ -130,7 +136,7 @@ class Kernel:
     def _acted(self, acts: ReplayActions, shape: Shape, fly: Fly) -> Shape | None:
         """What thresholds make of a plan; None: it is translated. Raises what they refuse with."""
         acts.begin()
-        fly.account = self._account(fly, shape)
+        fly.account = self.account(fly.exchange, shape)
         if not acts.reached(fly.account):
             return shape
         if self._ends.adds:
@@ -140,7 +146,7 @@ class Kernel:
             if said.way == "go":
                 if said.degrades is None:
                     return shape
-                found = self._shapes.switched(shape, said.degrades.to, fly)
+                found = self.shapes.switched(shape, said.degrades.to, fly)
                 if found is not None:
                     fly.account = fly.account if found is shape else None
                     return found
@@ -149,7 +155,7 @@ class Kernel:
         plan = apply_thresholds(self._services, acts, fly.request, shape.plan)
         if plan is shape.plan:
             return shape
-        found = self._shapes.degraded(shape, plan, fly)
+        found = self.shapes.degraded(shape, plan, fly)
         if found is None:
             acts.take_back()
         return found
@@ -161,7 +167,7 @@ class Kernel:
 
     def _set_off(self, fly: Fly) -> None:
         """To the provider, where the caller does not forbid it."""
-        recalls, asked = self._recalls, fly.asked
+        recalls, asked = self.recalls, fly.asked
         assert recalls is not None
         assert asked is not None
         if recalls.noted or asked.controls is not AS_USUAL:
@@ -187,7 +193,7 @@ class Kernel:
         need = None if lane is None else lane.need(exchange.view.body_bytes, exchange.received_at_ms)
         if need is not None:
             if fly.account is None:
-                fly.account = self._account(fly, shape)
+                fly.account = self.account(exchange, shape)
             fly.amounts = need
             acts = exchange.acts
             if not acts or acts[0][1] < 0 or exchange.decisions:
@@ -213,10 +219,9 @@ class Kernel:
             shape.blind = levers.is_blind(fly.request, shape.target)
         return shape.blind
 
-    def _account(self, fly: Fly, shape: Shape) -> Account:
+    def account(self, exchange: Exchange, shape: Shape) -> Account:
         """Where a call counts."""
-        exchange = fly.exchange
-        at_ms, seat = exchange.received_at_ms, self._seat_of(exchange.scope)
+        at_ms, seat = exchange.received_at_ms, self.seat_of(exchange.scope)
         found = shape.seats.get(seat)
         if found is None or not found.from_ms <= at_ms < found.until_ms:
             target = shape.target
@@ -232,53 +237,55 @@ class Kernel:
 
     def flying(self) -> tuple[Flying, ...] | None:
         """The calls on their way, in the order in which they are due; None: one of them cannot be written down."""
-        due: dict[object, Literal["first", "end"]] = {self._first: "first", self._end: "end"}
-        found = []
-        for when, callback, fly in self._loop.timers():
+        due, found = self.due, []
+        for when, callback, what in self._loop.timers():
+            fly = what.sent() if isinstance(what, Hop) else what
             if callback not in due or not isinstance(fly, Fly) or fly.one is not None:
                 return None
-            found.append(_written(fly, bounds_within(self._services, fly), due[callback], when))
+            found.append(written(fly, bounds_within(self._services, fly), due[callback], when))
         return tuple(found)
 
     def fly_on(self, flying: Iterable[Flying]) -> None:
         """Takes up the calls that were on their way, on a loop whose clock stands where it stood."""
         for one in flying:
             fly = self._read(one)
-            self._loop.later(one.when, self._first if one.due == "first" else self._end, fly)
+            self._loop.later(one.when, self._first if one.due == "first" else self.end, fly)
 
     def cached(self) -> Cached | None:
         """What the cache holds; None: there is none."""
-        return None if self._recalls is None else self._recalls.cached()
+        return None if self.recalls is None else self.recalls.cached()
 
     def turnstiles(self) -> Turnstiles:
         """Which calls went lately on counters that are slowed down."""
-        return () if self._acts is None else self._acts.state()
+        return () if self.acts is None else self.acts.state()
 
     def restore(self, cached: Cached | None, turnstiles: Turnstiles, served: int) -> None:
         """Fills cache and turnstiles, and counts on."""
         self.served = served
-        if self._acts is not None:
-            self._acts.restore(turnstiles)
-        if self._recalls is not None and cached is not None:
-            self._recalls.restore(cached)
+        if self.acts is not None:
+            self.acts.restore(turnstiles)
+        if self.recalls is not None and cached is not None:
+            self.recalls.restore(cached)
 
     def _read(self, one: Flying) -> Fly:
         fly = Fly(one.exchange, None, one.started_ms)
-        shape = self._shapes.find(fly)
+        shape = self.shapes.find(fly)
         assert shape is not None
         fly.shape = shape
         if shape.target != one.target:
             fly.shape = replace(shape, target=one.target, lane=None, seats={})
         fly.bounds = one.bounds
-        fly.account = self._account(fly, fly.shape)
+        fly.account = self.account(fly.exchange, fly.shape)
         fly.amounts = one.amounts
         fly.decisions, fly.ttft_ms = one.decisions, one.ttft_ms
         fly.usage, fly.was_cut = one.usage, one.was_cut
         if one.guess is not None:
             guesses = {1: one.guess} if one.guess else {}
-            fly.flight = Flight(logged=fly.logged, tries=1, usage=one.usage, estimated=True, guesses=guesses)
-        if one.missed and self._recalls is not None:
-            self._recalls.again(fly, leads=one.leads)
+            known = replace_fields(fly.logged, held=one.held, kept=one.kept, stated=fly.shape.cap)
+            fact = fly.exchange.attempts[0] if one.kept else None
+            fly.flight = Flight(logged=known, tries=1, usage=one.usage, fact=fact, estimated=True, guesses=guesses)
+        if one.missed and self.recalls is not None:
+            self.recalls.again(fly, leads=one.leads)
         return fly
 
     def _at(self, when: float, callback: Callable[[Fly], None], fly: Fly) -> None:
@@ -292,7 +299,7 @@ class Kernel:
         """Goes to the books, when the log says that it did so for as many times."""
         acts, place = fly.exchange.acts, fly.acts
         fly.acts = place + 1
-        if place >= len(acts):
+        if place >= len(acts) or acts[place][1] < 0:  # the log has no such question: it is asked at once
             self._take(fly)
             return
         at_ms, number = acts[place]
@@ -318,7 +325,7 @@ class Kernel:
         services, request, target = self._services, fly.request, fly.shape.target
         need = need_of(services, request, target, bounds)[1]
         fly.bounds = bounds
-        fly.account = self._account(fly, fly.shape)
+        fly.account = self.account(fly.exchange, fly.shape)
         fly.amounts = amounts_of(need)
 
     # -- its course
@@ -339,11 +346,13 @@ class Kernel:
         if fly.denied is not None:
             output = bounds_within(self._services, fly).output_tokens
             fly.decisions = (*fly.decisions, cap_note(fly.denied, output))
-        self._send(fly)
+        self.send(fly)
 
     def _more(self, fly: Fly) -> bool:
-        """There is more to try with a call that does not fit: its prompt was counted, or its answer may be cut."""
-        return self._squeezes or bool(fly.exchange.readings)
+        """There is more to try with a call that does not fit: its prompt can be counted, or its answer may be cut."""
+        exchange = fly.exchange
+        counts = bool(exchange.sections) and exchange.usage is not None
+        return counts or self.squeezes or bool(exchange.readings)
 
     def _turned_away(self, fly: Fly) -> None:
         """It does not fit, nothing else can be tried, and nobody reads why."""
@@ -369,12 +378,12 @@ class Kernel:
                 self._squeeze(fly, denied, found[0], found[1])
                 return
         if self._ends.adds:  # nobody reads why
-            self._refuse(fly, _exceeded(denied.hold.budget or denied.hold.counter))
+            self._refuse(fly, exceeded(denied.hold.budget or denied.hold.counter))
         else:
             self._refuse(fly, budget_exceeded(denied, fly.started_ms))
 
     def _squeeze(self, fly: Fly, denied: Denied, plan: Plan, bounds: Bounds) -> None:
-        shape = self._shapes.shaped(plan, fly)
+        shape = self.shapes.shaped(plan, fly)
         assert shape is not None  # it was not translated before
         fly.shape, fly.denied = shape, denied
         self._hold(fly, bounds)
@@ -387,7 +396,7 @@ class Kernel:
         self._ends.unanswered(fly, bad_ending(error, latency_ms))
         self._over(fly)
 
-    def _send(self, fly: Fly) -> None:
+    def send(self, fly: Fly) -> None:
         """From the instant at which it left to the first byte of its answer."""
         exchange, target, loop = fly.exchange, fly.shape.target, self._loop
         fact = exchange.attempts[0] if exchange.attempts else None
@@ -395,10 +404,16 @@ class Kernel:
             fly.flight = Flight(logged=fly.logged)
             self._provider.begin(fly.flight, target, fly.shape.body)
             fly.usage = fly.flight.usage or fly.usage
+            if exchange.blocks:
+                self._provider.unsent(fly.flight)
             self._await_end(fly)
             return
         usage = exchange.usage if fly.one is None else fly.one.usages.get(fact.attempt) or fly.one.usage
         fly.usage = usage or fly.usage
+        if exchange.blocks and usage is not None:
+            fly.flight = self._provider.reread_of(exchange, fact, usage, fly.one)
+            if fly.flight is not None:
+                fly.usage = usage = fly.flight.usage or usage
         cap = fly.shape.cap
         if cap is not None:
             fly.usage = within(fly.usage, cap, before=cap_of(exchange), choices=exchange.view.choices)
@@ -406,7 +421,7 @@ class Kernel:
         order, took = end_of(exchange), fact.latency_ms
         first = fact.ttft_ms if exchange.view.stream else None
         if first is None or (order and self._adds and first <= took):  # nobody asks when it began
-            loop.act(fact.started_at_ms + took, order, self._end, fly)
+            loop.act(fact.started_at_ms + took, order, self.end, fly)
         else:
             loop.act(fact.started_at_ms + first, 0, self._first, fly)
 
@@ -416,13 +431,13 @@ class Kernel:
 
     def _await_end(self, fly: Fly) -> None:
         if fly.flight is not None:
-            self._at(ended(self._loop, fly.flight), self._end, fly)
+            self._at(ended(self._loop, fly.flight), self.end, fly)
             return
         exchange = fly.exchange
         fact = exchange.attempts[0]
-        self._loop.act(fact.started_at_ms + fact.latency_ms, end_of(exchange), self._end, fly)
+        self._loop.act(fact.started_at_ms + fact.latency_ms, end_of(exchange), self.end, fly)
 
-    def _end(self, fly: Fly) -> None:
+    def end(self, fly: Fly) -> None:
         """Its answer is whole: priced, booked, told."""
         services, exchange, usage, shape = self._services, fly.exchange, fly.usage, fly.shape
         ended_ms = self._loop.now_ms()
@@ -450,8 +465,8 @@ class Kernel:
         account = fly.account
         assert account is not None
         self._books.spend(account, fly.amounts, (usd, taken + given, taken, given))
-        if fly.asked is not None and self._recalls is not None:
-            self._recalls.learn(fly, usage, total, ended_ms)
+        if fly.asked is not None and self.recalls is not None:
+            self.recalls.learn(fly, usage, total, ended_ms)
         self._over(fly)
 
     def _filled(self, fly: Fly, usage: Usage) -> Usage:
@@ -461,35 +476,19 @@ class Kernel:
     def _over(self, fly: Fly) -> None:
         """What its answer consumed may stand for that of a request which a cache answered with it."""
         self.served += 1
-        if fly.asked is not None and self._recalls is not None:
-            self._recalls.end(fly)
+        if fly.asked is not None and self.recalls is not None:
+            self.recalls.end(fly)
+        exchange = fly.exchange
+        if exchange.blocks and fly.usage is NO_USAGE:
+            self._provider.warmth.unsent(exchange)
         if fly.one is not None:
             self._provider.remember(fly.one)
             return
-        attempts, usage = fly.exchange.attempts, fly.exchange.usage
+        attempts, usage = exchange.attempts, exchange.usage
         if attempts and usage is not None:
             self._provider.remember_answer(attempts[0].entry_id, attempts[0].model, usage)
 
 
-def _exceeded(budget: str) -> BudgetExceeded:
+def exceeded(budget: str) -> BudgetExceeded:
     """Where nobody reads how much is left."""
     return BudgetExceeded("", budget=budget, left="", limit="", resets_at_ms=None)
-
-
-def _written(fly: Fly, bounds: Bounds, due: Literal["first", "end"], when: float) -> Flying:
-    return Flying(
-        exchange=fly.exchange,
-        due=due,
-        when=when,
-        started_ms=fly.started_ms,
-        ttft_ms=fly.ttft_ms,
-        target=fly.shape.target,
-        bounds=bounds,
-        amounts=fly.amounts,
-        decisions=fly.decisions,
-        usage=fly.usage,
-        was_cut=fly.was_cut,
-        guess=None if fly.flight is None else fly.flight.guesses.get(1, ""),
-        missed=fly.asked is not None,
-        leads=fly.asked is not None and fly.asked.flight is not None,
-    )

@@ -42,12 +42,14 @@ class Quick(Protocol):
 class Tariff:
     """What the answers of one target cost, and the tokens that budgets count of them, in one look."""
 
-    __slots__ = ("_flat", "_prices", "_target")
+    __slots__ = ("_flat", "_plain", "_prices", "_target")
 
     def __init__(self, prices: Quick, target: Target) -> None:
         self._prices = prices
         self._target = target
         self._flat: dict[tuple[str, str, tuple[tuple[str, str], ...]], _Flat] = {}
+        self._plain: dict[str, _Flat] = {}
+        """By model, of answers that say nothing of tier and facets."""
 
     def rate(self, usage: Usage, at_ms: int) -> tuple[int, int, int] | None:
         """(nano-USD, input tokens, output tokens); None: it takes the whole price book to say."""
@@ -55,22 +57,26 @@ class Tariff:
         if len(parts) != 1 or usage.stated_pusd is not None or usage.source == "missing":
             return None
         part = parts[0]
-        known = self._flat.get((usage.model, usage.service_tier, usage.facets))
+        if usage.service_tier or usage.facets:
+            known = self._flat.get((usage.model, usage.service_tier, usage.facets))
+        else:
+            known = self._plain.get(usage.model)
         if known is None or not known[0] <= at_ms < known[1]:
             known = self._looked_up(usage, at_ms)
         _, _, rates, below = known
         if part.tier_basis >= below or part.model:
             return None
         total = taken = given = 0
-        for unit, quantity in part.lines:
-            if unit not in rates:
-                return None
-            over, under, side = rates[unit]
-            total += over * quantity if under == 1 else round_half_even(over * quantity, under)
-            if side == 1:
-                taken += quantity
-            elif side == 2:
-                given += quantity
+        try:
+            for unit, quantity in part.lines:
+                over, under, side = rates[unit]
+                total += over * quantity if under == 1 else round_half_even(over * quantity, under)
+                if side == 1:
+                    taken += quantity
+                elif side == 2:
+                    given += quantity
+        except KeyError:
+            return None
         return total, taken, given
 
     def _looked_up(self, usage: Usage, at_ms: int) -> "_Flat":
@@ -81,9 +87,13 @@ class Tariff:
             rates, below = flat(sheet)
             sided = {unit: (over, under, _side(unit)) for unit, (over, under) in rates.items()}
             found = _Flat(sheet.from_ms, sheet.to_ms, sided, below)
-        if len(self._flat) >= _FLAT_MAX:
+        if len(self._flat) + len(self._plain) >= _FLAT_MAX:
             self._flat.clear()
-        self._flat[(usage.model, usage.service_tier, usage.facets)] = found
+            self._plain.clear()
+        if usage.service_tier or usage.facets:
+            self._flat[(usage.model, usage.service_tier, usage.facets)] = found
+        else:
+            self._plain[usage.model] = found
         return found
 
 
@@ -135,6 +145,15 @@ class Lane:
                     rate, rest = dearer, more
         return (rest + tokens * rate, tokens + given, tokens, given, 1, 0, 0)
 
+    def usd(self, body_bytes: int, at_ms: int) -> int | None:
+        """The nano-USD of that."""
+        if len(self._steps) != 1 or not self._from_ms <= at_ms < self._to_ms:
+            need = self.need(body_bytes, at_ms)
+            return None if need is None else need[0]
+        tokens = body_bytes + self._more
+        _, rate, rest = self._steps[0]
+        return rest + (tokens if tokens <= self._most else self._most) * rate
+
     def _draw(self, at_ms: int) -> bool:
         bounds = self._bounds
         worst = self._prices.worst(bounds, self._target, at_ms=at_ms)
@@ -170,8 +189,8 @@ class Switch(NamedTuple):
         """It is cheaper for a call of this size; None: that is not known from lines."""
         if self.before is None or self.after is None:
             return None
-        before, after = self.before.need(body_bytes, at_ms), self.after.need(body_bytes, at_ms)
-        return None if before is None or after is None else is_cheaper(before[0], after[0])
+        before, after = self.before.usd(body_bytes, at_ms), self.after.usd(body_bytes, at_ms)
+        return None if before is None or after is None else is_cheaper(before, after)
 
 
 def lane_of(

@@ -7,12 +7,18 @@ from typing import Final
 
 import msgspec
 
+from farthing.core.encodings import exact_encoding
 from farthing.core.types import NO_TEXT, AttemptFact, Exchange, LedgerEntry, Request, Usage
+from farthing.engine.reading import alike
+from farthing.engine.record import tokens_of
 
 REORDER_MS: Final = 3_600_000
 """How long a call takes at most, unless the log is known to have longer ones."""
 _SLACK_MS: Final = 60_000
 """Between the end of a call and its place in the log."""
+_FRAME: Final = 12
+_TURN: Final = 29
+"""What a counted prompt may have at most over its tokens, as OpenAI bills them: so many, and half of that a turn."""
 _DEFER: Final = (b"x-farthing-defer", b"allow")
 
 
@@ -50,6 +56,12 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True):
     answered_by: str
     """The entry whose answer a cache gave again; empty: none."""
     source: Exchange
+    held: int | None = None
+    """Bytes of its beginning that the provider's cache holds in a replay, where that is not as it was in the log."""
+    kept: bool = False
+    """Its answer is the log's, and only what is read from the provider's cache differs."""
+    stated: int | None = None
+    """The cap that the replayed policy puts on each answer that has to be estimated; None: only the caller's own."""
 
     @property
     def asks_at(self) -> tuple[int, int]:
@@ -121,8 +133,21 @@ def request_of(exchange: Exchange) -> Request:
         headers=_headers(exchange),
         view=exchange.view,
         scope=exchange.scope,
-        readings=exchange.readings,
+        readings=_readings(exchange),
     )
+
+
+def _readings(exchange: Exchange) -> dict[str, int | str]:
+    """What was read, and what counting the prompt would have said, where only another policy would have done that."""
+    readings, usage, view = exchange.readings, exchange.usage, exchange.view
+    last = exchange.attempts[-1] if exchange.attempts else None
+    if last is None or usage is None or usage.source != "reported" or view.tools or view.images:
+        return readings
+    if exchange.prompt is not None or not exchange.sections or not exact_encoding(last.model):
+        return readings
+    turns = len(exchange.sections)
+    readings[alike(last.model)] = tokens_of(usage)[0] + _FRAME + (_TURN * turns + 1) // 2
+    return readings
 
 
 def in_order(exchanges: Iterable[Exchange], longest_ms: int = REORDER_MS) -> Iterator[Exchange]:
@@ -142,8 +167,9 @@ class InOrder:
     def __init__(self, exchanges: Iterable[Exchange], longest_ms: int = REORDER_MS) -> None:
         self.read = 0
         """How many have been taken from ``exchanges``."""
-        self.last = ""
-        """The id of the last of them."""
+        self._last: Exchange | None = None
+        self._before = ""
+        """The id of the last of those that were taken before this began."""
         self._exchanges = exchanges
         self._within_ms = longest_ms + _SLACK_MS
         self._latest = -(2**62)
@@ -154,21 +180,31 @@ class InOrder:
         """The rest of a second that is over, the last first."""
 
     def __iter__(self) -> "Iterator[Waiting]":
-        yield from self._given()
-        order, within_ms, ends = self._order, self._within_ms, 0
+        for due in self.seconds():
+            while due:
+                yield due.pop()
+
+    def seconds(self) -> "Iterator[list[Waiting]]":
+        """The same by seconds that are over, the last first; whoever takes one pops it from its list."""
+        if self._due:
+            yield self._due
+        order, within_ms, ends, wait = self._order, self._within_ms, 0, self._wait
         for exchange in self._exchanges:
             self.read += 1
-            self.last = exchange.request_id
-            self._wait(exchange)
-            if self._latest < ends:
+            self._last = exchange
+            latest = wait(exchange)
+            if latest < ends:
                 continue
-            while order and (order[0] + 1) * 1_000 < self._latest - within_ms:
-                self._end_second()
-                yield from self._given()
+            while order and (order[0] + 1) * 1_000 < latest - within_ms:
+                yield self._end_second()
             ends = (order[0] + 1) * 1_000 + within_ms if order else 0
         while order:
-            self._end_second()
-            yield from self._given()
+            yield self._end_second()
+
+    @property
+    def last(self) -> str:
+        """The id of the last that has been taken."""
+        return self._before if self._last is None else self._last.request_id
 
     def waiting(self) -> tuple[Exchange, ...]:
         """Those that were read and not given yet."""
@@ -177,14 +213,16 @@ class InOrder:
 
     def put_back(self, exchanges: Iterable[Exchange], *, read: int, last: str) -> None:
         """As it was when those were waiting; what is read from now on comes after ``last``."""
-        self.read, self.last = read, last
+        self.read, self._before = read, last
         for exchange in exchanges:
             self._wait(exchange)
 
-    def _wait(self, exchange: Exchange) -> None:
-        if exchange.acts and not exchange.decisions:
-            at_ms, number = exchange.acts[0]
-            at = (exchange.received_at_ms + at_ms, number)
+    def _wait(self, exchange: Exchange) -> int:
+        """Keeps it until its second is over; the latest end of any so far."""
+        acts, received_ms = exchange.acts, exchange.received_at_ms
+        if acts and not exchange.decisions:
+            at_ms, number = acts[0]
+            at = (received_ms + at_ms, number)
         else:
             at = starts(exchange)
         second = at[0] // 1_000
@@ -193,18 +231,15 @@ class InOrder:
         except KeyError:
             self._seconds[second] = [(at, exchange.request_id, exchange)]
             heapq.heappush(self._order, second)
-        ended = exchange.received_at_ms + exchange.latency_ms
+        ended = received_ms + exchange.latency_ms
         if ended > self._latest:
             self._latest = ended
+        return self._latest
 
-    def _end_second(self) -> None:
-        self._due = self._seconds.pop(heapq.heappop(self._order))
-        self._due.sort(key=_first, reverse=True)
-
-    def _given(self) -> "Iterator[Waiting]":
-        due = self._due
-        while due:
-            yield due.pop()
+    def _end_second(self) -> "list[Waiting]":
+        due = self._due = self._seconds.pop(heapq.heappop(self._order))
+        due.sort(key=_first, reverse=True)
+        return due
 
 
 Waiting = tuple[tuple[int, int], str, Exchange]

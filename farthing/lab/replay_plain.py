@@ -105,7 +105,8 @@ class Asked:
         self.flight = flight
 
 
-_NO_USAGE: Final = Usage()
+NO_USAGE: Final = Usage()
+"""Of a call that was never sent."""
 
 
 class Fly:
@@ -144,7 +145,7 @@ class Fly:
         """How often its answer was cut to what is left."""
         self.denied: Denied | None = None
         """Why it was, the last time."""
-        self.usage = _NO_USAGE
+        self.usage = NO_USAGE
         self.ttft_ms: int | None = None
         self.was_cut = False
         """A lower cap than the log's ends the answer."""
@@ -253,7 +254,7 @@ class Ends:
         else:
             model = usage.model or fly.shape.target.model
             fidelity: Fidelity = "unknown" if fly.unread else "estimated"
-            sums.estimated(fly.logged, model, flight.guesses.get(1), usage, charge, fidelity, latency_ms)
+            sums.estimated(flight.logged, model, flight.guesses.get(1), usage, charge, fidelity, latency_ms)
 
     def summed(self, fly: Fly, usage: Usage, total: int | None, ended_ms: int) -> None:
         """The same where only sums are wanted, of an answer that the log has."""

@@ -13,12 +13,13 @@ import msgspec
 
 from farthing.core.errors import Overloaded, ProviderFailed, RateLimited, Rejected, StreamBroken, TimedOut
 from farthing.core.policy_routes import CascadeRules
-from farthing.core.types import NO_TEXT, AttemptFact, Bounds, LedgerEntry, Request, Target, Usage
+from farthing.core.types import NO_TEXT, AttemptFact, Bounds, Exchange, LedgerEntry, Request, Target, Usage
 from farthing.core.units import OUTPUT_UNITS
 from farthing.engine.record import tokens_of
-from farthing.lab.replay_log import Logged
+from farthing.lab.replay_log import Logged, logged
 from farthing.lab.replay_time import VirtualLoop
 from farthing.lab.replay_verdicts import Counts
+from farthing.lab.replay_warmth import Warmth
 from farthing.ports.provider import Codec, HttpReply, HttpRequest, StreamMeter, Timeouts, UsageReader
 
 _JSON: Final = ((b"content-type", b"application/json"),)
@@ -108,6 +109,7 @@ class Provider:
         self.late: set[asyncio.Task[object]] = set()
         """Tasks that the log says ran past their deadline."""
         self.loop = loop
+        self.warmth = Warmth()
         self._estimate = estimate
         self._before: dict[str, tuple[str, Usage]] = {}
         self._older: dict[str, tuple[str, Usage]] = {}
@@ -128,6 +130,8 @@ class Provider:
             flight.used.add(place)
             flight.usage = logged.usages.get(fact.attempt) or fact.usage or logged.usage
             if flight.usage is not None:
+                if logged.source.blocks and _answered(fact):
+                    self.reread(flight, fact, target, flight.usage)
                 flight.usage = at_tier(flight.usage, body, before=logged.request.view.service_tier)
                 self._within(flight, flight.usage, stated_cap(body))
             return
@@ -137,15 +141,48 @@ class Provider:
             self._within(flight, flight.usage, stated_cap(body))
             return
         flight.estimated = True
+        held, cap = None, stated_cap(body)
+        if logged.source.blocks:
+            held = self.warmth.other(logged.source, target, self.loop.now_ms())
+        if held is not None or cap is not None:
+            logged = flight.logged = msgspec.structs.replace(logged, held=held, kept=False, stated=cap)
         before = None
         if logged.answered_by:
             before = self._before.get(logged.answered_by) or self._older.get(logged.answered_by)
         if before is not None and before[0] == target.model:  # a cache answered what this model had said
             flight.usage = msgspec.structs.replace(before[1], source="estimated", stated_pusd=None)
+            if logged.held is not None:
+                answered = msgspec.structs.replace(logged, usage=flight.usage, model=target.model, kept=True)
+                flight.usage = self._estimate(answered, target)
         else:
             flight.usage = at_tier(self._estimate(logged, target), body)
         flight.guesses[flight.tries] = target.model
-        self._within(flight, flight.usage, stated_cap(body))
+        self._within(flight, flight.usage, cap)
+
+    def reread(self, flight: Flight, fact: AttemptFact, target: Target, usage: Usage) -> bool:
+        """A try of the log is sent again: it may find something else in the provider's cache than it found then."""
+        logged = flight.logged
+        held = self.warmth.same(logged.source, fact, usage, self.loop.now_ms())
+        if held is None:
+            return False
+        flight.logged = msgspec.structs.replace(logged, usage=usage, model=target.model, held=held, kept=True)
+        flight.usage = self._estimate(flight.logged, target)
+        flight.guesses = {**flight.guesses, flight.tries: target.model}
+        return True
+
+    def reread_of(self, exchange: Exchange, fact: AttemptFact, usage: Usage, one: Logged | None) -> Flight | None:
+        """The same for the only try of a plain call; None: it finds what it found then."""
+        held = self.warmth.same(exchange, fact, usage, self.loop.now_ms())
+        if held is None:
+            return None
+        known = msgspec.structs.replace(one or logged(exchange), usage=usage, held=held, kept=True)
+        target = Target(provider=fact.provider, price_as=fact.provider, model=fact.model)
+        found = self._estimate(known, target)
+        return Flight(logged=known, tries=1, fact=fact, used={0}, usage=found, guesses={1: fact.model})
+
+    def unsent(self, flight: Flight) -> None:
+        """What of the log's tries was not made."""
+        self.warmth.unsent(flight.logged.source, flight.used)
 
     def _elsewhere(self, flight: Flight, target: Target) -> bool:
         """The log has this target's answer to this request, given at another moment: it is known all the same."""
@@ -158,6 +195,8 @@ class Provider:
                 flight.used.add(place)
                 flight.moved = True
                 flight.usage = usage
+                if logged.source.blocks:
+                    self.reread(flight, fact, target, usage)
                 flight.ends_at = self.loop.time() + fact.latency_ms / 1000
                 return True
         return False
@@ -203,12 +242,14 @@ class Provider:
             raise asyncio.CancelledError
         raise _failure(fact)
 
-    def turn(self, request_id: str) -> float:
+    def turn(self, request_id: str, *, settles: bool = False) -> float:
         """The loop's time at which a request came to its next act on the books; 0: nobody knows, or it has passed."""
         flight = self.flights.get(request_id)
         if flight is None or flight.estimated or flight.moved:
             return 0.0
         place, acts = flight.act, flight.logged.acts
+        if not settles and place < len(acts) and acts[place][1] < 0:
+            return 0.0  # the log has one question less: it is asked at once
         flight.act += 1
         if place >= len(acts):
             return 0.0

@@ -3,7 +3,7 @@
 Who would have to wait for another call's answer takes the pipeline. Hits, misses and what is kept are decided here.
 """
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, KeysView
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -17,8 +17,9 @@ from farthing.engine.caching import is_fresh, not_cached, stored_answer
 from farthing.engine.caching_tee import Nowhere, Tee
 from farthing.engine.deliver import TERMINALS
 from farthing.lab.replay_cache import Awaited, ReplayCaching, ask_of, key_of, made_answer, refused
+from farthing.lab.replay_hop import Hop
 from farthing.lab.replay_plain import Asked, Fly, Looks
-from farthing.ports.cache import Ask, StoredAnswer
+from farthing.ports.cache import Ask, StoredAnswer, size_of
 from farthing.wire.replay import objection, streamed
 from farthing.wire.replay_json import Unreplayable
 from farthing.wire.tap import StreamTap
@@ -52,6 +53,25 @@ class Adds(Protocol):
         ...
 
 
+@runtime_checkable
+class AddsLater(Adds, Protocol):
+    """One that takes answers which are made when they are wanted."""
+
+    def keys(self) -> KeysView[str]:
+        """All that are kept; a live view."""
+        ...
+
+    def add_later(
+        self,
+        key: str,
+        make: Callable[[], StoredAnswer],
+        charge: int | None,
+        size: int,
+        expires_at_ms: int,
+        now_ms: int,
+    ) -> None: ...
+
+
 class Recalls:
     """Looks calls up in a replay's cache, and keeps what providers answered."""
 
@@ -61,6 +81,9 @@ class Recalls:
         self._adds = caching.store if isinstance(caching.store, Adds) else None
         self._flights = caching.flights
         self._leading = caching.flights.open
+        self._hops = caching.flights.hops
+        self._later = caching.store if isinstance(caching.store, AddsLater) else None
+        self._keys = self._later.keys() if self._later is not None else {}.keys()
         self.noted = noted
         self._routes = Routes(routes)
         self._alike = not any(route.match for route in routes)
@@ -132,7 +155,7 @@ class Recalls:
                 looks.partitions.clear()
             partition = looks.partitions[values] = partition_of(fly.request, route, target)
         key = key_of(exchange, partition) if exchange.decisions else f"{partition}:{exchange.received_digest}"
-        if route.single_flight and key in self._leading:
+        if route.single_flight and (key in self._leading or key in self._hops):
             return "pipeline", None
         if route.exact and (answer := self._kept(key, route, AS_USUAL, now_ms)) is not None:
             return _given(exchange.view, answer), answer
@@ -141,6 +164,61 @@ class Recalls:
             leads = self._leading[key] = Awaited()
         fly.asked = Asked(exchange, route, target, key, partition, AS_USUAL, leads)
         return _MISSED
+
+    def misses(self, hop: Hop) -> bool:
+        """No cache can answer it; False: :meth:`look` must be asked, and nothing has been done."""
+        exchange, looks = hop.exchange, hop.shape.looks
+        if looks is None or self._later is None:
+            return False
+        route = looks.route
+        if route is None:
+            return True
+        if exchange.view.stream and exchange.attempts[0].ttft_ms is None:
+            return False
+        if looks.refuses:
+            return True
+        try:
+            partition = looks.partitions[looks.values(exchange.scope)]
+        except KeyError:
+            return False
+        key = f"{partition}:{exchange.received_digest}"
+        if key in self._keys or key in self._hops or key in self._leading:
+            return False
+        hop.route = route
+        hop.partition = partition
+        hop.key = key
+        return True
+
+    def leads(self, hop: Hop) -> None:
+        """Who asks the same from now on waits for it."""
+        if hop.route is not None and hop.route.single_flight:
+            self._hops[hop.key] = hop
+
+    def hand_over(self, fly: Fly) -> Fly:
+        """A call that goes on the short way, on which others find it too."""
+        if fly.asked is not None and fly.asked.flight is not None:
+            self._hops.pop(fly.asked.key, None)
+            self._leading[fly.asked.key] = fly.asked.flight
+        return fly
+
+    def keep(self, hop: Hop, usage: Usage, total: int, ended_ms: int) -> None:
+        """``learn`` and ``end`` for a call that was missed."""
+        exchange, route, looks = hop.exchange, hop.route, hop.shape.looks
+        if route is None or looks is None or self._later is None:
+            return
+        try:
+            body = looks.bodies[(usage.finish_reason, exchange.attempts[0].status, True, usage.raw)]
+        except KeyError:
+            fly = hop.fly()
+            fly.usage = usage
+            body = self._body(fly, usage)
+        if body is not None:
+            hop.answered = (body, usage, total, ended_ms)
+            self._later.add_later(hop.key, hop.made, total, size_of(body), ended_ms + route.ttl_ms, ended_ms)
+        if hop.waited is not None:
+            hop.waited.land(None if body is None else hop.made())
+        if route.single_flight and self._hops.get(hop.key) is hop:
+            del self._hops[hop.key]
 
     def again(self, fly: Fly, *, leads: bool) -> None:
         """A call that had been missed when the replay was interrupted."""

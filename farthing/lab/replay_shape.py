@@ -6,12 +6,11 @@ each time, or kept with what was read.
 """
 
 from fnmatch import fnmatchcase
-from operator import attrgetter
 from typing import Final, cast
 
 from farthing.core.errors import UnknownModel
 from farthing.core.policy_routes import Route
-from farthing.core.types import Decision, Exchange, Request, Target
+from farthing.core.types import Decision, Exchange, PromptView, Request, Target
 from farthing.engine.act import cheaper_targets
 from farthing.engine.plan import Plan, plan_for, plan_routed
 from farthing.engine.routing import Routed
@@ -27,11 +26,21 @@ _SHAPES_MAX: Final = 10_000
 _SIZED_MAX: Final = 100_000
 _LEVERS: Final = "levers:"
 """Begins the names of readings that say what levers made of a call."""
-_kind_of = attrgetter(
-    "endpoint", "model", "output_tokens_max", "stream", "include_usage", "choices", "images", "unbounded", "tools",
-    "hosted_tools", "cache_marks", "cache_ttl_long", "service_tier", "facets", "temperature",
-)  # fmt: skip
-"""What a plan, a ceiling and a cache may look at, but for the size of the body."""
+_Kind = tuple[
+    str, str, str, int | None, bool, bool, int, int, bool, int, tuple[tuple[str, int], ...], int, bool, str,
+    tuple[tuple[str, str], ...], float | None,
+]  # fmt: skip
+
+
+def kind_of(dialect: str, view: PromptView) -> _Kind:
+    """What a plan, a ceiling and a cache may look at, but for the size of the body."""
+    return (
+        dialect, view.endpoint, view.model, view.output_tokens_max, view.stream, view.include_usage, view.choices,
+        view.images, view.unbounded, view.tools, view.hosted_tools, view.cache_marks, view.cache_ttl_long,
+        view.service_tier, view.facets, view.temperature,
+    )  # fmt: skip
+
+
 Found = tuple[Shape | None, tuple[Decision, ...]]
 """(the plan; None: the pipeline must serve it, a route's choice)."""
 
@@ -59,7 +68,7 @@ class Shapes:
         self._flights = provider.flights
         self._lanes = lanes
         self._prices = services.prices if lanes and isinstance(services.prices, Quick) else None
-        self._kinds: dict[tuple[str, tuple[object, ...]], Kind] = {}
+        self.kinds: dict[_Kind, Kind] = {}
         self._kept: dict[tuple[object, ...], Shape | None] = {}
         self._sized = 0
         self._tariffs: dict[Target, Tariff] = {}
@@ -72,8 +81,8 @@ class Shapes:
     def find(self, fly: Fly) -> Shape | None:
         """The plan of a call and what becomes of it; None: the pipeline must serve it. Raises ``UnknownModel``."""
         exchange = fly.exchange
-        key = (exchange.dialect, _kind_of(exchange.view))
-        kind = self._kinds.get(key) or self._new(key, exchange)
+        key = kind_of(exchange.dialect, exchange.view)
+        kind = self.kinds.get(key) or self._new(key, exchange)
         edited = self._limits or (self._edits and exchange.readings and _was_edited(exchange))
         one = kind.one
         if one is not None and not edited:
@@ -109,10 +118,16 @@ class Shapes:
             if shape.lane is None or len(shape.switches) >= _SHAPES_MAX:
                 return None
             shape.switches[wanted] = self._switch(shape, wanted, fly.request)
-        switch = shape.switches[wanted]
+        return self.moved(shape, wanted, fly.exchange)
+
+    def moved(self, shape: Shape, wanted: str, exchange: Exchange) -> Shape | None:
+        """The same of a plan that has been asked about; None also where it has not been."""
+        try:
+            switch = shape.switches[wanted]
+        except KeyError:
+            return None
         if switch is None:
             return shape
-        exchange = fly.exchange
         pays = switch.pays(exchange.view.body_bytes, exchange.received_at_ms)
         if pays is None:
             return None
@@ -166,20 +181,20 @@ class Shapes:
             found = self._tariffs[target] = Tariff(prices, target)
         return found
 
-    def _new(self, key: tuple[str, tuple[object, ...]], exchange: Exchange) -> Kind:
+    def _new(self, key: _Kind, exchange: Exchange) -> Kind:
         routing, view = self._services.routing, exchange.view
         routes = isinstance(routing, LoggedRouting) and self._routes(view.model)
         route = cast("LoggedRouting", routing).by_log(view) if routes else None
-        if len(self._kinds) >= _SHAPES_MAX:
-            self._kinds.clear()
-        found = self._kinds[key] = Kind(route)
+        if len(self.kinds) >= _SHAPES_MAX:
+            self.kinds.clear()
+        found = self.kinds[key] = Kind(route)
         return found
 
     def _forget(self) -> None:
-        self._kinds.clear()
+        self.kinds.clear()
         self._sized = 0
 
-    def _found(self, fly: Fly, key: tuple[str, tuple[object, ...]], *, edited: bool) -> Found:
+    def _found(self, fly: Fly, key: _Kind, *, edited: bool) -> Found:
         """As the pipeline's functions have it. ``edited``: it is a plan for this very call."""
         request = fly.request
         routed = self._chosen(fly) if self._routes(request.view.model) else None

@@ -15,8 +15,9 @@ from farthing.lab.compare import Told
 from farthing.lab.replay_acts import Turnstiles
 from farthing.lab.replay_books import Amounts, Levels
 from farthing.lab.replay_recall import Cached
+from farthing.lab.replay_warmth import Uses
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 
 class Flying(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,6 +39,10 @@ class Flying(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     was_cut: bool = False
     guess: str | None = None
     """The model whose consumption was estimated; empty: taken from the answer that a cache gave. None: logged."""
+    held: int | None = None
+    """Bytes of its beginning that the provider's cache holds, where that is not as it was in the log."""
+    kept: bool = False
+    """The answer is the log's: only what it reads from the provider's cache was estimated."""
     missed: bool = False
     """A cache has missed it."""
     leads: bool = False
@@ -63,6 +68,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     levels: Levels
     flying: tuple[Flying, ...]
     remembered: tuple[tuple[str, str, Usage], ...]
+    warmth: tuple[tuple[str, str, Uses], ...]
     cached: Cached | None
     turnstiles: Turnstiles
     told: Told

@@ -13,13 +13,15 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar, cast
 
 _MS = 1_000
-_ORDER_STEP = 1e-8
+ORDER_STEP = 1e-8
 """Seconds between two acts of the same millisecond, so that the order in which they happened is the order of time."""
-_ORDERS = 100_000
+ORDERS = 100_000
 _T = TypeVar("_T")
 
-Arrival = tuple[float, Callable[[], Coroutine[Any, Any, None] | None]]
-"""(loop time, what begins then: work that may wait; None: it is done, or goes on by :meth:`VirtualLoop.later`)."""
+Work = Coroutine[Any, Any, None] | None
+"""Work that may wait; None: it is done, or goes on by :meth:`VirtualLoop.later`."""
+Arrival = tuple[float, Callable[[], Work]]
+"""(loop time, what begins then)."""
 
 
 class VirtualLoop:
@@ -50,7 +52,7 @@ class VirtualLoop:
 
     def at(self, ms: int, order: int = 0) -> float:
         """The loop's time of an act in a millisecond; ``order`` is its number among all acts."""
-        return (ms - self.start_ms) / _MS + (order % _ORDERS) * _ORDER_STEP
+        return (ms - self.start_ms) / _MS + (order % ORDERS) * ORDER_STEP
 
     async def until(self, when: float) -> None:
         """Returns when the clock has reached a loop time; at once when it has passed."""
@@ -67,7 +69,7 @@ class VirtualLoop:
 
     def act(self, ms: int, order: int, callback: Callable[[Any], object], argument: object) -> None:
         """Calls ``callback(argument)`` at the time of an act (see :meth:`at`); at once when it has passed."""
-        when = (ms - self.start_ms) / _MS + (order % _ORDERS) * _ORDER_STEP
+        when = (ms - self.start_ms) / _MS + (order % ORDERS) * ORDER_STEP
         if when > self._now:
             self._count += 1
             heapq.heappush(self._timers, (when, self._count, callback, argument))
@@ -94,34 +96,41 @@ class VirtualLoop:
 
         Raises what a task raised, and ``RuntimeError`` when something waits for what will never happen.
         """
+        self.serve_by(_begun, arrivals)
+
+    def serve_by(self, begin: Callable[[_T], Work], arrivals: Iterator[tuple[float, _T]]) -> None:
+        """The same for arrivals of one kind, which ``begin`` begins.
+
+        Raises what a task raised, and ``RuntimeError`` when something waits for what will never happen.
+        """
         before = events._get_running_loop()
         events._set_running_loop(self._self)
         try:
-            self._serve(arrivals)
+            self._serve(begin, arrivals)
         finally:
             events._set_running_loop(before)
 
-    def _serve(self, arrivals: Iterator[Arrival]) -> None:
-        ready, timers = self._ready, self._timers
-        nothing = (float("inf"), _never)
-        coming = next(arrivals, nothing)
+    def _serve(self, begin: Callable[[_T], Work], arrivals: Iterator[tuple[float, _T]]) -> None:
+        ready, timers, pop = self._ready, self._timers, heapq.heappop
+        never = (float("inf"), None)
+        at, what = next(arrivals, never)
         while self.defect is None:
             while ready:
                 soon = ready.popleft()
                 if soon.callback is not None:
                     soon.context.run(soon.callback, *soon.args)
-            if timers and timers[0][0] < coming[0]:
-                when, _, callback, argument = heapq.heappop(timers)
+            if timers and timers[0][0] < at:
+                when, _, callback, argument = pop(timers)
                 if when > self._now:
                     self._now = when
                 callback(argument)
-            elif coming is not nothing:
-                if coming[0] > self._now:
-                    self._now = coming[0]
-                work = coming[1]()
+            elif what is not None:
+                if at > self._now:
+                    self._now = at
+                work = begin(what)
                 if work is not None:
                     self._tasks.add(asyncio.Task(self._watched(work), loop=self._self))
-                coming = next(arrivals, nothing)
+                at, what = next(arrivals, never)
             else:
                 break
         if self.defect is not None:
@@ -217,8 +226,8 @@ def _by_time(timer: tuple[float, int, Any, Any]) -> tuple[float, int]:
     return timer[0], timer[1]
 
 
-async def _never() -> None:
-    """Stands in for the arrival after the last."""
+def _begun(arrival: Callable[[], Work]) -> Work:
+    return arrival()
 
 
 def _wake(future: Any) -> None:

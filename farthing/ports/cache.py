@@ -14,6 +14,11 @@ from farthing.core.types import PromptView, Request, Scope, Target, Usage
 Evidence = tuple[tuple[str, str], ...]
 
 
+def size_of(body: bytes) -> int:
+    """Bytes that an answer with this body is counted with."""
+    return len(body) + 1024
+
+
 class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One complete answer of a provider, with what it cost and what it may be forgotten by."""
 
@@ -47,7 +52,7 @@ class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     @property
     def size(self) -> int:
         """Bytes it is counted with: its body and a flat allowance for the rest."""
-        return len(self.body) + 1024
+        return size_of(self.body)
 
 
 class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -3,6 +3,7 @@
 import math
 import random
 
+import msgspec
 import pytest
 
 from farthing.core.types import AttemptFact, Exchange, PromptView, Scope, Target, Usage, UsagePart
@@ -281,3 +282,29 @@ def test_likeness_is_the_share_between_conversations() -> None:
         groups.append([own + rng.gauss(0, 1) for _ in range(4)])
     assert likeness(groups) == pytest.approx(0.5, abs=0.06)
     assert likeness([[one] for group in groups for one in group]) == 0
+
+
+def test_answers_that_the_replayed_policy_caps_are_estimated_as_capped_ones() -> None:
+    rng = random.Random(5)
+    given = {(model, at): round(MEDIAN[model] * rng.lognormvariate(0, 0.7)) for model in "ab" for at in range(200)}
+    log = [call(at, model, 400, length, answered=True) for (model, at), length in given.items()]
+    widths = {}
+    for cap in (None, 200):
+        other = Estimator()
+        other.learn(log)
+        total = 0
+        for one in log[:200]:
+            asked = msgspec.structs.replace(logged(one), stated=cap)
+            lines = dict(other.usage(asked, Target(provider="p", price_as="p", model="b")).parts[0].lines)
+            total += lines["output"]
+            other.booked(asked, "b", usage_of(lines), lines["input"] * INPUT, lines["output"] * RATE["b"])
+        lengths = [
+            length if cap is None else min(length, cap) for (model, _), length in given.items() if model == "b"
+        ]
+        assert total == pytest.approx(sum(lengths), rel=0.03)
+        widths[cap] = other.interval().half
+    assert widths[200] < 0.6 * widths[None]
+
+
+def usage_of(lines: dict[str, int]) -> Usage:
+    return Usage(parts=(UsagePart(lines=tuple(lines.items())),), source="estimated")
