@@ -276,13 +276,13 @@ def is_hourly(query: LedgerQuery) -> bool:
 def _add(sums: Sums, rows: Iterable[tuple[Any, ...]], width: int) -> None:
     if not sums:  # every group comes once in one part
         for row in rows:
-            sums[row[:width]] = [amount or 0 for amount in row[width:]]
+            sums[row[:width]] = [amount or 0 for amount in row[width:]] if None in row else list(row[width:])
         return
     for row in rows:
         group, amounts = row[:width], row[width:]
         known = sums.get(group)
         if known is None:
-            sums[group] = [amount or 0 for amount in amounts]
+            sums[group] = [amount or 0 for amount in amounts] if None in row else list(amounts)
         else:
             for at, amount in enumerate(amounts):
                 known[at] += amount or 0

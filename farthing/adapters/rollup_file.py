@@ -20,7 +20,7 @@ from farthing.core.errors import StoreUnavailable
 FILE: Final = "rollups.db"
 APPLICATION_ID: Final = 0x46545255
 """``FTRU`` in the file's header."""
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the file's form; another version is made anew."""
 GRAINS: Final = ("hour", "day")
 STRAY_COLUMNS: Final = ("request_id", "received_at_ms", "slot", *SCOPE_DIMENSIONS, "tags", *ENTRY_DIMENSIONS)
@@ -37,7 +37,7 @@ _TABLES: Final = (
     "CREATE INDEX strays_slot ON strays (slot)",
     # Entries whose numbers are too large to be added up in 64 bits: read from the ledger.
     "CREATE TABLE odd (seq INTEGER PRIMARY KEY) STRICT",
-    rollup_postings.TABLE,
+    *rollup_postings.TABLES,
 )
 
 State = Literal["ready", "filling", "refused"]

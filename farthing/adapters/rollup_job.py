@@ -56,6 +56,14 @@ class Rollups:
         except sqlite3.Error as error:
             raise store_error(self._path, error) from error
 
+    def asked_ms(self) -> int:
+        """When somebody last asked for a cuboid that is not complete; 0 where all are."""
+        try:
+            sql = "SELECT coalesce(max(asked_at_ms), 0) FROM cuboids WHERE state = 'filling'"
+            return int(self._connection.execute(sql).fetchone()[0])
+        except sqlite3.Error as error:
+            raise store_error(self._path, error) from error
+
     def step(self, *, now_ms: int, batch: int = BATCH) -> Step:
         """Adds the next batch, or, where there is none, goes on with a cuboid that was asked for.
 

@@ -6,26 +6,24 @@ What no cuboid answers about one user, session or key is read from the blocks th
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from farthing.adapters import rollup_file, rollup_postings
+from farthing.adapters import rollup_file
 from farthing.adapters.ledger_query import MEASURES, check_query, totals_of
 from farthing.adapters.rollup_answer import AMOUNTS, Answer, Group, Part, Sums, divided, is_hourly
 from farthing.adapters.rollup_cuboids import Cuboid, asked_of
-from farthing.adapters.rollup_file import Kept, Progress
+from farthing.adapters.rollup_file import Kept
 from farthing.adapters.rollup_job import want
-from farthing.adapters.rollup_postings import Span
-from farthing.adapters.sqlite_reader import SqliteLedger, read_sums
+from farthing.adapters.rollup_reading import Reading
+from farthing.adapters.sqlite_reader import SqliteLedger
 from farthing.core.errors import StoreUnavailable
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
 from farthing.ports.books import Balance
 
 CELLS_MANY: Final = 20_000
 """Cells of days beyond which a question is worth a cuboid of its own."""
-POSTED_MAX: Final = 20_000
-"""Entries in the blocks of one user, session or key that are read at once, at most."""
 TOUCHED_MS: Final = 3_600_000
 """How often it is noted that a cuboid is in use."""
 WISH_MS: Final = 20
@@ -33,11 +31,15 @@ WISH_MS: Final = 20
 
 
 class RollupLedger:
-    """The SQLite ledger with its roll-ups. What they cannot answer the ledger itself answers."""
+    """The SQLite ledger with its roll-ups. What they cannot answer the ledger itself answers.
+
+    Any thread may use it, but one alone while it is :meth:`steady`.
+    """
 
     def __init__(self, ledger: SqliteLedger, path: Path) -> None:
         self._ledger = ledger
         self._path = path
+        self._held: Reading | None = None
 
     @property
     def path(self) -> Path:
@@ -54,20 +56,19 @@ class RollupLedger:
     def answers(self, query: LedgerQuery) -> bool:
         """True where the roll-ups answer, so that even a long period costs little."""
         try:
-            with closing(self._open()) as connection:
-                return _choose(connection, rollup_file.progress(connection), query) is not None
+            with self._reading() as reading:
+                return reading.choose(query) is not None
         except (StoreUnavailable, sqlite3.Error):
             return False
 
     def cells(self, query: LedgerQuery) -> int | None:
         """See :class:`farthing.ports.books.Ranked`."""
         try:
-            with closing(self._open()) as connection:
-                progress = rollup_file.progress(connection)
-                kept = _choose(connection, progress, query)
+            with self._reading() as reading:
+                kept = reading.choose(query)
                 if kept is not None:
-                    return _estimate(connection, kept, query)
-                found = _posted(connection, progress, query)
+                    return _estimate(reading.connection, kept, query)
+                found = reading.posted(query)
                 return None if found is None else sum(high - low for low, high in found)
         except (StoreUnavailable, sqlite3.Error):
             return None
@@ -99,24 +100,40 @@ class RollupLedger:
         """As :class:`SqliteLedger` has them."""
         return self._ledger.balances(counters)
 
-    def _open(self) -> sqlite3.Connection:
-        return rollup_file.connect(self._path, self._ledger.path, write=False)
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """See :class:`farthing.ports.books.Steady`."""
+        with suppress(StoreUnavailable, sqlite3.Error):
+            self._held = Reading(self._path, self._ledger.path)
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            if held is not None:
+                held.close()
+
+    def gather(self, query: LedgerQuery) -> None:
+        """See :class:`farthing.ports.books.Steady`."""
+        check_query(query)
+        if self._held is not None:
+            with suppress(sqlite3.Error):
+                self._held.gather(query)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Reading]:
+        if self._held is not None:
+            yield self._held
+            return
+        with closing(Reading(self._path, self._ledger.path)) as reading:
+            yield reading
 
     def _rolled(self, query: LedgerQuery) -> tuple[Totals, ...] | None:
         """None: the roll-ups do not answer."""
-        period = divided(query)
-        if period.first >= period.end:
-            return None
-        with closing(self._open()) as connection:
-            connection.execute("BEGIN")  # cells and progress of one moment
-            progress = rollup_file.progress(connection)
-            kept = _choose(connection, progress, query)
-            if kept is None:
-                sums = _from_blocks(connection, progress, query, MEASURES)
-            else:
-                sums = Answer(connection, query, period, progress, kept).sums()
-            known = rollup_file.cuboids(connection)
-        if kept is not None or sums is None:
+        with self._reading() as reading:
+            kept = reading.choose(query)
+            sums = self._sums(reading, kept, query, MEASURES, ())
+            known, posted = reading.kept, reading.posted(query) is not None
+        if kept is not None or not posted:
             self._wish(query, kept, known)
         if sums is None:
             return None
@@ -127,17 +144,21 @@ class RollupLedger:
     def _summed(self, query: LedgerQuery, measures: Sequence[str], only: Sequence[Group]) -> Sums | None:
         """Some measures of some groups; None: no cuboid answers."""
         check_query(query)
+        with self._reading() as reading:
+            return self._sums(reading, reading.choose(query), query, measures, only)
+
+    def _sums(
+        self, reading: Reading, kept: Kept | None, query: LedgerQuery, measures: Sequence[str], only: Sequence[Group]
+    ) -> Sums | None:
+        """What was gathered comes first, even where cells answer: these have no parts of hours."""
         period = divided(query)
+        if kept is None or reading.has(query):
+            sums = reading.sums(query, measures)
+            return sums if sums is None or not only else {group: sums[group] for group in only if group in sums}
         if period.first >= period.end:
             return None
-        with closing(self._open()) as connection:
-            connection.execute("BEGIN")
-            progress = rollup_file.progress(connection)
-            kept = _choose(connection, progress, query)
-            if kept is not None:
-                return Answer(connection, query, period, progress, kept, measures=measures, only=only).sums()
-            sums = _from_blocks(connection, progress, query, measures)
-            return sums if sums is None or not only else {group: sums[group] for group in only if group in sums}
+        answer = Answer(reading.connection, query, period, reading.progress, kept, measures=measures, only=only)
+        return answer.sums()
 
     def _wish(self, query: LedgerQuery, used: Kept | None, known: Sequence[Kept]) -> None:
         """Notes for the gateway what is asked: what no cuboid answers, or only one much larger than it need be."""
@@ -158,15 +179,6 @@ class RollupLedger:
             want(connection, cuboid, now_ms=now_ms)
 
 
-def _choose(connection: sqlite3.Connection, progress: Progress, query: LedgerQuery) -> Kept | None:
-    """The cuboid with the fewest cells that answers; None where the roll-ups are of another ledger, too."""
-    if not rollup_file.is_of_ledger(connection, progress):
-        return None
-    asked = asked_of(query)
-    able = [kept for kept in rollup_file.cuboids(connection) if kept.state == "ready" and kept.cuboid.answers(asked)]
-    return min(able, key=lambda kept: (kept.cells, len(kept.cuboid.dimensions)), default=None)
-
-
 def _estimate(connection: sqlite3.Connection, kept: Kept, query: LedgerQuery) -> int:
     """About how many cells are added up, were they spread evenly over the days."""
     table, period = kept.table("day"), divided(query)
@@ -181,43 +193,11 @@ def _estimate(connection: sqlite3.Connection, kept: Kept, query: LedgerQuery) ->
     cells //= high + 1 - low
     if any((dimension,) == kept.cuboid.dimensions[:1] for dimension, _ in query.where):
         cells //= 8  # looked up
-    elif query.where:
-        cells //= 2
     return int(cells)
 
 
 def _within(low: int, high: int, period: Part) -> int:
     return max(0, min(high, period.end) - max(low, period.first))
-
-
-def _posted(connection: sqlite3.Connection, progress: Progress, query: LedgerQuery) -> list[Span] | None:
-    """Where all matching entries are; None where that is not known, or almost everywhere."""
-    if not rollup_postings.is_posted(query.where) or not rollup_file.is_of_ledger(connection, progress):
-        return None
-    (last,) = connection.execute("SELECT coalesce(max(seq), 0) FROM ledger.entries").fetchone()
-    found, entries = [], 0
-    for span in rollup_postings.spans(connection, query.where, seq=progress.seq, low=1, high=last + 1):
-        found.append(span)
-        entries += span[1] - span[0]
-        if entries > POSTED_MAX:
-            return None
-    return found
-
-
-def _from_blocks(
-    connection: sqlite3.Connection, progress: Progress, query: LedgerQuery, measures: Sequence[str]
-) -> Sums | None:
-    """The answer from the blocks that have matching entries; None where they are too many, or not known."""
-    found = _posted(connection, progress, query)
-    if found is None:
-        return None
-    values = ", ".join(f"({low}, {high})" for low, high in found or [(0, 0)])
-    source = (
-        f"(VALUES {values}) AS spans CROSS JOIN ledger.entries AS entries"
-        " ON entries.seq >= spans.column1 AND entries.seq < spans.column2"
-    )
-    rows, width = read_sums(connection, query, source=source, measures=measures), len(query.group_by)
-    return {row[:width]: list(row[width:]) for row in rows}
 
 
 def _totals(group: Group, sums: Sequence[int]) -> Totals:

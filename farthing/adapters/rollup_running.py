@@ -26,6 +26,11 @@ BUSY_PER_S: Final = 200.0
 """New entries a second from which the processor is left to calls; what waits is summed in a quieter minute."""
 MOST: Final = 500_000
 """Entries that wait at most however busy it is: reading so many besides the cells costs a report about 0.1 s."""
+QUIET_S: Final = 15.0
+"""After somebody asked for sums that are not kept, they are not made before so long: who asks one thing asks another,
+and disk and processor are the pages' so far."""
+QUIET_MAX_S: Final = 120.0
+"""Somebody who never stops asking puts it off for so long."""
 RETRY_S: Final = 30.0
 NICE: Final = 10
 _LOG = logging.getLogger("farthing.rollups")
@@ -56,6 +61,7 @@ class Rolling:
         self._thread: threading.Thread | None = None
         self._waiting = 0
         self._looked_s = 0.0
+        self._quiet = Quiet()
 
     def start(self) -> None:
         """Begins at once."""
@@ -88,6 +94,7 @@ class Rolling:
                     wanted = self._wanted
                 if wanted and self._noted(rollups, wanted):
                     wanted = ()
+                    self._quiet = Quiet()
                 pause = self._turn(rollups)
                 told = False
             except StoreUnavailable as error:
@@ -116,11 +123,29 @@ class Rolling:
         passed_s = self._looked_s - looked_s if looked_s else 0.0
         age_ms = self._now_ms() - at_ms
         new = self._waiting - known
-        if not filling and not is_due(self._waiting, new=new, passed_s=passed_s, age_ms=age_ms, enough=self._enough):
+        due = is_due(self._waiting, new=new, passed_s=passed_s, age_ms=age_ms, enough=self._enough)
+        if not due and not (filling and self._quiet.is_over(rollups.asked_ms(), self._looked_s)):
             return LOOK_S
         done = rollups.step(now_ms=self._now_ms())
         self._waiting = max(0, self._waiting - done.entries)
         return 0.0 if done.left else LOOK_S
+
+
+class Quiet:
+    """Waits until nobody asks for new sums any more; what was asked for before it began is not waited for."""
+
+    def __init__(self) -> None:
+        self._asked_ms: int | None = None
+        self._until_s = self._longest_s = 0.0
+
+    def is_over(self, asked_ms: int, now_s: float) -> bool:
+        """``asked_ms``: when somebody asked last; ``now_s``: of a clock that only goes on."""
+        if self._asked_ms is not None and asked_ms > self._asked_ms:
+            if now_s >= self._until_s:
+                self._longest_s = now_s + QUIET_MAX_S
+            self._until_s = now_s + QUIET_S
+        self._asked_ms = asked_ms
+        return now_s >= min(self._until_s, self._longest_s)
 
 
 def is_due(waiting: int, *, new: int, passed_s: float, age_ms: int, enough: int = ENOUGH) -> bool:

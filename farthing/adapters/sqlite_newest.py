@@ -9,6 +9,7 @@ from typing import Final
 from farthing.adapters import rollup_file, rollup_postings
 from farthing.adapters.ledger_query import check_query, entry_edge, is_unbooked, log_edge
 from farthing.adapters.rollup_postings import Span
+from farthing.adapters.sqlite_ahead import Ahead
 from farthing.adapters.sqlite_reader import condition
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
 from farthing.adapters.sqlite_schema import connect_read, store_error
@@ -17,15 +18,19 @@ from farthing.core.types import Exchange, LedgerEntry, LedgerQuery
 
 SCAN: Final = 100_000
 """Entries that one page looks at, at most, and calls of the traffic log."""
-LOOK_S: Final = 0.03
+LOOK_S: Final = 0.025
 """How long a page looks at records of which few match, and as long again for its calls without an entry."""
 LOOK_ROWS: Final = 100
 """A page of more rows than that looks longer in proportion."""
-STEP: Final = 2_000
+STEP: Final = 500
 """Entries that are looked at between two looks at the clock."""
-STEP_LOG: Final = 200
+STEP_LOG: Final = 20
+AHEAD: Final = 256
+"""Entries that a cold disk reads together first; then more and more, up to:"""
+AHEAD_MAX: Final = 4_096
 NEAR: Final = 1_000
 """Entries are booked about in the order in which calls came: so many are looked at to find where a period ends."""
+_MATCHING: Final = f"SELECT seq, {quoted(ENTRY_COLUMNS)} FROM entries WHERE seq < ? AND seq >= ?"
 
 
 class SqliteNewest:
@@ -48,11 +53,15 @@ class SqliteNewest:
             floor = _first(connection, query)
             rows: list[tuple[object, ...]] = []
             end, looked = floor, 0
-            for low, high in _steps(_spans(connection, query, floor, top, posted=posted)):
+            where, values = condition(query)
+            sql = f"{_MATCHING}{where} ORDER BY seq DESC LIMIT ?"
+            spans = _steps(_spans(connection, query, floor, top, posted=posted))
+            ahead = Ahead.of_entries(self.path, connection, "ledger" if posted else "main")
+            for low, high in _told(ahead, spans):
                 if looked and (looked >= SCAN or time.monotonic() > until_s):
                     end = high
                     break
-                found = _matching(connection, query, low, high, limit - len(rows))
+                found = connection.execute(sql, (high, low, *values, limit - len(rows))).fetchall()
                 rows += found
                 looked += high - low
                 if len(rows) == limit:
@@ -109,7 +118,7 @@ class SqliteNewest:
 
     def _connect(self, query: LedgerQuery) -> tuple[sqlite3.Connection, bool]:
         """The ledger; True: with the roll-ups, where they help."""
-        if self._rollups is not None and rollup_postings.is_posted(query.where) and self._rollups.exists():
+        if self._rollups is not None and rollup_postings.known(query.where) and self._rollups.exists():
             try:
                 return rollup_file.connect(self._rollups, self.path, write=False), True
             except StoreUnavailable:
@@ -127,7 +136,10 @@ def _spans(
         connection.execute("BEGIN")  # postings and progress of one moment
         progress = rollup_file.progress(connection)
         if rollup_file.is_of_ledger(connection, progress):
-            yield from rollup_postings.spans(connection, query.where, seq=progress.seq, low=low, high=high)
+            yield from rollup_postings.spans(
+                connection, rollup_postings.known(query.where), seq=progress.seq, low=low, high=high,
+                since_ms=query.since_ms, until_ms=query.until_ms,
+            )  # fmt: skip
             return
     yield low, high
 
@@ -139,15 +151,21 @@ def _steps(spans: Iterator[Span]) -> Iterator[Span]:
             yield max(low, end - STEP), end
 
 
-def _matching(
-    connection: sqlite3.Connection, query: LedgerQuery, low: int, high: int, limit: int
-) -> list[tuple[object, ...]]:
-    where, values = condition(query)
-    return connection.execute(
-        f"SELECT seq, {quoted(ENTRY_COLUMNS)} FROM entries WHERE seq < ? AND seq >= ?{where}"
-        " ORDER BY seq DESC LIMIT ?",
-        (high, low, *values, limit),
-    ).fetchall()
+def _told(ahead: Ahead, spans: Iterator[Span]) -> Iterator[Span]:
+    """The same, some at a time, each time told to the system before they are read."""
+    most = AHEAD
+    while True:
+        some, left = list[Span](), most
+        for span in spans:
+            some.append(span)
+            left -= span[1] - span[0]
+            if left <= 0:
+                break
+        if not some:
+            return
+        ahead.fetch(some)
+        yield from some
+        most = min(AHEAD_MAX, most * 4)
 
 
 def _after_newest(connection: sqlite3.Connection, query: LedgerQuery) -> int:

@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import openai
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Route, expect
 
 from farthing import bootstrap
+from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.core.types import LedgerQuery
 from farthing.testing import months
 from farthing.testing.browsing import Visit, chromium, drawn, shots
 from farthing.testing.gateway import GatewayProcess, GatewayServer
+from farthing.testing.records import an_entry, an_exchange
 
 PROVIDERS = '[[providers]]\nname = "openai"\nbase_url = "http://127.0.0.1:9/v1"\napi_key_env = "SIM_KEY"\n'
 PAGES = (
@@ -225,6 +228,23 @@ def test_an_empty_installation_says_what_to_do_next(browser: Browser, tmp_path: 
         context.close()
         assert visitor.complaints == []
         assert httpx.get(f"{server.url}/explore.json", timeout=60).status_code == 200
+        importer = SqliteImporter(tmp_path / "farthing.db")
+        now_ms = int(time.time() * 1000)
+        refused = msgspec.structs.replace(an_exchange("r", received_at_ms=now_ms), outcome="refused", attempts=(),
+                                          status=402, error="budget_exceeded", amount=None)  # fmt: skip
+        importer.import_batch((), [refused])
+        front = httpx.get(server.url, timeout=60).text
+        assert "Calls come in, but nothing could be booked yet" in front
+        assert "with budget_exceeded" in front
+        importer.import_batch([an_entry("e", None, received_at_ms=now_ms)], ())
+        importer.close()
+        tiles: dict[str, dict[str, object]] = {}
+        until = time.monotonic() + 30
+        while "spend_month" not in tiles and time.monotonic() < until:  # the empty answer is kept for seconds
+            time.sleep(0.2)
+            tiles = httpx.get(f"{server.url}/overview.json", timeout=60).json()["figures"]
+        for name in ("spend_month", "spend_today", "forecast"):
+            assert (tiles[name]["shown"], tiles[name]["value"]) == ("unpriced", None)
 
 
 def test_a_page_that_waits_for_its_answer_does_not_call_back_whoever_leaves_it(visit: Visit) -> None:

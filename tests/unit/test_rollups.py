@@ -23,7 +23,7 @@ from farthing.adapters.rollup_file import Kept
 from farthing.adapters.rollup_grouping import Grouping
 from farthing.adapters.rollup_job import Rollups
 from farthing.adapters.rollup_ledger import RollupLedger
-from farthing.adapters.rollup_running import Rolling, is_due
+from farthing.adapters.rollup_running import QUIET_MAX_S, QUIET_S, Quiet, Rolling, is_due
 from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.adapters.sqlite_reader import SqliteLedger
@@ -39,7 +39,8 @@ ASKED = (
 )  # fmt: skip
 WHERE = (
     (), (("team", "a"),), (("model", "m1"),), (("tag:env", "prod"),), (("hour", "2025-12-31T01"),),
-    (("user", "u1"),), (("user", "u2"), ("model", "m2")),
+    (("user", "u1"),), (("user", "u2"), ("model", "m2")), (("status", "201"), ("team", "a")),
+    (("kind", "adjustment"),),
 )  # fmt: skip
 EDGES = (None, 0, 1, HOUR_MS - 1, HOUR_MS, HOUR_MS + 17, 24 * HOUR_MS, 25 * HOUR_MS + 1, 49 * HOUR_MS)
 MOMENTS = (0, 1, HOUR_MS - 1, HOUR_MS, 23 * HOUR_MS + 5, 24 * HOUR_MS, 26 * HOUR_MS, 50 * HOUR_MS, -START_MS - 5_000)
@@ -148,6 +149,14 @@ def test_reports_are_those_of_the_entries_whatever_happened(script, questions):
                 groups = [row.group for row in wanted][::2]
                 assert site.reader.some(query, [*groups, ("none",) * len(query.group_by)]) == wanted[::2]
             site.reader.totals(asked(question[0], question[1], None, None))
+            with site.reader.steady():
+                site.reader.gather(msgspec.structs.replace(query, group_by=(*query.group_by, "team", "tag:env")))
+                for by in (query.group_by, (), ("team", "hour"), ("tag:env",)):
+                    one = msgspec.structs.replace(query, group_by=by)
+                    wanted = entry_totals(site.booked, one)
+                    assert site.reader.totals(one) == wanted
+                    told = {row.group: (row.amount, row.entries) for row in wanted if row.entries}
+                    assert site.reader.amounts(one) == told
         site.settled()
         for question in questions:
             query = asked(*question)
@@ -194,6 +203,21 @@ def test_what_somebody_asks_for_is_there_the_next_time(site, by):
     assert site.reader.answers(query)
     without_entries(site)
     assert site.reader.totals(query) == wanted
+
+
+def test_what_a_page_gathers_is_summed_in_the_background_all_the_same(site):
+    site.importer.import_batch(lifelike_entries(2_000, seed=3), ())
+    site.settled()
+    query = LedgerQuery(group_by=("team", "tag:env"))
+    with site.reader.steady():
+        site.reader.gather(query)
+        told = site.reader.totals(query)
+    assert told == SqliteLedger(site.home / "farthing.db").totals(query)
+    assert not site.reader.answers(query)
+    site.settled()
+    without_entries(site)
+    assert site.reader.answers(query)
+    assert site.reader.totals(query) == told
 
 
 def test_a_cuboid_with_as_many_cells_as_entries_is_given_up(tmp_path):
@@ -431,7 +455,18 @@ def test_when_entries_are_summed(waiting: int, new: int, passed_s: float, age_ms
     assert is_due(waiting, new=new, passed_s=passed_s, age_ms=age_ms) is due
 
 
-POSTED = ({"user": "u1"}, {"user": "u2", "team": "a"}, {"user": "nobody"}, {"key": "", "user": "u0"}, {"team": "b"})
+def test_new_sums_wait_until_nobody_asks_for_more_but_not_for_ever():
+    quiet = Quiet()
+    assert quiet.is_over(5, 100.0), "asked for before anybody looked"
+    assert not quiet.is_over(9, 101.0)
+    assert not quiet.is_over(9, 101.0 + QUIET_S - 1)
+    assert quiet.is_over(9, 101.0 + QUIET_S)
+    ends = next(at for at in range(1, 1_000) if quiet.is_over(10 + at, 200.0 + at))
+    assert ends == 1 + QUIET_MAX_S
+
+
+POSTED = ({"user": "u1"}, {"user": "u2", "team": "a"}, {"user": "nobody"}, {"key": "", "user": "u0"}, {"team": "b"},
+          {"status": "201"}, {"kind": "adjustment", "user": "u1"})  # fmt: skip
 
 
 @settings(max_examples=8, deadline=None, phases=(Phase.generate,), suppress_health_check=[HealthCheck.too_slow])
@@ -461,27 +496,66 @@ def test_pages_that_look_only_where_a_value_is_are_those_that_look_everywhere(ba
         site.close()
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**20), st.lists(st.integers(0, 600_000), min_size=3, max_size=3, unique=True), st.booleans())
-def test_what_may_match_is_in_the_spans_and_they_go_down_without_meeting(seed, edges, both):
-    chance = random.Random(seed)
-    seqs = sorted(chance.sample(range(1, 600_000), 300))
-    rows = [(seq, chance.choice(("u1", "u2")), chance.choice(("k1", "k2", "k3"))) for seq in seqs]
+LISTED = ("seq", "user", "key", "kind", "status", "received_at_ms")
+SPANNED = (
+    (("user", "u1"), ("team", "t")), (("user", "u1"), ("key", "k2")), (("status", "502"),),
+    (("kind", "reversal"), ("user", "u2")), (("user", "nobody"),),
+)  # fmt: skip
+
+
+def spans_of(rows, where, *, known: int, batch: int, low: int, high: int, period: tuple[int, int] | None):
     connection = sqlite3.connect(":memory:")
     connection.execute("ATTACH ':memory:' AS ledger")
-    connection.execute('CREATE TABLE ledger.entries (seq, "user", "key", customer, session, project)')
-    connection.executemany("INSERT INTO ledger.entries VALUES (?, ?, ?, '', '', '')", rows)
-    connection.execute(rollup_postings.TABLE)
-    low, known, high = sorted(edges)
-    for start in range(0, known, 77_777):
-        rollup_postings.note(connection, start, min(known, start + 77_777))
-    where = (("user", "u1"), ("key", "k2")) if both else (("user", "u1"), ("team", "t"))
-    spans = list(rollup_postings.spans(connection, where, seq=known, low=low, high=high))
+    rest = "customer DEFAULT '', session DEFAULT '', state DEFAULT 'priced', reason DEFAULT ''"
+    connection.execute(f"CREATE TABLE ledger.entries ({names(LISTED)}, {rest})")
+    connection.executemany(f"INSERT INTO ledger.entries ({names(LISTED)}) VALUES (?, ?, ?, ?, ?, ?)", rows)
+    for table in rollup_postings.TABLES:
+        connection.execute(table)
+    for start in range(0, known, batch):
+        rollup_postings.note(connection, start, min(known, start + batch))
+    since_ms, until_ms = period or (None, None)
+    found = rollup_postings.spans(
+        connection, rollup_postings.known(where), seq=known, low=low, high=high, since_ms=since_ms, until_ms=until_ms
+    )
+    spans = list(found)
     connection.close()
-    matching = {seq for seq, user, key in rows if user == "u1" and (key == "k2" or not both) and low <= seq < high}
+    return spans
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 2**20),
+    st.lists(st.integers(0, 600_000), min_size=3, max_size=3, unique=True),
+    st.sampled_from(SPANNED),
+    st.sampled_from((5_000, 77_777)),
+    st.one_of(st.none(), st.lists(st.integers(0, 700_000), min_size=2, max_size=2, unique=True).map(sorted)),
+)
+def test_what_may_match_is_in_the_spans_and_they_go_down_without_meeting(seed, edges, where, batch, period):
+    chance = random.Random(seed)
+    rows = [
+        (seq, chance.choice(("u1", "u2")), chance.choice(("k1", "k2", "k3")),
+         chance.choice(("charge", "charge", "reversal")), chance.choice((200, 200, 502)),
+         seq + chance.randrange(90_000))
+        for seq in sorted(chance.sample(range(1, 600_000), 300))
+    ]  # fmt: skip
+    low, known, high = sorted(edges)
+    spans = spans_of(rows, where, known=known, batch=batch, low=low, high=high, period=period)
+    own = [(LISTED.index(name), value) for name, value in where if name in LISTED]
+    alike = [row for row in rows if all(str(row[at]) == value for at, value in own)]
+    matching = {row[0] for row in alike if low <= row[0] < high and (not period or period[0] <= row[-1] < period[1])}
     assert all(any(first <= seq < end for first, end in spans) for seq in matching)
     assert all(low <= first < end <= high for first, end in spans)
     assert all(newer[0] >= older[1] for newer, older in itertools.pairwise(spans))
     looked = sum(max(0, min(end, known + 1) - first) for first, end in spans)
-    alike = [row for row in rows if row[1] == "u1" and low - 64 < row[0] <= known]
-    assert looked <= rollup_postings.BLOCK * len(alike)
+    assert looked <= rollup_postings.BLOCK * len([row for row in alike if low - 64 < row[0] <= known])
+
+
+def test_what_is_usual_is_not_noted_and_what_is_of_another_time_is_not_looked_up():
+    assert rollup_postings.known((("status", "200"), ("kind", "charge"), ("team", "a"))) == ()
+    rows = [(seq, "u1", "k1", "charge", 200, seq * 1_000) for seq in range(1, 100_000, 500)]
+    spans = spans_of(
+        rows, (("user", "u1"),), known=99_999, batch=7_000, low=1, high=100_000, period=(40_000_000, 50_000_000)
+    )
+    chunk = rollup_postings.CHUNK
+    assert spans
+    assert all(40_000 - chunk < first and end < 50_000 + chunk for first, end in spans)

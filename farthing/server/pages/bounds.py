@@ -18,8 +18,10 @@ SUMMED_MAX: Final = 1_000_000
 """Entries behind the sums that a page reads where there may be a sum for every few of them."""
 QUICK_ENTRIES: Final = 12_000
 """Entries that a page reads which is there at once: about 80 ms of SQLite's time for all it asks."""
-QUICK_CELLS: Final = 80_000
+QUICK_CELLS: Final = 60_000
 """Sums that such a page adds up."""
+HOUR_CELLS: Final = 2
+"""A sum of an hour takes as long as so many of days: there are more, and disks have them less often in memory."""
 GROUP_CELLS: Final = 7
 """A sum that is a group of its own takes as long as so many that are added to others."""
 WHOLE: Final = "whole"
@@ -51,11 +53,13 @@ def bounded(ask: Ask, query: LedgerQuery) -> tuple[LedgerQuery, tuple[Note, ...]
     return msgspec.structs.replace(query, since_ms=_hour_ms(first)), (Note(text=text, tone="warn"),)
 
 
-def at_once(ask: Ask, query: LedgerQuery, *, times: int = 1) -> tuple[LedgerQuery, tuple[Note, ...]]:
+def at_once(
+    ask: Ask, query: LedgerQuery, *, times: int = 1, chart: LedgerQuery | None = None
+) -> tuple[LedgerQuery, tuple[Note, ...]]:
     """The query with its period cut where the page would not be there at once, and the note that says so.
 
     Files and answers for programs are whole, and so is a page whose address says so. ``times``: so many periods of
-    this length are asked about.
+    this length are asked about. ``chart``: what else is asked about the period.
     """
     if ask.form != "html" or WHOLE in ask.state.rest or query.since_ms is None or query.until_ms is None:
         return query, ()
@@ -67,10 +71,16 @@ def at_once(ask: Ask, query: LedgerQuery, *, times: int = 1) -> tuple[LedgerQuer
     else:
         each = GROUP_CELLS if {"day", "hour"} & set(query.group_by) else 1
         since_ms, what = _newest_days(ask, together, cells, each), "sums"
+        if chart is not None and "hour" in chart.group_by:
+            since_ms = max(since_ms, _newest_days(ask, chart, ask.ledger.cells(chart) or 0, HOUR_CELLS))
     if not since_ms:
+        if not ask.ledger.answers(query):
+            _gather(ask, query, query.since_ms, times)
         return query, ()
     since_ms = query.until_ms - (query.until_ms - since_ms) // times
     since_ms = max(query.since_ms, since_ms if cells is None else since_ms - since_ms % HOUR_MS)
+    if cells is None:
+        _gather(ask, query, since_ms, times)
     at = datetime.fromtimestamp(since_ms / 1000, UTC)
     text = (
         f"These groups together are many {what}, or are asked for the first time: shown is since {at:%Y-%m-%d %H:%M}"
@@ -81,18 +91,26 @@ def at_once(ask: Ask, query: LedgerQuery, *, times: int = 1) -> tuple[LedgerQuer
     return msgspec.structs.replace(query, since_ms=since_ms), (Note(text=text, tone="warn", links=(everything,)),)
 
 
+def _gather(ask: Ask, query: LedgerQuery, since_ms: int, times: int) -> None:
+    """Reads once what the page asks about: the period from there on and, for ``times`` 2, the one before it."""
+    assert query.until_ms is not None, "cut periods end"
+    begins_ms = max(0, query.until_ms - (query.until_ms - since_ms) * times)
+    ask.ledger.gather(msgspec.structs.replace(query, since_ms=begins_ms))
+
+
 def is_nothing(ask: Ask, query: LedgerQuery) -> bool:
     """True where sums that are quickly added up say that no entry matches."""
     whole = msgspec.structs.replace(query, group_by=())
     cells = ask.ledger.cells(whole)
-    return cells is not None and 0 < cells <= QUICK_CELLS // 2 and not ask.ledger.amounts(whole)
+    return cells is not None and 0 < cells <= QUICK_CELLS and not ask.ledger.amounts(whole)
 
 
 def _newest_entries(ask: Ask, query: LedgerQuery, most: int) -> int:
     """Since when there are about so many entries; 0 where all of the period are fewer."""
     since_ms, until_ms = query.since_ms or 0, query.until_ms or ask.now_ms
     for start_ms in dict.fromkeys((max(since_ms, until_ms - DAY_MS), since_ms)):
-        by_hour = ask.ledger.amounts(LedgerQuery(group_by=("hour",), since_ms=start_ms, until_ms=query.until_ms))
+        whole_ms = start_ms - start_ms % HOUR_MS  # a part of an hour would be read entry by entry
+        by_hour = ask.ledger.amounts(LedgerQuery(group_by=("hour",), since_ms=whole_ms, until_ms=query.until_ms))
         left = most
         for (hour,), (_, entries) in sorted(by_hour.items(), reverse=True):
             if entries > left:

@@ -26,9 +26,15 @@ def shown(column: Column, value: Value) -> str:
     return cell(column, value)
 
 
+def drawn(column: Column, value: Value) -> tuple[str, str]:
+    """(a cell, :func:`exact`): tables have thousands."""
+    text = shown(column, value)
+    if not (isinstance(value, Money) or (column.kind == "usd" and isinstance(value, int))):
+        return text, ""
+    full = cell(column, value)
+    return text, full if full != text else ""
+
+
 def exact(column: Column, value: Value) -> str:
     """All digits of an amount, for whoever points at it; "" where a cell shows them already."""
-    if isinstance(value, Money) or (column.kind == "usd" and isinstance(value, int)):
-        full = cell(column, value)
-        return full if full != shown(column, value) else ""
-    return ""
+    return drawn(column, value)[1]

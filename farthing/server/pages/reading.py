@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from farthing.core.dimensions import scope_value
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
 from farthing.insight.series import add, day_ms
-from farthing.ports.books import Ledger, Newest, Ranked, RolledUp
+from farthing.ports.books import Ledger, Newest, Ranked, RolledUp, Steady
 from farthing.server.pages.remembering import Remembering
 from farthing.server.pages.state import DAY_MS, Where
 
@@ -59,6 +60,11 @@ class ScopedLedger:
             return self._inner.some(self._bound(query), groups)
         wanted = set(groups)
         return tuple(row for row in self.totals(query) if row.group in wanted)
+
+    def gather(self, query: LedgerQuery) -> None:
+        """See :class:`farthing.ports.books.Steady`."""
+        if isinstance(self._inner, Steady):
+            self._inner.gather(self._bound(query))
 
     def quick(self, query: LedgerQuery) -> bool:
         """True where a long period costs hardly more than a short one: sums are ready, or an export is read."""
@@ -119,6 +125,23 @@ class RememberedLedger:
         self._some: Remembering[tuple[LedgerQuery, Groups], tuple[Totals, ...]] = Remembering()
         self._amounts: Remembering[LedgerQuery, Amounts] = Remembering()
         self._one = threading.Lock()
+        self._held = threading.local()
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """See :class:`farthing.ports.books.Steady`; threads are beside each other. Opened by the first question."""
+        with ExitStack() as stack:
+            self._held.stack = stack
+            try:
+                yield
+            finally:
+                self._held.stack = self._held.ledger = None
+
+    def gather(self, query: LedgerQuery) -> None:
+        """See :class:`farthing.ports.books.Steady`."""
+        fresh = self._fresh()
+        if isinstance(fresh, Steady) and not self.reads_export:
+            fresh.gather(_open(query, self._now_ms()))
 
     def totals(self, query: LedgerQuery) -> tuple[Totals, ...]:
         until_ms = query.until_ms
@@ -141,24 +164,24 @@ class RememberedLedger:
 
     def answers(self, query: LedgerQuery) -> bool:
         """See :class:`farthing.ports.books.RolledUp`."""
-        fresh = self._ledger()
+        fresh = self._fresh()
         return isinstance(fresh, RolledUp) and fresh.answers(query)
 
     def cells(self, query: LedgerQuery) -> int | None:
         """See :class:`farthing.ports.books.Ranked`; 0 where no sums are kept."""
-        fresh = self._ledger()
+        fresh = self._fresh()
         return fresh.cells(_open(query, self._now_ms())) if isinstance(fresh, Ranked) else 0
 
     def amounts(self, query: LedgerQuery) -> Amounts:
         """See :class:`farthing.ports.books.Ranked`."""
-        fresh, live = self._ledger(), _open(query, self._now_ms())
+        fresh, live = self._fresh(), _open(query, self._now_ms())
         if isinstance(fresh, Ranked):
             return self._amounts.ask(live, lambda: fresh.amounts(live))
         return {row.group: (row.amount, row.entries) for row in self.totals(query)}
 
     def some(self, query: LedgerQuery, groups: Sequence[tuple[str, ...]]) -> tuple[Totals, ...]:
         """See :class:`farthing.ports.books.Ranked`."""
-        fresh, live = self._ledger(), _open(query, self._now_ms())
+        fresh, live = self._fresh(), _open(query, self._now_ms())
         if isinstance(fresh, Ranked):
             return self._some.ask((live, tuple(groups)), lambda: fresh.some(live, groups))
         wanted = set(groups)
@@ -168,6 +191,16 @@ class RememberedLedger:
     def reads_export(self) -> bool:
         """Closed days are read from a copy that is made for sums."""
         return self._history != self._ledger
+
+    def _fresh(self) -> Ledger:
+        held: Ledger | None = getattr(self._held, "ledger", None)
+        if held is not None:
+            return held
+        fresh, stack = self._ledger(), getattr(self._held, "stack", None)
+        if stack is not None and isinstance(fresh, Steady):
+            stack.enter_context(fresh.steady())
+            self._held.ledger = fresh
+        return fresh
 
     def _edge_ms(self) -> int:
         """Where the open part begins: today, or the last day that the export has when that is earlier."""
@@ -186,7 +219,7 @@ class RememberedLedger:
     def _past(self, query: LedgerQuery) -> tuple[Totals, ...]:
         """From the history, which stays open for a while: opening an export takes longer than asking it."""
         if self._history == self._ledger:
-            return self._ledger().totals(query)
+            return self._fresh().totals(query)
         with self._one:
             if self._open is None or self._open[0] < time.monotonic():
                 if self._open is not None:
@@ -198,7 +231,7 @@ class RememberedLedger:
         return self._answers.ask(query, lambda: self._past(query), keep_s=self._closed_s)
 
     def _ask_present(self, query: LedgerQuery) -> tuple[Totals, ...]:
-        return self._answers.ask(query, lambda: self._ledger().totals(query))
+        return self._answers.ask(query, lambda: self._fresh().totals(query))
 
 
 def _added(first: tuple[Totals, ...], second: tuple[Totals, ...]) -> tuple[Totals, ...]:

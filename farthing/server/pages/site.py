@@ -3,7 +3,9 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -33,7 +35,12 @@ COOKIE: Final = "farthing_session"
 THEME: Final = "farthing_theme"
 BODY_MAX: Final = 64 * 1024
 FILE_MAX: Final = 4 * 1024 * 1024
+AT_ONCE: Final = 8
+"""Pages that are made at the same time, by threads of their own: however long they take, none of those is kept that
+calls need, to look up a name for example."""
 
+Said = ParamSpec("Said")
+Answer = TypeVar("Answer")
 Endpoint = Callable[[HttpAsk], Awaitable[Response]]
 
 
@@ -46,6 +53,7 @@ class Dashboard:
         self._drawing = Drawing()
         self._remembered = RememberedLedger(sources.reports, sources.ledger, sources.now_ms)
         self._secret = sources.secret()
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="pages")
 
     def routes(self) -> list[Route]:
         """What is served, static files and sign-in included."""
@@ -92,26 +100,35 @@ class Dashboard:
             person = await self._person(ask, program=form != "html")
             if person is None:
                 return self._must_sign_in(ask, form)
-            page, cost = await asyncio.to_thread(self._build, view, person, ask, form)
-            answer = self._answer(ask, view, page, person, form)
+            cpu = time.thread_time() - cpu
+            answer, cost = await self._beside(self._built, view, person, ask, form)
             wall = (time.perf_counter() - began) * 1000
-            cost += time.thread_time() - cpu
+            cost += cpu
             answer.headers["server-timing"] = f"page;dur={wall:.1f}, cpu;dur={cost * 1000:.1f}"
             return answer
 
         return show
 
-    def _build(self, view: View, person: Person, ask: HttpAsk, form: str) -> tuple[Page, float]:
-        """The page, and the seconds of CPU that its thread took."""
+    async def _beside(self, call: Callable[Said, Answer], *said: Said.args, **named: Said.kwargs) -> Answer:
+        """What blocks, in a thread of the pages."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *said, **named))
+
+    def _built(self, view: View, person: Person, ask: HttpAsk, form: str) -> tuple[Response, float]:
+        """The answer, drawn, and the seconds of CPU that its thread took: a large page draws for longer than calls
+        of others should wait."""
         began = time.thread_time()
+        answer = self._answer(ask, view, self._page(view, person, ask, form), person, form)
+        return answer, time.thread_time() - began
+
+    def _page(self, view: View, person: Person, ask: HttpAsk, form: str) -> Page:
         if person.role not in view.roles:
             raise Forbidden(
                 f"{view.title} is for {' and '.join(view.roles)}; you are signed in as {person.role}.",
                 hint="Ask an admin, or use the pages in the menu.",
             )
-        page = view.build(self._ask(view.address, person, ask, form))
-        page = with_note(page, view.name, logs=self._sources.settings().policy.log.enabled)
-        return page, time.thread_time() - began
+        with self._remembered.steady():
+            page = view.build(self._ask(view.address, person, ask, form))
+        return with_note(page, view.name, logs=self._sources.settings().policy.log.enabled)
 
     def _ask(self, path: str, person: Person, ask: HttpAsk, form: str = "html") -> Ask:
         now_ms = self._sources.now_ms()
@@ -170,11 +187,11 @@ class Dashboard:
                 said = {name: await _said(value) for name, value in form.items()}
             finally:
                 await form.close()
-            result = await asyncio.to_thread(action.act, self._ask(action.path, person, ask), said)
+            result = await self._beside(action.act, self._ask(action.path, person, ask), said)
             if isinstance(result, str):
                 return guard.secured(RedirectResponse(result, 303))
             view = next(view for view in VIEWS if view.name == action.view)
-            return self._answer(ask, view, result, person, "html")
+            return await self._beside(self._answer, ask, view, result, person, "html")
 
         return act
 

@@ -1,15 +1,17 @@
 """Allocation: whose the cost of a month is, what has no owner, and statements to download."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
-from farthing.core.allocation import UNALLOCATED, AllocationRules, Rule, allocate, owner_of
+from farthing.core.allocation import UNALLOCATED, AllocationRules, Owner, Rule, allocate, owner_of
 from farthing.core.dimensions import is_dimension
 from farthing.core.errors import BadRequest
 from farthing.core.types import LedgerQuery, Totals
 from farthing.insight import ownership
+from farthing.insight.honesty import known
 from farthing.insight.moments import parse_moment
 from farthing.insight.reports import allocation, chargeback
 from farthing.insight.table import Column, Table, share
@@ -48,7 +50,7 @@ def build(ask: Ask) -> Page:
         _months(ask, month),
         Tiles(
             tiles=(
-                Tile(name="cost", label=f"Cost of {month}", value=dollars(whole), exact=whole),
+                Tile(name="cost", label=f"Cost of {month}", value=_cost(owners), exact=_known(owners)),
                 Tile(
                     name="untagged",
                     label="Without an owner",
@@ -89,6 +91,15 @@ def build(ask: Ask) -> Page:
     ]
     lead = "Rules read the ledger and never change it. What no rule claims is a row of its own."
     return Page(title="Allocation", lead=lead, blocks=tuple(blocks))
+
+
+def _known(owners: Sequence[Owner]) -> int | None:
+    return known(sum(owner.total for owner in owners), sum(owner.unpriced for owner in owners))
+
+
+def _cost(owners: Sequence[Owner]) -> str:
+    found = _known(owners)
+    return "unpriced" if found is None else dollars(found)
 
 
 def _asked(

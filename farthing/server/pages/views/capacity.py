@@ -26,7 +26,7 @@ NUMBERS: dict[str, tuple[str, str, str, str, str]] = {
     "busy": ("Busy at the peak, % at most", "70", "1", "100", ""),
     "replicas": ("Replicas at least", "1", "1", "1000", "2: one may fail"),
     "operations": ("Operations, USD a month", "0", "0", "10000000", "people, monitoring, upgrades"),
-    "batch": ("Could go to the batch API, %", "0", "0", "100", "at half the price"),
+    "batch": ("Could go to the batch API, %", "0", "0", "100", "at its batch prices"),
     "measured": ("Measured requests a second", "", "0", "1000000", "on such a replica; empty: estimated"),
 }
 """Name → label, default, least, most, hint."""

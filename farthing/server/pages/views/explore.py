@@ -31,7 +31,7 @@ def build(ask: Ask) -> Page:
     limit = LIMIT if state.rest.get("limit") != "all" else MORE if ask.form == "html" else 0
     compared = state.compare and bool(state.since_ms)
     query = spend.query(by, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
-    query, shortened = at_once(ask, query, times=2 if compared else 1)
+    query, shortened = at_once(ask, query, times=2 if compared else 1, chart=_chart(ask, query))
     rows, groups = _rows(ask, query, limit, full=not compared)
     if compared:
         table = _compared(ask, query, limit, groups)
@@ -120,9 +120,9 @@ def controls(
 def _over_time(ask: Ask, query: LedgerQuery, rows: tuple[Totals, ...], count: int) -> TableBlock:
     """``rows``: the groups of the query, the largest of them at least; ``count``: how many there are."""
     state, by = ask.state, query.group_by
-    groups = tuple(name for name in by if name not in TIME_DIMENSIONS)[:2]
     since_ms, until_ms = query.since_ms or 0, state.until_ms
-    over_time = trend.query(state.grain, groups, since_ms=since_ms, until_ms=until_ms, where=state.where)
+    over_time = _chart(ask, query)
+    groups = over_time.group_by[1:]
     slots: tuple[str, ...] = ()
     if state.grain == "day" and since_ms and until_ms - since_ms < 400 * 86_400_000:
         slots = tuple(days(since_ms, until_ms))
@@ -143,6 +143,13 @@ def _over_time(ask: Ask, query: LedgerQuery, rows: tuple[Totals, ...], count: in
     return TableBlock(
         id="trend", table=table, figure=figures.stacked(table), describes=f"{table.title}, stacked bars.", folded=True
     )
+
+
+def _chart(ask: Ask, query: LedgerQuery) -> LedgerQuery:
+    """Time, and the first two groups that are none."""
+    groups = tuple(name for name in query.group_by if name not in TIME_DIMENSIONS)[:2]
+    until_ms = ask.state.until_ms
+    return trend.query(ask.state.grain, groups, since_ms=query.since_ms or 0, until_ms=until_ms, where=query.where)
 
 
 def _amounts(ask: Ask, query: LedgerQuery) -> tuple[Totals, ...]:

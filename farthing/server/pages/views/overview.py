@@ -1,13 +1,15 @@
 """Overview: what it costs, where it is heading, why it changed, and what needs a look."""
 
-from farthing.core.types import Totals
+from farthing.core.types import LedgerQuery, Totals
+from farthing.insight.honesty import known
 from farthing.insight.incident_list import Incidents
+from farthing.insight.moments import shown
 from farthing.insight.reports import month, savings, spend
 from farthing.insight.series import DAY_MS, day_name, days, fold
 from farthing.insight.table import share
 from farthing.server.pages import figures
 from farthing.server.pages.ask import EVERYBODY, Ask, View, links
-from farthing.server.pages.blocks import Block, Note, Page, TableBlock, Tile, Tiles, Tone
+from farthing.server.pages.blocks import Block, Link, Note, Page, TableBlock, Tile, Tiles, Tone
 from farthing.server.pages.money import dollars
 from farthing.server.pages.views.changes import why_block
 from farthing.server.pages.views.incidents import LEARNING_DAYS, found_in, incident_table
@@ -23,7 +25,7 @@ def build(ask: Ask) -> Page:
     first = day_name(found.starts_ms)
     if not rows["model"]:
         return Page(
-            title="Overview", lead="What it costs, where it is heading, and why.", blocks=_welcome(), live=True
+            title="Overview", lead="What it costs, where it is heading, and why.", blocks=_welcome(ask), live=True
         )
     found_all = found_in(ask, rows)
     blocks: list[Block] = [
@@ -39,7 +41,19 @@ def build(ask: Ask) -> Page:
     return Page(title="Overview", lead=lead, blocks=tuple(blocks), live=True)
 
 
-def _welcome() -> tuple[Block, ...]:
+def _welcome(ask: Ask) -> tuple[Block, ...]:
+    turned_away, _ = ask.ledger.newest_unbooked(LedgerQuery(), before="", limit=1)
+    if turned_away:
+        last = turned_away[0]
+        return (
+            Note(
+                title="Calls come in, but nothing could be booked yet",
+                text=f"All were refused or failed; the last one with {last.error or last.outcome}, at "
+                f"{shown(last.received_at_ms)} UTC.",
+                tone="warn",
+                links=(Link(text="Look why", href=ask.state.href("/requests", show="refused")),),
+            ),
+        )
     return (
         Note(
             title="Nothing is booked yet",
@@ -55,31 +69,35 @@ def _money_tiles(ask: Ask, found: month.Month, rows: dict[str, tuple[Totals, ...
     first = day_name(found.starts_ms)
     saved = savings.build(ask.ledger.totals(savings.query(("day",), since_ms=found.starts_ms)), ("day",)).total
     net = saved[7] if saved is not None else 0
-    whole = sum(row.amount for row in fold(rows["model"], since=first))
+    this_month = fold(rows["model"], since=first)
+    whole = sum(row.amount for row in this_month)
     change = share(whole - found.before, found.before)
     note = "no spend in the month before" if change is None else f"{change / 100:+.1f} % on the month before by now"
+    month_known = known(found.booked, sum(row.unpriced for row in this_month))
+    today = fold(rows["model"], since=day_name(ask.now_ms))
+    today_known = known(found.today, sum(row.unpriced for row in today))
     return [
         Tile(
             name="spend_month",
             label="Spend this month",
-            value=dollars(found.booked),
-            exact=found.booked,
+            value=_said(month_known),
+            exact=month_known,
             note=note,
             href=ask.state.href("/explore", since=first, until="now"),
         ),
         Tile(
             name="spend_today",
             label="Today",
-            value=dollars(found.today),
-            exact=found.today,
+            value=_said(today_known),
+            exact=today_known,
             note="since midnight UTC",
             href=ask.state.href("/requests", since="today", until="now"),
         ),
         Tile(
             name="forecast",
             label="Expected at month's end",
-            value=dollars(found.expected),
-            exact=found.expected,
+            value=_said(None if month_known is None else found.expected),
+            exact=None if month_known is None else found.expected,
             note=f"80 % between {dollars(band[0])} and {dollars(band[1])}" if band else month.notes(found)[-1],
         ),
         Tile(
@@ -92,6 +110,10 @@ def _money_tiles(ask: Ask, found: month.Month, rows: dict[str, tuple[Totals, ...
             href=ask.state.href("/savings", since=first, until="now"),
         ),
     ]
+
+
+def _said(amount: int | None) -> str:
+    return "unpriced" if amount is None else dollars(amount)
 
 
 def _care_tiles(ask: Ask, rows: dict[str, tuple[Totals, ...]], first: str, found: Incidents) -> tuple[Tile, ...]:

@@ -80,8 +80,10 @@ def _outcomes(ask: Ask, kind: str, found: tuple[Outcome, ...]) -> list[Block]:
     state, by = ask.state, _by(ask, "session")
     query = economics.query(by, "session", since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
     query, shortened = bounded(ask, query)
-    units, lost = economics.per_outcome(ask.ledger, ask.ledger.totals(query), found, by)
-    table = unit.build(units, by, title=f"Cost per {kind}", lost=lost, limit=LIMIT)
+    rows = ask.ledger.totals(query)
+    units, lost = economics.per_outcome(ask.ledger, rows, found, by)
+    missing = economics.unknown(rows)
+    table = unit.build(units, by, unpriced=missing, title=f"Cost per {kind}", lost=lost, limit=LIMIT)
     return [*shortened, _block(table, by, f"What one {kind} costs, slice by slice.")]
 
 
@@ -89,8 +91,10 @@ def _heads(ask: Ask, per: str) -> list[Block]:
     state, by = ask.state, _by(ask, per)
     query = economics.query(by, per, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
     query, shortened = bounded(ask, query)
-    found = economics.per_head(ask.ledger.totals(query))
-    table = unit.per_head(found, by, per, title=f"Cost per {per}", limit=LIMIT)
+    rows = ask.ledger.totals(query)
+    missing = economics.unknown(rows)
+    heads = economics.per_head(rows)
+    table = unit.per_head(heads, by, per, unpriced=missing, title=f"Cost per {per}", limit=LIMIT)
     return [*shortened, _block(table, by, f"What one {per} costs, slice by slice.")]
 
 
