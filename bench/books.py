@@ -1,29 +1,38 @@
 """CPU cost of the books: reserve + settle, strict durability, concurrent callers.
 
-Prints CPU-µs per request (user + system, all threads of the process) against bare inserts of the same rows, measured
-in the same run, for growing numbers of budgets and scopes. "Net" is without the cost of building the records; each
-figure is the least of ``--repeat`` runs, because other programs on the machine only add. "Without the traffic log" is
-reserve + post alone: the exchange is a record of its own. ``calibration_ms`` is the CPU time of a fixed piece of
-Python around each figure (``calibrate.py``: 5.5 on the machine of the published figures); only figures of one run can
-be compared. The last line is one JSON object.
+Prints CPU-µs per request (user + system, all threads of the process) for growing numbers of budgets and scopes. "Net"
+is without the cost of building the records. A run is cut into pieces: each has a calibration (``calibrate.py``: CPU
+time of a fixed piece of Python, on the event loop's thread), the records alone, the books, and bare inserts of the
+same rows, so that what a machine's speed does in the meantime happens to all of them. ``net_us`` is the least of
+``--repeat`` runs as measured; ``scaled_us`` what it would be at the calibration of the published figures (5.5 ms),
+the median of the runs; ``to_bare`` the ratio to bare inserts. The ratios between cases are of scaled figures.
+"Without the traffic log" is reserve + post alone: the exchange is a record of its own. "In the file": all those
+scopes have a counter in the file already, of this window and of the one before; how long a start takes, and what it
+costs until its counters are loaded, is told. The last line is one JSON object.
 
-    python bench/books.py [--requests N] [--callers N] [--repeat N]
+    python bench/books.py [--requests N] [--callers N] [--repeat N] [--only TEXT] [--core N]
 """
 
 import argparse
 import asyncio
 import gc
 import json
+import os
 import pathlib
 import resource
+import sqlite3
 import statistics
 import tempfile
+import threading
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 import uvloop
-from calibrate import piece
+from calibrate import REFERENCE_MS, piece
 
 from farthing.adapters.sqlite import SqliteBooks
+from farthing.adapters.sqlite_group import fold_shares
 from farthing.adapters.sqlite_rows import (
     ENTRY_COLUMNS,
     EXCHANGE_COLUMNS,
@@ -31,7 +40,7 @@ from farthing.adapters.sqlite_rows import (
     exchange_to_row,
     quoted,
 )
-from farthing.adapters.sqlite_schema import connect, migrate
+from farthing.adapters.sqlite_schema import Durability, connect, migrate
 from farthing.core.budget import Budgets, Need, spent
 from farthing.core.money import Nusd, Pusd
 from farthing.core.policy import Budget
@@ -52,12 +61,16 @@ from farthing.core.types import (
 from farthing.ports.books import Settlement
 
 NOW_MS = 1_795_000_000_000
+DAY_MS = 86_400_000
 CALLERS = 16
 CASES = (
     ("4 budgets, 1,000 scopes", 0, 1_000),
     ("10,004 budgets, 1,000 scopes", 10_000, 1_000),
     ("10,004 budgets, 1,000,000 scopes", 10_000, 1_000_000),
 )
+IN_THE_FILE = ("10,004 budgets, 1,000,000 scopes in the file", 10_000, 1_000_000)
+PIECES = 8
+"""A run's parts."""
 NEED = Need(usd=30_000_000, input_tokens=1500, output_tokens=4096)
 
 
@@ -181,10 +194,10 @@ async def drive(
     await asyncio.gather(*(caller() for _ in range(callers)))
 
 
-def calibration_ms() -> float:
+def calibration_ms(pieces: int = 9) -> float:
     """CPU time of a piece now."""
     taken = []
-    for _ in range(9):
+    for _ in range(pieces):
         began = time.thread_time()
         piece()
         taken.append((time.thread_time() - began) * 1e3)
@@ -195,56 +208,6 @@ def cpu_us() -> float:
     """CPU time of all threads, user and system."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return (used.ru_utime + used.ru_stime) * 1e6
-
-
-async def measure(
-    label: str,
-    make,
-    rules: Budgets,
-    scopes: int,
-    requests: int,
-    *,
-    repeat: int = 1,
-    callers: int = CALLERS,
-    log: bool = True,
-) -> float:
-    """Drive fresh stores; the least CPU-µs a request, the cost of building the records included."""
-    costs, rates = [], []
-    for _ in range(repeat):
-        books = await make()
-        await drive(books, rules, scopes, requests // 4, 0, callers=callers, log=log)
-        cpu, wall = cpu_us(), time.perf_counter()
-        await drive(books, rules, scopes, requests, requests, callers=callers, log=log)
-        costs.append((cpu_us() - cpu) / requests)
-        rates.append(requests / (time.perf_counter() - wall))
-        await books.close()
-    print(f"{label:<58} {min(costs):7.1f} CPU-µs/request {max(rates):9.0f} requests/s", flush=True)
-    return min(costs)
-
-
-def bare(folder: pathlib.Path, requests: int) -> None:
-    """The floor: the same entry and exchange rows, inserted in groups of 16 by a bare loop."""
-    connection = connect(folder / "bare.db")
-    migrate(folder / "bare.db", connection)
-    entry_sql = f"INSERT INTO entries ({quoted(ENTRY_COLUMNS)}) VALUES ({', '.join('?' * len(ENTRY_COLUMNS))})"
-    exchange_sql = (
-        f"INSERT INTO exchanges ({quoted(EXCHANGE_COLUMNS)}) VALUES ({', '.join('?' * len(EXCHANGE_COLUMNS))})"
-    )
-    made = [entry_of(number, Scope(org="o", team="t", user=f"u{number}")) for number in range(requests)]
-    rows = [(entry_to_row(entry), exchange_to_row(exchange_of(entry))) for entry in made]
-    cpu, wall = cpu_us(), time.perf_counter()
-    for start in range(0, requests, CALLERS):
-        connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(entry_sql, [row for row, _ in rows[start : start + CALLERS]])
-        connection.executemany(exchange_sql, [row for _, row in rows[start : start + CALLERS]])
-        connection.execute("COMMIT")
-    cpu, wall = cpu_us() - cpu, time.perf_counter() - wall
-    connection.close()
-    print(
-        f"{'bare executemany of the two rows, 16 a commit':<52} {cpu / requests:7.1f} CPU-µs/request"
-        f" {requests / wall:9.0f} requests/s",
-        flush=True,
-    )
 
 
 class NoBooks:
@@ -261,37 +224,220 @@ class NoBooks:
         pass
 
 
-async def run(requests: int, folder: pathlib.Path, *, repeat: int, callers: int) -> dict[str, dict[str, float]]:
+class Bare:
+    """The floor: rows of the same kind, inserted in groups by a bare loop."""
+
+    def __init__(self, folder: pathlib.Path, *, log: bool, callers: int) -> None:
+        path = folder / f"bare-{time.monotonic_ns()}.db"
+        self._connection = connect(path)
+        migrate(path, self._connection)
+        self._made = 0
+        self._group = callers
+        tables = [("entries", ENTRY_COLUMNS), *([("exchanges", EXCHANGE_COLUMNS)] if log else [])]
+        self._sql = [
+            f"INSERT INTO {table} ({quoted(columns)}) VALUES ({', '.join('?' * len(columns))})"
+            for table, columns in tables
+        ]
+
+    def insert(self, requests: int) -> float:
+        """CPU-µs a request."""
+        numbers = range(self._made, self._made + requests)
+        self._made += requests
+        made = [entry_of(number, Scope(org="o", team="t", user=f"u{number}")) for number in numbers]
+        rows = [[entry_to_row(one) for one in made], [exchange_to_row(exchange_of(one)) for one in made]]
+        cpu = cpu_us()
+        for start in range(0, requests, self._group):
+            self._connection.execute("BEGIN IMMEDIATE")
+            for sql, table in zip(self._sql, rows, strict=False):
+                self._connection.executemany(sql, table[start : start + self._group])
+            self._connection.execute("COMMIT")
+        return (cpu_us() - cpu) / requests
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class Figures(NamedTuple):
+    """CPU-µs a request, records taken off; see the module's text."""
+
+    net_us: float
+    scaled_us: float
+    calibration_ms: float
+    bare_us: float
+    to_bare: float
+
+    def told(self) -> dict[str, float]:
+        return {
+            name: round(value, 2 if name in ("calibration_ms", "to_bare") else 1)
+            for name, value in self._asdict().items()
+        }
+
+
+async def measure(
+    label: str,
+    make: Callable[[], Awaitable[Any]],
+    rules: Budgets,
+    scopes: int,
+    requests: int,
+    *,
+    folder: pathlib.Path,
+    repeat: int = 1,
+    callers: int = CALLERS,
+    log: bool = True,
+) -> Figures:
+    """Drive stores that ``make`` opens."""
+    runs: list[Figures] = []
+    rates = []
+    each = requests // PIECES
+    for turn in range(repeat):
+        books = await make()
+        bare = Bare(folder, log=log, callers=callers)
+        first = (turn + 1) * 10 * requests
+        await drive(books, rules, scopes, requests // 4, first - requests, callers=callers, log=log)
+        bare.insert(callers)
+        nets, scaled, quick, floors, seconds = [], [], [], [], 0.0
+        for part in range(PIECES):
+            before = calibration_ms(3)
+            costs = []
+            for driven in (NoBooks(), books):
+                cpu, wall = cpu_us(), time.perf_counter()
+                await drive(driven, rules, scopes, each, first + part * each, callers=callers, log=log)
+                costs.append((cpu_us() - cpu) / each)
+            seconds += time.perf_counter() - wall
+            floors.append(bare.insert(max(callers, each // 4)))
+            quick.append((before + calibration_ms(3)) / 2)
+            nets.append(costs[1] - costs[0])
+            scaled.append(nets[-1] * REFERENCE_MS / quick[-1])
+        bare.close()
+        cpu = cpu_us()
+        await books.close()  # what waits to be brought into rows in bulk is part of the cost
+        rest = (cpu_us() - cpu) / (requests // 4 + each * PIECES)
+        rates.append(each * PIECES / seconds)
+        slow, floor = statistics.mean(quick), statistics.mean(floors)
+        net = statistics.mean(nets) + rest
+        runs.append(Figures(net, statistics.mean(scaled) + rest * REFERENCE_MS / slow, slow, floor, net / floor))
+    found = Figures(
+        min(run.net_us for run in runs),
+        *(statistics.median(values) for values in list(zip(*runs, strict=True))[1:]),
+    )
+    print(
+        f"{label:<76} net {found.net_us:6.1f} CPU-µs a request, scaled {found.scaled_us:6.1f}"
+        f" (calibration {found.calibration_ms:4.1f} ms), {found.to_bare:5.2f} times bare inserts of its rows,"
+        f" {max(rates):6.0f} requests/s",
+        flush=True,
+    )
+    return found
+
+
+def ratios(found: dict[str, Figures]) -> dict[str, float]:
+    """Each case's scaled cost, by that of the first case of its kind (what stands before the first comma)."""
+    first: dict[str, float] = {}
+    told = {}
+    for label, figures in found.items():
+        least = first.setdefault(label.partition(",")[0], figures.scaled_us)
+        told[label] = round(figures.scaled_us / least, 2)
+        print(f"{label:<76} {told[label]:6.2f} times the first case, scaled")
+    return told
+
+
+def fill(path: pathlib.Path, rules: Budgets, scopes: int) -> None:
+    """A file as a gateway leaves it whose users were there the day before and on this one."""
+    connection = connect(path)
+    migrate(path, connection)
+    rows: list[tuple[str, str, str, int]] = []
+    for at_ms in (NOW_MS - DAY_MS, NOW_MS):
+        scope = Scope(org="o", team="t0", user="u0", key="k0")
+        holds = rules.holds(scope, provider="openai", model="gpt-4o", need=NEED, at_ms=at_ms)
+        for hold in holds:
+            names = [hold.counter]
+            if hold.counter == "user|user=u0":
+                names = [f"user|user=u{number}" for number in range(scopes)]
+            rows += [(name, hold.window, hold.unit, 5_750_000) for name in names]
+    rows.sort()
+    connection.execute("BEGIN IMMEDIATE")
+    fold_shares(connection, rows)
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+def counters_in(path: pathlib.Path) -> int:
+    """Rows of counters in the file."""
+    connection = sqlite3.connect(path)
+    (count,) = connection.execute("SELECT count(*) FROM shares").fetchone()
+    connection.close()
+    return int(count)
+
+
+def resident_mb() -> float:
+    """Memory of this process."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+async def start(books: SqliteBooks, rules: Budgets, scopes: int) -> dict[str, float]:
+    """Start, serve the first calls, and wait until what it loads in the background is there; the cost."""
+    memory, cpu, wall = resident_mb(), cpu_us(), time.perf_counter()
+    await books.start()
+    ready = time.perf_counter() - wall
+    await drive(books, rules, scopes, CALLERS, 0, log=False)
+    await asyncio.sleep(0.1)
+    while any(thread.name == "farthing-counters" for thread in threading.enumerate()):
+        await asyncio.sleep(0.01)
+    return {
+        "ready_ms": round(ready * 1e3, 1),
+        "background_cpu_ms": round((cpu_us() - cpu) / 1e3, 1),
+        "memory_mb": round(resident_mb() - memory, 1),
+    }
+
+
+async def run(requests: int, folder: pathlib.Path, *, repeat: int, callers: int, only: str) -> dict[str, object]:
     files = iter(range(1000))
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Figures] = {}
+    starts: dict[str, dict[str, float]] = {}
 
-    async def nothing():
-        return NoBooks()
-
-    def sqlite(durability):
-        async def make():
-            books = SqliteBooks(folder / str(next(files)) / "books.db", worker="bench", durability=durability)
-            books.path.parent.mkdir()
-            await books.start()
+    def opened(
+        path: pathlib.Path, label: str, durability: Durability, rules: Budgets, scopes: int
+    ) -> Callable[[], Awaitable[SqliteBooks]]:
+        async def make() -> SqliteBooks:
+            books = SqliteBooks(path if path.exists() else fresh(), worker="bench", durability=durability)
+            starts[label] = await start(books, rules, scopes)
             return books
 
         return make
 
-    async def cost(label, make, extra, scopes, *, log=True):
-        options = {"repeat": repeat, "callers": callers, "log": log}
-        before = calibration_ms()
-        whole = await measure(label, make, budgets(extra), scopes, requests, **options)
-        base = await measure("  of it building the records", nothing, budgets(extra), scopes, requests, **options)
-        quick = (before + calibration_ms()) / 2
-        found[label] = {"net_us": round(whole - base, 1), "calibration_ms": round(quick, 2)}
-        print(f"{'  net':<58} {whole - base:7.1f}   calibration {quick:.1f} ms", flush=True)
+    def fresh() -> pathlib.Path:
+        path = folder / str(next(files)) / "books.db"
+        path.parent.mkdir()
+        return path
 
-    for label, extra, scopes in CASES:
-        await cost(f"sqlite, {label}", sqlite("strict"), extra, scopes)
-    for label, extra, scopes in CASES:
-        await cost(f"sqlite without the traffic log, {label}", sqlite("strict"), extra, scopes, log=False)
-    await cost(f"sqlite relaxed, {CASES[0][0]}", sqlite("relaxed"), *CASES[0][1:])
-    return found
+    async def cost(
+        kind: str, case: tuple[str, int, int], *, log: bool = True, path: pathlib.Path = folder / "none",
+        durability: Durability = "strict",
+    ) -> None:  # fmt: skip
+        label = f"{kind}, {case[0]}"
+        if only in label:
+            rules = budgets(case[1])
+            if case is IN_THE_FILE and not path.exists():
+                path.parent.mkdir()
+                fill(path, rules, case[2])
+            options = {"repeat": repeat, "callers": callers, "log": log, "folder": folder}
+            make = opened(path, label, durability, rules, case[2])
+            found[label] = await measure(label, make, rules, case[2], requests, **options)
+            if case is IN_THE_FILE:
+                print(f"  its start: {starts[label]}, {counters_in(path):,} counters in the file", flush=True)
+
+    held = folder / "held" / "books.db"
+    for log, kind in ((True, "sqlite"), (False, "sqlite without the traffic log")):
+        for case in CASES:
+            await cost(kind, case, log=log)
+        await cost(kind, IN_THE_FILE, log=log, path=held)
+    await cost("sqlite relaxed", CASES[0], durability="relaxed")
+    return {
+        "net": {label: figures.told() for label, figures in found.items()},
+        "ratios": ratios(found),
+        "starts": {label: told for label, told in starts.items() if IN_THE_FILE[0] in label},
+    }
 
 
 def as_the_gateway() -> None:
@@ -309,13 +455,16 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=pathlib.Path, default=None, help="where the files go (default: a temporary one)"
     )
+    parser.add_argument("--only", default="", help="cases whose name has this text")
+    parser.add_argument("--core", type=int, default=None, help="run on this core alone")
     arguments = parser.parse_args()
+    if arguments.core is not None:
+        os.sched_setaffinity(0, {arguments.core})
     as_the_gateway()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        place = pathlib.Path(folder)
-        bare(place, arguments.requests)
-        found = uvloop.run(run(arguments.requests, place, repeat=arguments.repeat, callers=arguments.callers))
-    print(json.dumps({"callers": arguments.callers, "net": found}))
+        options = {"repeat": arguments.repeat, "callers": arguments.callers, "only": arguments.only}
+        found = uvloop.run(run(arguments.requests, pathlib.Path(folder), **options))
+    print(json.dumps({"callers": arguments.callers, "reference_ms": REFERENCE_MS, **found}))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Final, cast, get_args
 from farthing.adapters.memory import CounterKey, check_settlement, counter_key
 from farthing.adapters.sqlite_alike import rows_alike
 from farthing.adapters.sqlite_desk import Desk
-from farthing.adapters.sqlite_group import Account, Group, Reserve, Settle, Task
+from farthing.adapters.sqlite_group import Account, Group, Reserve, Settle, Task, logged_in
 from farthing.adapters.sqlite_inserts import entry_to_sqlite, exchange_to_sqlite
 from farthing.adapters.sqlite_journal import HoldJournal, read_journal
 from farthing.adapters.sqlite_keeping import note_company, others_of
@@ -55,13 +55,9 @@ PRUNE_PAGE: Final = 1_000
 
 
 _SELECT_POSTED: Final = """
-    SELECT unit, sum(posted) FROM (
-        SELECT unit, posted FROM shares WHERE counter = :counter AND "window" = :window AND worker <> :worker
-        UNION ALL
-        SELECT json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM posts, json_each(body)
-        WHERE worker <> :worker AND json_extract(value, '$[0]') = :counter AND json_extract(value, '$[1]') = :window
-    ) GROUP BY unit
+    SELECT unit, sum(posted) FROM shares WHERE counter = ? AND "window" = ? AND worker <> ? GROUP BY unit
 """
+_SELECT_POSTS: Final = "SELECT body FROM posts WHERE worker <> ?"
 
 
 class SqliteBooks:
@@ -209,7 +205,7 @@ class _Running:
             folder = path.parent / "workers"
             recovery = Recovery(locks, on_lost, folder)
             self.desk = Desk(worker, recovery)
-            self.desk.room.known = KnownCounters(lambda: connect_read(path))
+            self.desk.room.known = KnownCounters(lambda: connect_read(path), worker)
             self._register(recovery)
             self._journal = HoldJournal(folder, worker)
             self.desk.room.reader = self._reader = connect_read(path)
@@ -226,16 +222,17 @@ class _Running:
         held: dict[CounterKey, int] = {}
         for hold in (hold for reservation in self.others() for hold in reservation.holds):
             held[counter_key(hold)] = held.get(counter_key(hold), 0) + hold.amount
+        alone = self.desk.room.alone  # nobody else has anything logged then, and the own log need not be read through
+        logged = {} if alone else logged_in(self._reader.execute(_SELECT_POSTS, (self._worker,)))
         for counter, window in sorted(set(counters)):
-            given = {"counter": counter, "window": window, "worker": self._worker}
-            posted = dict(self._reader.execute(_SELECT_POSTED, given).fetchall())
+            posted = dict(self._reader.execute(_SELECT_POSTED, (counter, window, self._worker)).fetchall())
             for unit in sorted(get_args(LimitUnit)):
                 mine = self.desk.account((counter, window, unit))
                 balance = Balance(
                     counter=counter,
                     window=window,
                     unit=unit,
-                    posted=self._posted(mine, posted.get(unit, 0)),
+                    posted=self._posted(mine, posted.get(unit, 0) + logged.get((counter, window, unit), 0)),
                     held=(mine.held if mine else 0) + held.get((counter, window, unit), 0),
                 )
                 if balance.posted or balance.held:

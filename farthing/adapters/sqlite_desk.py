@@ -130,11 +130,13 @@ class Desk:
         for hold in holds:
             key = (hold.counter, hold.window, hold.unit)
             account = find(key) or self._account(key)
+            if hold.also or account.exact:
+                return False
             others = account.others
             if others is None:
                 others = self.room.look(account)
             held = account.held + hold.amount
-            if others + account.posted + held > hold.limit or hold.also or account.exact:
+            if others + account.posted + held > hold.limit:
                 return False
             account.held = held
             accounts.append(account)

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import chain
 from typing import Final
 
@@ -10,11 +11,15 @@ import msgspec
 
 from farthing.adapters.memory import CounterKey
 from farthing.adapters.sqlite_inserts import ROWS_MAX, ShapedRow, insert, insert_in_order
-from farthing.adapters.sqlite_rows import RESERVATION_COLUMNS, Row, record_to_row
-from farthing.core.types import Reservation
+from farthing.adapters.sqlite_rows import RESERVATION_COLUMNS, Row, quoted, record_to_row
+from farthing.core.types import LimitUnit, Reservation
 from farthing.ports.books import Settlement
 
+FOLD_ROWS: Final = 64
+"""Counters brought into ``shares`` with one statement."""
+
 _encode = msgspec.json.Encoder().encode
+_posts = msgspec.json.Decoder(list[tuple[str, str, LimitUnit, int]])
 
 
 class Act:
@@ -81,8 +86,8 @@ class Account:
     """
 
     __slots__ = (
-        "authority", "dropped", "exact", "folding", "group", "held", "key", "limit", "logged", "others", "posted",
-        "written",
+        "authority", "dropped", "exact", "folding", "group", "held", "key", "limit", "logged", "moving", "others",
+        "posted", "written",
     )  # fmt: skip
 
     def __init__(self, key: CounterKey) -> None:
@@ -103,6 +108,8 @@ class Account:
         """A part of a limit over several windows: authority is never more than what is held."""
         self.folding = False
         """On its way to the common share: nothing more may be held on it."""
+        self.moving = False
+        """Some of what was logged is going to be brought into ``shares`` with one of the next groups."""
         self.dropped = False
         """Forgotten; a call that held nothing on it may still know it."""
 
@@ -226,14 +233,14 @@ class Group:
 
     def _write_posts(self, worker: str) -> None:
         """What was booked on counters, in one row; a row of ``shares`` would be a page of its own for each."""
-        posts = []
+        posts: list[tuple[str, str, str, int]] = []
         for account, before, _, _ in self._before:
             amount = account.posted - before
             if amount and not account.exact:
                 posts.append((*account.key, amount))
                 self.logged.append((account, amount))
         if posts:
-            self.connection.execute(_INSERT_POST, (worker, _encode(posts).decode()))
+            insert_post(self.connection, worker, posts)
 
     def _write_shares(self, worker: str, recalled: set[CounterKey], alone: bool) -> None:
         """The rows that others must see changed: more authority, or exactly as much as is held."""
@@ -297,14 +304,41 @@ def _told(account: Account, state: tuple[int, int, bool]) -> bool:
     return more > 0 or (more < 0 and state[2])
 
 
+def insert_post(connection: sqlite3.Connection, worker: str, amounts: Sequence[tuple[str, str, str, int]]) -> int:
+    """Log what is added to counters: (counter, window, unit, amount); the number of the row."""
+    number = connection.execute(_INSERT_POST, (worker, _encode(amounts).decode())).lastrowid
+    assert number is not None
+    return number
+
+
+def logged_in(rows: Iterable[tuple[str]]) -> dict[CounterKey, int]:
+    """What rows of ``posts`` (their bodies) add to counters, in sum."""
+    found: dict[CounterKey, int] = {}
+    for (body,) in rows:
+        for counter, window, unit, amount in _posts.decode(body):
+            key = counter, window, unit
+            found[key] = found.get(key, 0) + amount
+    return found
+
+
 def replace_shares(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """Write rows of ``shares``: (counter, window, unit, worker, posted, authority, tight)."""
     _in_parts(connection, _REPLACE_SHARES, rows)
 
 
-def fold_shares(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Add to the common shares of counters: (counter, window, unit, amount)."""
-    _in_parts(connection, _FOLD_SHARES, rows)
+def fold_shares(connection: sqlite3.Connection, rows: Iterable[tuple[str, str, str, int]]) -> None:
+    """Add to the common shares of counters: (counter, window, unit, amount), those of a window in their order."""
+    by_place: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for counter, window, unit, amount in rows:
+        place = window, unit
+        cells = by_place.get(place)
+        if cells is None:
+            cells = by_place[place] = []
+        cells.append((counter, amount))
+    for place, cells in by_place.items():
+        for start in range(0, len(cells), FOLD_ROWS):
+            part = cells[start : start + FOLD_ROWS]
+            connection.execute(_fold_shares(len(part)), [*place, *chain.from_iterable(part)])
 
 
 def _in_parts(connection: sqlite3.Connection, sql: Sequence[str], rows: Sequence[Row]) -> None:
@@ -313,10 +347,17 @@ def _in_parts(connection: sqlite3.Connection, sql: Sequence[str], rows: Sequence
         connection.execute(sql[len(part)], list(chain.from_iterable(part)))
 
 
-def _inserts(head: str, columns: Iterable[str], *, values: str = "", tail: str = "") -> tuple[str, ...]:
+@cache
+def _fold_shares(rows: int) -> str:
+    """Counters and amounts, two parameters a row, after those that all rows have in common."""
+    marks = ", ".join(f"(?{2 * row + 3}, ?1, ?2, '', ?{2 * row + 4}, 0, 1)" for row in range(rows))
+    return f"INSERT INTO shares ({quoted(_SHARE_COLUMNS)}) VALUES {marks}{_ON_CONFLICT}posted + excluded.posted"
+
+
+def _inserts(head: str, columns: Iterable[str], *, tail: str = "") -> tuple[str, ...]:
     """``head`` for 0 to ROWS_MAX rows, by number of rows."""
     names = [f'"{name}"' for name in columns]
-    marks = values or f"({', '.join('?' * len(names))})"
+    marks = f"({', '.join('?' * len(names))})"
     return tuple(
         f"{head} ({', '.join(names)}) VALUES {', '.join([marks] * rows)}{tail}" for rows in range(ROWS_MAX + 1)
     )
@@ -325,12 +366,11 @@ def _inserts(head: str, columns: Iterable[str], *, values: str = "", tail: str =
 _SHARE_COLUMNS: Final = ("counter", "window", "unit", "worker", "posted", "authority", "tight")
 _INSERT_RESERVATIONS: Final = _inserts("INSERT INTO reservations", RESERVATION_COLUMNS)
 _INSERT_POST: Final = "INSERT INTO posts (worker, body) VALUES (?, ?)"
-_REPLACE_SHARES: Final = _inserts("INSERT OR REPLACE INTO shares", _SHARE_COLUMNS)
-_FOLD_SHARES: Final = _inserts(
+_ON_CONFLICT: Final = ' ON CONFLICT ("window", counter, unit, worker) DO UPDATE SET posted = '
+_REPLACE_SHARES: Final = _inserts(
     "INSERT INTO shares",
     _SHARE_COLUMNS,
-    values="(?, ?, ?, '', ?, 0, 1)",
-    tail=' ON CONFLICT (counter, "window", unit, worker) DO UPDATE SET posted = posted + excluded.posted',
+    tail=f"{_ON_CONFLICT}excluded.posted, authority = excluded.authority, tight = excluded.tight",
 )
 _DELETE_RESERVATIONS: Final = tuple(
     f"DELETE FROM reservations WHERE id IN ({', '.join('?' * ids)})" for ids in range(ROWS_MAX + 1)

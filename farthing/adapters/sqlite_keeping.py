@@ -13,14 +13,22 @@ from functools import partial
 from typing import Final
 
 from farthing.adapters.memory import CounterKey
-from farthing.adapters.sqlite_group import Account, Group, fold_shares, replace_shares
+from farthing.adapters.sqlite_group import Account, Group, fold_shares, insert_post, replace_shares
 from farthing.adapters.sqlite_room import Room
+from farthing.adapters.sqlite_rows import Row
 
-FOLD_ACCOUNTS: Final = 4_096
-"""Counters with logged postings after which they are brought into ``shares``."""
+FOLD_ACCOUNTS: Final = 16_384
+"""Counters with logged postings after which they are brought into ``shares``: the more at once, the more of them
+stand on one page; but who comes beside a worker that is alone waits for all of them."""
 
-FOLD_S: Final = 2.0
+FOLD_LOGGED: Final = 65_536
+"""So many logged postings, of however few counters, are brought there too: a recovery reads them all."""
+
+FOLD_S: Final = 30.0
 """They are also brought there after so long, with the next group."""
+
+SLICE: Final = 512
+"""Counters brought there with one group, so that no call waits for all of them."""
 
 ACCOUNTS_MAX: Final = 50_000
 """Counters kept in memory; idle ones beyond that are given back."""
@@ -28,10 +36,13 @@ ACCOUNTS_MAX: Final = 50_000
 ALONE_MAX: Final = 8_192
 """Counters in memory up to which a worker whose company has left changes its rows; all calls wait for that."""
 
-EVICT: Final = 2 * FOLD_ACCOUNTS
+EVICT: Final = 8_192
 
 _DELETE_SHARE: Final = 'DELETE FROM shares WHERE counter = ? AND "window" = ? AND unit = ? AND worker = ?'
 _COMPANY: Final = "SELECT coalesce(max(version), 0) FROM changes WHERE name = 'company'"
+_LAST_POST: Final = "SELECT coalesce(max(seq), 0) FROM posts"
+_DELETE_POSTS: Final = "DELETE FROM posts WHERE worker = ? AND seq <= ?"
+_DELETE_POST: Final = "DELETE FROM posts WHERE seq = ?"
 _REGISTER: Final = "INSERT INTO changes VALUES ('company', 1) ON CONFLICT (name) DO UPDATE SET version = version + 1"
 
 
@@ -52,6 +63,33 @@ def others_of(connection: sqlite3.Connection, worker: str) -> bool:
     return connection.execute("SELECT 1 FROM workers WHERE worker <> ? LIMIT 1", (worker,)).fetchone() is not None
 
 
+class Fold:
+    """Logged amounts on their way into ``shares``, a part with each group.
+
+    A part is taken back in ``posts`` in the same transaction, so that rows and log add up at any moment, for whoever
+    reads them and after a crash; when all is there, what was logged and taken back is deleted.
+    """
+
+    __slots__ = ("last", "left", "undone")
+
+    def __init__(self, amounts: list[tuple[Account, int]], last: int) -> None:
+        self.left = sorted(amounts, key=_place)
+        """As they stand in the file."""
+        self.last = last
+        """The newest row of ``posts`` that has something of it."""
+        self.undone: list[int] = []
+        """Rows of ``posts`` that take back what is in ``shares``."""
+
+    def next(self, most: int) -> list[tuple[Account, int]]:
+        """What comes now."""
+        return self.left[:most]
+
+
+def _place(amount: tuple[Account, int]) -> tuple[str, str, str]:
+    counter, window, unit = amount[0].key
+    return window, counter, unit
+
+
 class Keeper:
     """Owned by the writer thread, like the accounts. What it does to them in memory needs the writer's lock."""
 
@@ -62,6 +100,10 @@ class Keeper:
         self._dirty: dict[Account, None] = {}
         """Accounts with something logged."""
         self._dirty_since = 0.0
+        self._logged = 0
+        """Amounts logged since then."""
+        self._fold: Fold | None = None
+        """What is being brought into ``shares``."""
         self.company_version = 0
         """``company_version`` when this worker last looked."""
 
@@ -70,50 +112,84 @@ class Keeper:
         if group.logged:
             if not self._dirty:
                 self._dirty_since = time.monotonic()
+            self._logged += len(group.logged)
             for account, _ in group.logged:
                 if account.logged:
                     self._dirty[account] = None
 
     def due(self) -> bool:
-        """Enough is logged, or for long enough."""
+        """Enough is logged, or for long enough; or some of it is on its way already."""
         many = len(self._dirty)
-        return many >= FOLD_ACCOUNTS or (many > 0 and time.monotonic() - self._dirty_since >= FOLD_S)
+        if self._fold is not None or many >= FOLD_ACCOUNTS or self._logged >= FOLD_LOGGED:
+            return True
+        return many > 0 and time.monotonic() - self._dirty_since >= FOLD_S
 
-    def fold(self, group: Group) -> None:
-        """Bring what is logged into ``shares``, with this group."""
+    def fold(self, group: Group, most: int = SLICE) -> None:
+        """Bring some of what is logged into ``shares``, with this group, and log that it is there no more."""
         group.begin()
         fresh = dict(group.logged)
-        accounts = sorted({**self._dirty, **fresh}, key=lambda account: account.key)
-        common, own = [], []
+        fold = self._fold
+        if fold is None:
+            logged = [(account, account.logged + fresh.get(account, 0)) for account in {**self._dirty, **fresh}]
+            (last,) = group.connection.execute(_LAST_POST).fetchone()
+            fold = Fold([one for one in logged if one[1]], last)
+        part = fold.next(most)
+        common: list[tuple[str, str, str, int]] = []
+        own: list[Row] = []
         states: list[tuple[Account, int, tuple[int, int, bool] | None]] = []
-        for account in accounts:
-            amount = account.logged + fresh.get(account, 0)
+        for account, amount in part:
+            key = account.key
             if self._room.alone and not account.exact:
                 self._room.look_in(account, group)
-                if amount:
-                    common.append((*account.key, amount))
+                common.append((*key, amount))
                 states.append((account, amount, None))
             else:
-                state = (account.posted, account.authority, account.row(0, self._room.recalled)[2])
-                own.append((*account.key, self._worker, state[0], state[1], +state[2]))
-                states.append((account, 0, state))
-        self._add_known(common)
+                state = account.row(fresh.get(account, 0) - amount, self._room.recalled)
+                own.append((*key, self._worker, state[0], state[1], +state[2]))
+                states.append((account, amount, state))
         fold_shares(group.connection, common)
         replace_shares(group.connection, own)
-        group.connection.execute("DELETE FROM posts WHERE worker = ?", (self._worker,))
-        group.after.append(partial(self._folded, states))
+        done = len(part) == len(fold.left)
+        undone = 0
+        if done:
+            group.connection.execute(_DELETE_POSTS, (self._worker, fold.last))
+            group.connection.executemany(_DELETE_POST, [(number,) for number in fold.undone])
+        else:
+            undone = insert_post(group.connection, self._worker, [(*one.key, -amount) for one, amount in part])
+        group.after.append(partial(self._folded, fold, states, undone))
 
-    def _folded(self, states: Sequence[tuple[Account, int, tuple[int, int, bool] | None]], committed: bool) -> None:
+    def _folded(
+        self,
+        fold: "Fold",
+        states: Sequence[tuple[Account, int, tuple[int, int, bool] | None]],
+        undone: int,
+        committed: bool,
+    ) -> None:
         if not committed:
             return
+        moved = []
         for account, amount, written in states:
-            account.logged = 0
+            account.logged -= amount
             if written is not None:
                 account.written = written
             else:
                 account.posted -= amount
                 account.others = (account.others or 0) + amount
-        self._dirty.clear()
+                moved.append((account.key, amount))
+        if self._room.known is not None:
+            self._room.known.add(moved)
+        for account, _, _ in states:
+            account.moving = False
+        del fold.left[: len(states)]
+        if self._fold is None:
+            self._logged = 0
+            for account, _ in fold.left:
+                account.moving = True
+        fold.undone.append(undone)
+        self._fold = fold if fold.left else None
+        if not fold.left:
+            self._dirty = {account: None for account in self._dirty if account.logged}
+            self._dirty_since = time.monotonic()
 
     def fold_idle(self, group: Group) -> bool:
         """Give the oldest idle accounts back when there are too many; True if the file changes with that."""
@@ -121,7 +197,8 @@ class Keeper:
             return False
         idle = []
         for account in self._accounts.values():
-            if account.held == 0 and account.group is None and not account.logged and not account.folding:
+            used = account.held or account.logged or account.moving or account.folding
+            if not used and account.group is None:
                 idle.append(account)
                 if len(idle) == EVICT:
                     break
@@ -137,7 +214,7 @@ class Keeper:
     def remove(self, accounts: Sequence[Account], group: Group) -> None:
         """Drop the rows of counters that count no more."""
         group.begin()
-        gone = [account for account in accounts if not account.logged]
+        gone = [account for account in accounts if not account.logged and not account.moving]
         for account in gone:
             account.folding = True
         for worker in (self._worker, ""):
@@ -161,11 +238,6 @@ class Keeper:
                 account.dropped = True
                 self._accounts.pop(account.key, None)
 
-    def _add_known(self, rows: Sequence[tuple[str, str, str, int]]) -> None:
-        """These counters are going to have rows."""
-        if self._room.known is not None:
-            self._room.known.add(row[:3] for row in rows)
-
     # Company
 
     def look(self, run: Callable[[], Group]) -> None:
@@ -184,8 +256,6 @@ class Keeper:
     def stay_alone(self) -> None:
         """This worker is the only one, and the file says so."""
         self._room.alone = True
-        if self._room.known is not None:
-            self._room.known.load()
 
     def _doubt(self) -> None:
         """Somebody has registered, and may have booked something before leaving again: look everything up anew."""
@@ -193,7 +263,6 @@ class Keeper:
             account.others = None
         if self._room.known is not None:
             self._room.known.forget()
-            self._room.known.load()
 
     def _part(self, run: Callable[[], Group]) -> None:
         """Another worker has registered: say what calls in flight hold, and be one of many."""
@@ -270,9 +339,9 @@ class Keeper:
 
     def _clear(self, run: Callable[[], Group]) -> None:
         """Nothing is logged any more."""
-        if self._dirty:
+        while self._dirty or self._fold is not None:
             group = run()
-            self.fold(group)
+            self.fold(group, len(self._dirty) + 1)
             self._finish(group, alone=self._room.alone)
 
     def _finish(self, group: Group, *, alone: bool) -> None:

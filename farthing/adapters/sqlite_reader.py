@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from farthing.adapters.ledger_query import MEASURES, check_query, totals_of
+from farthing.adapters.memory import CounterKey
+from farthing.adapters.sqlite_group import logged_in
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
 from farthing.adapters.sqlite_schema import connect_read, store_error
 from farthing.core.dimensions import TIME_DIMENSIONS
@@ -37,6 +39,13 @@ SUMMED: Final = {
     "estimated_amount": "CASE WHEN source <> 'reported' THEN amount_nusd END",
     "errors": "error <> ''",
 }
+
+_SELECT_POSTED: Final = 'SELECT unit, sum(posted) FROM shares WHERE counter = ? AND "window" = ? GROUP BY unit'
+_SELECT_HELD: Final = """
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+        sum(json_extract(value, '$[4]'))
+    FROM reservations, json_each(reservations.holds) GROUP BY 1, 2, 3
+"""
 
 
 class SqliteLedger:
@@ -112,10 +121,21 @@ class SqliteLedger:
     def balances(self, counters: Sequence[tuple[str, str]]) -> tuple[Balance, ...]:
         """Counters as the file has them: what is booked, and what calls in flight hold."""
         wanted = set(counters)
+        posted: dict[CounterKey, int] = {}
         with self._connection() as connection:
-            rows = connection.execute('SELECT counter, "window", unit, posted, held FROM counters_now').fetchall()
-        found = (Balance(counter=row[0], window=row[1], unit=row[2], posted=row[3], held=row[4]) for row in rows)
-        return tuple(balance for balance in found if (balance.counter, balance.window) in wanted)
+            connection.execute("BEGIN")  # what moves from the log to the rows is seen in one of them
+            for counter, window in wanted:
+                for unit, amount in connection.execute(_SELECT_POSTED, (counter, window)):
+                    posted[counter, window, unit] = amount
+            logged = logged_in(connection.execute("SELECT body FROM posts"))
+            held = {row[:3]: row[3] for row in connection.execute(_SELECT_HELD)}
+        found = []
+        for key in sorted({*posted, *logged, *held}):
+            counter, window, unit = key
+            if (counter, window) in wanted:
+                booked = posted.get(key, 0) + logged.get(key, 0)
+                found.append(Balance(counter=counter, window=window, unit=unit, posted=booked, held=held.get(key, 0)))
+        return tuple(found)
 
     def last(self) -> int:
         """The number of the entry that was booked last; 0 where there is none, or no ledger yet."""
@@ -156,7 +176,7 @@ def read_sums(
     sql, parameters = compile_totals(query, source=source, measures=measures, halved=False)
     width = len(query.group_by) + 1
     try:
-        return [(*row[:width], *(one or 0 for one in row[width:])) for row in connection.execute(sql, parameters)]
+        return connection.execute(sql, parameters).fetchall()
     except sqlite3.OperationalError as error:
         if "overflow" not in str(error):
             raise
@@ -185,7 +205,9 @@ def compile_totals(
             conditions.append(f"received_at_ms {operator} ?")
             parameters.append(bound)
     summed = [SUMMED.get(name, name) for name in measures]
-    sums = [f"sum(({sql}) >> 32), sum(({sql}) & 4294967295)" if halved else f"sum({sql})" for sql in summed]
+    sums = [
+        f"sum(({sql}) >> 32), sum(({sql}) & 4294967295)" if halved else f"coalesce(sum({sql}), 0)" for sql in summed
+    ]
     requests = "count(DISTINCT request_id)" if tuple(measures) == MEASURES else "0"
     names = [f"g{number}" for number in range(len(groups))]
     columns = [f"{sql} AS {name}" for (sql, _), name in zip(groups, names, strict=True)]
@@ -195,8 +217,8 @@ def compile_totals(
     return f"SELECT {select} FROM {source}{where}{order}", parameters
 
 
-def condition(query: LedgerQuery) -> tuple[str, list[object]]:
-    """``AND …`` for the filters and the period of a query, with its parameters."""
+def condition(query: LedgerQuery, *, indexed: bool = False) -> tuple[str, list[object]]:
+    """``AND …`` for the filters and the period of a query, with its parameters. ``indexed``: by the index on time."""
     parts, parameters = [""], []
     for name, value in query.where:
         sql, values = expression(name)
@@ -204,7 +226,8 @@ def condition(query: LedgerQuery) -> tuple[str, list[object]]:
         parameters += [*values, value]
     for operator, bound in ((">=", query.since_ms), ("<", query.until_ms)):
         if bound is not None:
-            parts.append(f"+received_at_ms {operator} ?")  # the order of booking decides, not the index on time
+            # mostly the order of booking decides, not the index on time
+            parts.append(f"{'' if indexed else '+'}received_at_ms {operator} ?")
             parameters.append(bound)
     return " AND ".join(parts), parameters
 

@@ -3,12 +3,10 @@
 import time
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
-
-import msgspec
+from typing import Literal
 
 from farthing.adapters.memory import counter_key
-from farthing.adapters.sqlite_group import Group, fold_shares
+from farthing.adapters.sqlite_group import Group, fold_shares, logged_in
 from farthing.adapters.sqlite_journal import read_journal, remove_journal
 from farthing.adapters.sqlite_rows import (
     ENTRY_COLUMNS,
@@ -23,8 +21,6 @@ from farthing.adapters.sqlite_workers import WorkerLock, WorkerLocks
 
 OnLost = Literal["ceiling", "release"]
 """What is booked for a call in flight whose worker died: the most it can have cost, or nothing."""
-
-_POSTS: Final = msgspec.json.Decoder(list[tuple[str, str, str, int]])
 
 
 class Recovery:
@@ -62,13 +58,14 @@ class Recovery:
         connection = group.connection
         group.begin()
         connection.execute(
-            "INSERT INTO shares SELECT counter, \"window\", unit, '', posted, 0, 1 FROM shares WHERE worker = ?"
-            ' ON CONFLICT (counter, "window", unit, worker) DO UPDATE SET posted = posted + excluded.posted',
+            "INSERT INTO shares SELECT counter, \"window\", unit, '', posted, 0, 1 FROM shares"
+            " WHERE worker = ? AND worker <> ''"
+            ' ON CONFLICT ("window", counter, unit, worker) DO UPDATE SET posted = posted + excluded.posted',
             (worker,),
         )
-        connection.execute("DELETE FROM shares WHERE worker = ?", (worker,))
-        for (body,) in connection.execute("SELECT body FROM posts WHERE worker = ?", (worker,)).fetchall():
-            fold_shares(connection, _POSTS.decode(body))
+        connection.execute("DELETE FROM shares WHERE worker = ? AND worker <> ''", (worker,))
+        posted = logged_in(connection.execute("SELECT body FROM posts WHERE worker = ?", (worker,)))
+        fold_shares(connection, sorted((*key, amount) for key, amount in posted.items()))
         rows = connection.execute(
             f"SELECT {quoted(RESERVATION_COLUMNS)} FROM reservations WHERE worker = ?", (worker,)
         ).fetchall()

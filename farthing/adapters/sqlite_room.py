@@ -16,7 +16,7 @@ from farthing.core.types import Hold
 PART_KEPT_MS: Final = 3_600_000
 """How long a part of a rolling window is kept after it counts no more, for calls that settle late."""
 
-RECALL_WAIT_S: Final = 1.0
+RECALL_WAIT_S: Final = 4.0
 """How long a call waits for other living workers to give back what they do not need, before it is refused."""
 
 _SELECT_OTHERS: Final = """
@@ -53,7 +53,7 @@ class Room:
         self.reader: sqlite3.Connection | None = None
         """Looks up counters on the event loop."""
         self.known: KnownCounters | None = None
-        """Alone: which counters need no look-up."""
+        """Alone: what stands in the file, so that counters need no look-up."""
 
     # Company
 
@@ -68,6 +68,11 @@ class Room:
             return True
         return False
 
+    def take_over(self, group: Group) -> bool:
+        """Recover workers that have died, with this group; True if there were any."""
+        rows = group.connection.execute("SELECT worker FROM workers WHERE worker <> ?", (self._worker,)).fetchall()
+        return self._recovery.of_dead({worker for (worker,) in rows}, group)
+
     def _clear(self, committed: bool) -> None:
         self.cleared = self.cleared or committed
 
@@ -80,9 +85,11 @@ class Room:
 
     def look(self, account: Account) -> int:
         """Alone: what all others have booked on a counter; called on the event loop under the writer's lock."""
-        if self.known is not None and self.known.absent(account.key):
-            account.others = 0
-            return 0
+        if self.known is not None:
+            found = self.known.booked(account.key)
+            if found is not None:
+                account.others = found
+                return found
         assert self.reader is not None
         return self._looked(account, self.reader)
 

@@ -29,8 +29,15 @@ POLL_S: Final = 0.02
 """How often the writer looks for recalls by other workers, busy or idle."""
 
 WAITING_POLL_S: Final = 0.002
+ECHO_S: Final = 0.005
+"""How long the writer waits, at most, for callers that it has just answered to go on: what they ask for next belongs
+into the group that is gathering. Else callers fall into two halves, each waiting for the commit of the other."""
+
 LINGER_S: Final = 0.05
 """Relaxed durability: how long acts gather before they are written."""
+
+RECOVERY_S: Final = 1.0
+"""How often a worker looks whether others have died, and books what they had in flight."""
 
 RETRY_S: Final = 0.25
 """Pause before acts that were answered already are tried again on a file that cannot be written."""
@@ -79,6 +86,8 @@ class Writer:
         """Counters of which reservations that wait for their answer are short, with how many of them."""
         self._kicked = False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._answering = False
+        """Callers were answered and have not gone on yet."""
         self._stopping = False
         self._failure: BaseException | None = None
         self._group = Group(connection)
@@ -89,6 +98,7 @@ class Writer:
         self._crowded = False
         """Other workers have come or gone while a group was gathering."""
         self._look_at = 0.0
+        self._recover_at = 0.0
         self._inode = path.stat().st_ino
         self._thread = threading.Thread(target=self._run, name=f"farthing-books-{name}", daemon=True)
 
@@ -161,8 +171,23 @@ class Writer:
 
     def _kick(self) -> None:
         self._kicked = False
-        if self._wake.empty():
+        if self._queue and self._wake.empty():
             self._wake.put(None)
+
+    def _resolve(self, answers: list[tuple[asyncio.Future[object], object]]) -> None:
+        """Answer callers; they go on in the loop's next turn, and the writer after them."""
+        for future, answer in answers:
+            if future.done():
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+        self._loop.call_soon(self._echo)
+
+    def _echo(self) -> None:
+        self._answering = False
+        self._wake.put(None)
 
     # On the writer's thread
 
@@ -181,6 +206,8 @@ class Writer:
     def _turn(self) -> bool:
         """Wait for acts, decide and commit them; False when stopped and everything is written."""
         last = self._stopping
+        if self._answering and not last:
+            self._let_them_go_on()
         if (self._retry or not self._queue) and not last:
             with contextlib.suppress(queue.Empty):
                 self._wake.get(timeout=self._patience())
@@ -192,6 +219,13 @@ class Writer:
             acts.append(self._queue.popleft())
         self._serve(acts)
         return not (last and not self._queue and not self._waiting)
+
+    def _let_them_go_on(self) -> None:
+        end = time.monotonic() + ECHO_S
+        with contextlib.suppress(queue.Empty):
+            while self._answering and (left := end - time.monotonic()) > 0:
+                self._wake.get(timeout=left)
+        self._answering = False
 
     def _patience(self) -> float:
         if self._waiting:
@@ -357,6 +391,10 @@ class Writer:
         if now < self._look_at and not self._waiting:
             return
         self._check_file()
+        room = self._desk.room
+        if room.known is not None and room.known.wanted and room.alone and not group.began:
+            with self.lock:
+                room.known.load()
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         if version != self._version:
             self._crowded = group.began or bool(group.accounts)
@@ -367,7 +405,15 @@ class Writer:
             if self._desk.room.answer_recalls(self._connection):
                 group.begin()
             self._version = version
+        if not room.alone and now >= self._recover_at:
+            self._recover_at = now + RECOVERY_S
+            if room.take_over(group):
+                group.after.append(self._look_again)
         self._look_at = now + POLL_S
+
+    def _look_again(self, committed: bool) -> None:
+        """The company has changed by this worker's own doing."""
+        self._version = -1
 
     def _check_file(self) -> None:
         try:
@@ -397,17 +443,8 @@ class Writer:
             elif isinstance(answer, Exception):
                 _log.error("An act that was answered already cannot be booked: %s", answer)
         if waiting:
+            self._answering = True
             try:
-                self._loop.call_soon_threadsafe(_resolve, waiting)
+                self._loop.call_soon_threadsafe(self._resolve, waiting)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 self._stopping = True
-
-
-def _resolve(answers: list[tuple[asyncio.Future[object], object]]) -> None:
-    for future, answer in answers:
-        if future.done():
-            continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)

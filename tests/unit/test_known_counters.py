@@ -1,17 +1,21 @@
-"""The filter of known counters never denies one that stands in the file, however loading and writing interleave."""
+"""What a lone worker knows of counters is exactly what stands in the file, however loading and booking interleave."""
 
 import sqlite3
 import threading
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farthing.adapters.sqlite_known import KnownCounters
+from farthing.adapters import sqlite_known
+from farthing.adapters.sqlite_known import KnownCounters, _Bits, _Sums
+
+WINDOW = "2026-11"
 
 
-def key(number):
-    return (f"user={number}", "2026-11", "usd")
+def key(number, window=WINDOW):
+    return (f"user={number}", window, "usd")
 
 
 def until(condition, within_s=60.0):
@@ -22,74 +26,129 @@ def until(condition, within_s=60.0):
 
 
 class File:
-    """Shares that are written while they are read; a reader sees those that stood there when it began."""
+    """Shares that are booked on while they are read; a reader sees those that stood there when it began."""
 
     def __init__(self):
-        self.keys = []
+        self.posted = {}
         self.may_read = threading.Event()
+        self.may_read.set()
         self.fails = False
 
     def connect(self):
-        connection = sqlite3.connect(":memory:", check_same_thread=False)
-        if not self.fails:
-            connection.execute('CREATE TABLE shares (counter, "window", unit)')
-            connection.executemany("INSERT INTO shares VALUES (?, ?, ?)", list(self.keys))
-        assert self.may_read.wait(20)
+        if self.fails:
+            raise sqlite3.OperationalError("disk I/O error")
+        connection = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        connection.execute('CREATE TABLE shares (counter, "window", unit, worker, posted, authority)')
+        rows = [(*one, "", amount, 0) for one, amount in self.posted.items()]
+        rows += [(*key(0), "me", 1_000_000, 5), (*key(0, "2026-10"), "", 7, 0)]
+        connection.executemany("INSERT INTO shares VALUES (?, ?, ?, ?, ?, ?)", rows)
+        booker = threading.current_thread()
+        if not self.may_read.is_set():
+            connection.set_progress_handler(lambda: threading.current_thread() is not booker and self._wait(), 50)
         return connection
 
+    def _wait(self):
+        assert self.may_read.wait(20)
 
-@settings(max_examples=25, deadline=None)
-@given(before=st.integers(0, 600), meanwhile=st.integers(0, 600), after=st.integers(0, 600), again=st.booleans())
-def test_what_was_written_is_never_absent(before, meanwhile, after, again):
-    file = File()
-    known = KnownCounters(file.connect)
+    def book(self, known, amounts):
+        for one, amount in amounts:
+            self.posted[one] = self.posted.get(one, 0) + amount
+        known.add(amounts)
 
-    def write(numbers):
-        known.add(key(number) for number in numbers)
-        file.keys += [key(number) for number in numbers]
 
-    write(range(before))
+def load(known, *windows):
+    for window in windows:
+        known.booked(key(0, window))
     known.load()
-    write(range(before, before + meanwhile))
+
+
+amounts = st.lists(st.tuples(st.integers(0, 40), st.integers(-50, 10**15)), max_size=60)
+
+
+@settings(max_examples=60, deadline=None)
+@given(before=amounts, meanwhile=amounts, after=amounts, again=st.booleans())
+def test_what_is_known_is_what_stands_in_the_file(before, meanwhile, after, again):
+    file = File()
+    known = KnownCounters(file.connect, "me")
+    file.book(known, [(key(number), amount) for number, amount in before])
+    assert known.booked(key(1)) is None
+    assert known.wanted == {WINDOW}
+    file.may_read.clear()
+    known.load()
+    file.book(known, [(key(number), amount) for number, amount in meanwhile])
     if again:
         known.forget()
-        known.load()
+        load(known, WINDOW)
     file.may_read.set()
-    until(lambda: known.absent(("nobody", "", "")))
-    end = before + meanwhile + after
-    write(range(before + meanwhile, end))
-    assert not any(known.absent(key(number)) for number in range(end))
-    new = sum(known.absent(key(number)) for number in range(end, end + 1_000))
-    assert new >= 990, "new counters are told to be new"
+    file.book(known, [(key(number), amount) for number, amount in after])
+    until(lambda: known.booked(key(0)) is not None)
+    assert {number: known.booked(key(number)) for number in range(50)} == {
+        number: file.posted.get(key(number), 0) for number in range(50)
+    }
+    assert known.booked(key(0, "2026-10")) is None, "a window that nobody asked for is not loaded"
 
 
-def test_it_grows_with_the_file_and_stays_sparse():
+def test_it_is_loaded_anew_when_it_has_no_room_for_more():
     file = File()
-    file.may_read.set()
-    known = KnownCounters(file.connect)
-    known.load()
-    until(lambda: known.absent(("nobody", "", "")))
-    for first in range(0, 200_000, 4_000):
-        keys = [key(number) for number in range(first, first + 4_000)]
-        known.add(keys)
-        file.keys += keys
-    until(lambda: known._meanwhile is None)
-    known.add([("one", "", "")])
-    until(lambda: known._meanwhile is None)
-    assert not any(known.absent(key(number)) for number in range(200_000))
-    assert sum(known.absent(key(number)) for number in range(200_000, 201_000)) > 900
+    known = KnownCounters(file.connect, "me")
+    for first in range(0, 20_000, 1_000):
+        load(known, WINDOW)
+        until(lambda: known.booked(key(0)) is not None)
+        file.book(known, [(key(number), 3) for number in range(first, first + 1_000)])
+    load(known, WINDOW)
+    until(lambda: known.booked(key(0)) is not None)
+    assert [known.booked(key(number)) for number in (0, 1, 19_999, 20_000)] == [3, 3, 3, 0]
 
 
 def test_a_file_that_cannot_be_read_costs_look_ups_only():
     file = File()
     file.fails = True
-    file.may_read.set()
-    known = KnownCounters(file.connect)
-    known.load()
-    until(lambda: known._meanwhile is None)
-    assert not known.absent(key(1))
+    known = KnownCounters(file.connect, "me")
+    load(known, WINDOW)
+    assert known.booked(key(1)) is None
     file.fails = False
     known.load()
-    until(lambda: known.absent(key(1)))
+    until(lambda: known.booked(key(1)) == 0)
     known.forget()
-    assert not known.absent(key(1))
+    assert known.booked(key(1)) is None
+
+
+def test_a_window_on_which_nothing_is_booked_any_more_is_forgotten():
+    file = File()
+    known = KnownCounters(file.connect, "me")
+    load(known, "2026-10")
+    until(lambda: known.booked(key(0, "2026-10")) == 7)
+    known._used["2026-10"] -= sqlite_known.KEPT_S + 1
+    load(known, WINDOW)
+    until(lambda: known.booked(key(0)) is not None)
+    assert known.booked(key(0, "2026-10")) is None
+
+
+def test_a_sum_that_no_integer_of_the_file_holds_is_not_known():
+    file = File()
+    known = KnownCounters(file.connect, "me")
+    file.posted = {key(number): 2**62 for number in range(3)}
+    load(known, WINDOW)
+    until(lambda: known.booked(key(0)) is not None)
+    known.add([(key(0), 2**62)])
+    assert known.booked(key(0)) is None
+    assert known.wanted == {WINDOW}
+
+
+@pytest.mark.parametrize("hashes", [range(1, 500), range(7, 2**43, 2**34)], ids=["one after the other", "far apart"])
+def test_sums_keep_hashes_apart_that_want_the_same_place(hashes):
+    sums = _Sums(0)
+    numbers = [number * 4_096 for number in hashes]
+    assert sums.add([(number, number + 1) for number in numbers])
+    assert [sums.booked(number) for number in numbers] == [number + 1 for number in numbers]
+    assert sums.booked(5) == 0
+    assert not sums.add([(number, 1) for number in range(1, 4_000)]), "full"
+
+
+def test_a_filter_denies_nothing_that_was_added_and_little_else():
+    bits = _Bits(5_000)
+    hashes = [hash(key(number)) for number in range(20_000)]
+    assert bits.add([(number, 1) for number in hashes[:10_000]])
+    assert {bits.booked(number) for number in hashes[:10_000]} == {None}
+    assert sum(bits.booked(number) == 0 for number in hashes[10_000:]) > 9_700
+    assert not bits.add([(1, 1)])
