@@ -29,7 +29,7 @@ from farthing.sim.catalog import Catalog, RawCatalog
 from farthing.sim.server import SimServer
 from farthing.testing.gateway import SIM_KEY, free_port
 
-STARTUP_S = 40.0
+STARTUP_S = 120.0
 MODEL = "gpt-4o-mini"
 STEP = 300
 """Prompt tokens above which a whole call of ``MODEL`` costs double."""

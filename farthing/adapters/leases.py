@@ -52,7 +52,7 @@ class Want(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Ask the other workers to give back what they do not use."""
 
 
-class Grant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Grant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """The answer to a :class:`Want`."""
 
     authority: int
@@ -74,7 +74,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The recall that this answers: authority is exactly what is in use."""
 
 
-class Posted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Posted(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What the ledger has booked on a counter, at a version of that counter."""
 
     key: CounterKey
@@ -131,8 +131,8 @@ class Account(msgspec.Struct, eq=False, gc=False):
     pending: int = 0
     """Spent, and not known to be booked by the store yet."""
     authority: int = 0
-    limit: tuple[int, tuple[str, ...]] | None = None
-    """The limit, with its other windows, under which the authority was granted."""
+    limit: int | None = None
+    """The limit under which the authority was granted; None: there is none, or it counts other windows too."""
     busy: bool = False
     """A grant is on its way: nothing is decided without it."""
     exact: bool = False

@@ -10,6 +10,7 @@ import msgspec
 from farthing.adapters.leases import LEASE_S, Account, Grant, LeaseLost, Posted, Share
 from farthing.adapters.leases_desk import Flight, Need, Terms, Tombstone, Waiting
 from farthing.adapters.leases_state import (
+    IDLE_TICK_S,
     NEWS_S,
     QUIET_AFTER_S,
     QUIET_TICK_S,
@@ -37,6 +38,7 @@ class Asking(State):
             return Held(id=reservation.id)
         row = held_record(reservation, worker=self._name, now_ms=now_ms, stub=stub)
         needs: list[Need] | None = None
+        accounts: Sequence[Account] = ()
         if self._may_spend():
             covered = desk.covering(reservation, desk.claimed)
             if covered is None:
@@ -50,7 +52,7 @@ class Asking(State):
             return self._take_on_allowance(reservation, row)
         waiting = Waiting(reservation, row, now_ms, self._acts, self._loop.create_future())
         if needs:
-            waiting.needs = needs
+            waiting.needs, waiting.accounts = needs, accounts
             desk.claim(waiting, needs)
         self._waiting[waiting] = None
         self._pump_kick.set()
@@ -227,13 +229,12 @@ class Asking(State):
             if self.desk.known(waiting.reservation):
                 waiting.future.set_result(Held(id=waiting.reservation.id))
                 return True
-            covered = self.desk.covering(waiting.reservation)
+            accounts = waiting.accounts
             verdict: Held | Denied | list[Need]
-            if covered is not None and not covered[1]:
-                accounts: list[Account] = covered[0]
+            if accounts and self.desk.covers(waiting.reservation, accounts):
                 verdict = Held(id=waiting.reservation.id)
             else:
-                accounts = []
+                accounts = ()
                 verdict = self.desk.decide(waiting.reservation, fresh, waiting.recalls, patient=patient)
             if isinstance(verdict, list):
                 waiting.short = frozenset([need.terms for need in verdict if need.recall])
@@ -245,7 +246,8 @@ class Asking(State):
                 return False
             if isinstance(verdict, Held):
                 self._take(waiting.reservation, waiting.row, accounts)
-                if self._acts > waiting.number:  # others came later, and maybe after its end
+                late = self._acts > waiting.number  # others came later, and maybe after its end
+                if late and self.desk.any_due(self._now_ms):
                     self._expire(self._now_ms)
             waiting.future.set_result(verdict)
         except (Conflict, StoreUnavailable) as error:
@@ -346,8 +348,7 @@ class Asking(State):
             await asyncio.sleep(QUIET_TICK_S if quiet else TICK_S)
             self.desk.now_s = now_s = time.monotonic()
             if now_s > idle_s:
-                self.desk.drop_idle()
-                idle_s = now_s + 1.0
+                idle_s = now_s + (1.0 if self.desk.drop_idle() else IDLE_TICK_S)
             try:
                 if not self._joined:
                     if not await self._declare():

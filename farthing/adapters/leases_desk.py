@@ -28,6 +28,12 @@ IDLE_S: Final = 30.0
 Terms = tuple[CounterKey, int, tuple[str, ...]]
 """A counter, the limit on it and the other windows that count: what one grant is about."""
 
+_LATE_MS: Final = 3_600_000
+"""How long after its window's end a counter still gets what settles late."""
+
+_SPANNING_MS: Final = 100 * 86_400_000
+"""The same where its window counts against the limits of later ones."""
+
 _NO_RECALLS: Final[Mapping[Terms, int]] = MappingProxyType({})
 
 
@@ -52,7 +58,8 @@ class Waiting:
     """A reservation that needs the store's answer."""
 
     __slots__ = (
-        "claims", "deadline", "future", "needs", "now_ms", "number", "recalls", "reservation", "row", "short",
+        "accounts", "claims", "deadline", "future", "needs", "now_ms", "number", "recalls", "reservation", "row",
+        "short",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +73,8 @@ class Waiting:
         self.future = future
         self.recalls: Mapping[Terms, int] = _NO_RECALLS
         """The recall that was started for this reservation, by terms."""
+        self.accounts: Sequence[Account] = ()
+        """Of its holds, where they were looked up when it came."""
         self.needs: list[Need] | None = None
         """What it lacked when it came, until the store was asked for it."""
         self.claims: tuple[CounterKey, ...] = ()
@@ -214,7 +223,7 @@ class Desk:
             account = self.accounts.get(key) or self.account(key)
             if key not in fresh or grant.authority > account.authority:
                 account.authority = grant.authority
-                account.limit = (limit, also)
+                account.limit = None if also else limit
             fresh[key] = account
             account.busy = False
             account.answered = 0
@@ -225,26 +234,50 @@ class Desk:
     def covering(
         self, reservation: Reservation, claimed: Container[CounterKey] = ()
     ) -> tuple[list[Account], list[Need]] | None:
-        """The accounts that surely cover their holds, and what the others lack, as ``decide`` says it.
+        """The accounts of all holds, and what those lack that do not surely cover theirs, as ``decide`` says it.
 
         None: two holds are on one counter, and ``decide`` must look.
         """
-        find = self.accounts.get
+        known = self.accounts
         accounts: list[Account] = []
         needs: list[Need] = []
         for hold in reservation.holds:
             key = (hold.counter, hold.window, hold.unit)
-            account = find(key)
             amount = hold.amount
-            if account is None or not _covers(account, hold, amount) or (claimed and key in claimed):
-                needs.append(Need(hold, (key, hold.limit, hold.also), amount))
-            elif account in accounts:
-                return None
+            if key in known:
+                account = known[key]
+                if account in accounts:
+                    return None
+                free = account.authority - account.held - account.pending
+                if (
+                    free < amount
+                    or free <= 0
+                    or account.limit != hold.limit
+                    or account.busy
+                    or hold.also
+                    or (claimed and key in claimed)
+                ):
+                    needs.append(Need(hold, (key, hold.limit, hold.also), amount))
             else:
-                accounts.append(account)
-        if needs and len(set(map(counter_key, reservation.holds))) < len(reservation.holds):
-            return None
+                account = known[key] = Account(key, self.now_s)
+                needs.append(Need(hold, (key, hold.limit, hold.also), amount))
+            accounts.append(account)
         return accounts, needs
+
+    def covers(self, reservation: Reservation, accounts: Sequence[Account]) -> bool:
+        """The accounts that ``covering`` has found surely cover the holds now."""
+        for hold, account in zip(reservation.holds, accounts, strict=True):
+            free = account.authority - account.held - account.pending
+            if (
+                free < hold.amount
+                or free <= 0
+                or account.limit != hold.limit
+                or account.busy
+                or hold.also
+                or account.dropped
+            ):
+                return False
+        return True
 
     def hold(self, reservation: Reservation, accounts: Sequence[Account] = ()) -> None:
         """Set everything aside; ``accounts`` are those of the holds, where they are at hand."""
@@ -295,13 +328,15 @@ class Desk:
     def exchange(self, flight: Flight, posts: Sequence[Post]) -> None:
         """What an open reservation held is free, what was spent instead counts: ``release`` and ``post`` in one."""
         accounts = flight.accounts
-        if len(posts) != len(accounts) or any([account.dropped for account in accounts]):
+        if len(posts) != len(accounts):
             self.release(flight)
             self.post(posts)
             return
         del self.open[flight.id]
         now_s, recalled = self.now_s, self.recalled
         for account, post in zip(accounts, posts, strict=True):
+            if account.dropped:  # nothing was held on it
+                account = self.account((post.counter, post.window, post.unit))
             account.held -= post.held
             account.pending += post.amount
             account.used_at = now_s
@@ -317,8 +352,9 @@ class Desk:
         find, dirty = self.accounts.get, self._dirty
         for key, amount in posts.items():
             account = find(key) or self.account(key)
-            account.pending -= amount
-            account.authority = max(account.authority - amount, account.held + account.pending)
+            pending = account.pending = account.pending - amount
+            authority, used = account.authority - amount, account.held + pending
+            account.authority = authority if authority > used else used
             dirty[key] = account
 
     def unbooked(self, posts: Mapping[CounterKey, int]) -> None:
@@ -395,8 +431,8 @@ class Desk:
             account.answered = 0
         return [Share(key=one.key, authority=one.used) for one in self.accounts.values() if one.used]
 
-    def drop_idle(self) -> None:
-        """Give back what nobody uses; forget what was given back."""
+    def drop_idle(self) -> bool:
+        """Give back what nobody uses; forget what was given back. True: there are too many, look again soon."""
         many = len(self.accounts) > ACCOUNTS_MAX
         due = self.now_s - (1.0 if many else IDLE_S)
         for account in list(self.accounts.values()):
@@ -407,6 +443,7 @@ class Desk:
                 elif account.key not in self._dirty:
                     account.dropped = True
                     del self.accounts[account.key]
+        return many
 
     @property
     def news(self) -> bool:
@@ -432,7 +469,7 @@ class Desk:
 
 def _covers(account: Account, hold: Hold, need: int) -> bool:
     """Authority that is surely there is enough."""
-    if account.busy or hold.also or account.limit != (hold.limit, ()):
+    if account.busy or hold.also or account.limit != hold.limit:
         return False
     free = account.authority - account.held - account.pending
     return need <= free and free > 0
@@ -450,7 +487,7 @@ def posts_of(settlement: Settlement, deltas: Sequence[int]) -> tuple[Post, ...]:
                 hold.unit,
                 delta,
                 hold.amount,
-                0 if hold.resets_at_ms is None else _ends_at_ms(hold),
+                0 if hold.resets_at_ms is None else hold.resets_at_ms + (_SPANNING_MS if hold.also else _LATE_MS),
             )
             for hold, delta in zip(settlement.reservation.holds, deltas, strict=True)
             if delta
@@ -460,6 +497,4 @@ def posts_of(settlement: Settlement, deltas: Sequence[int]) -> tuple[Post, ...]:
 
 def _ends_at_ms(hold: Hold) -> int:
     """When its counter counts for nothing any more; 0: never."""
-    if hold.resets_at_ms is None:
-        return 0
-    return hold.resets_at_ms + (100 * 86_400_000 if hold.also else 3_600_000)
+    return 0 if hold.resets_at_ms is None else hold.resets_at_ms + (_SPANNING_MS if hold.also else _LATE_MS)

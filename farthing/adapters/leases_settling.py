@@ -249,7 +249,7 @@ class Settling(Asking):
                 self._finished(key)
         self._writing = bool(self._lines)
         if self._writing and error is None:
-            self._write_next()
+            self._loop.call_soon(self._write_next)  # with what those settle at once who have just been answered
         elif self._writing:
             self._loop.call_later(RETRY_S, self._write_next)
 

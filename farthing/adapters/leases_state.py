@@ -29,7 +29,7 @@ QUIET_TICK_S: Final = 0.06
 
 QUIET_AFTER_S: Final = 10.0
 
-RECALL_WAIT_S: Final = 1.0
+RECALL_WAIT_S: Final = 4.0
 """How long a call waits for other living workers to give back what they do not use, before it is refused."""
 
 STORE_WAIT_S: Final = 2.0
@@ -37,6 +37,9 @@ STORE_WAIT_S: Final = 2.0
 
 NEWS_S: Final = 1.0
 """How long news that can only make room for others may wait, while nobody asks for it."""
+
+IDLE_TICK_S: Final = 3.0
+"""How often a worker looks which authority it does not use, while it has little."""
 
 SHIP_LINGER_S: Final = 0.03
 BEAT_S: Final = LEASE_S / 4
@@ -187,5 +190,6 @@ class State:
                 return False
             self._renewed_s = asked_s
             self._joined = self._leases_ok = True
+            self._news_due_s = 0.0  # a store that was rebuilt counts what is booked and was not told yet
             self.books.allowance_held = 0
             return True

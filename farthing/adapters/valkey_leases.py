@@ -16,6 +16,7 @@ from functools import partial
 from importlib.resources import files
 from typing import Any, Final, Protocol, TypeVar, cast
 
+import msgspec
 import valkey
 from libvalkey import ReplyError
 from valkey.exceptions import ResponseError, ValkeyError
@@ -68,6 +69,8 @@ class Ledger(Protocol):
 
 
 _Answer = TypeVar("_Answer")
+_encode: Final = msgspec.json.Encoder().encode
+_grants: Final = msgspec.json.Decoder(list[Grant]).decode
 KEPT_MS: Final = 2 * 86_400_000
 """How long a counter is kept after its window has ended."""
 
@@ -87,6 +90,7 @@ class ValkeyLeases:
         self._worker = worker
         self._ledger = ledger
         self._tag = f"{{{namespace}}}"
+        self._counters = f"{self._tag}:c:"
         self._epoch = ""
         self._numbers = itertools.count(1)
         """Of messages: one that is acted upon late, after a newer one, must change nothing."""
@@ -101,19 +105,20 @@ class ValkeyLeases:
 
     async def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
         keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._mine()]
-        places: dict[CounterKey, int] = {}
-        told = [str(len(shares))]
+        figures = {one.key: one for one in posted}
+        told: list[tuple[int, ...]] = []
         for share in shares:
-            keys.append(self._counter(share.key))
-            places[share.key] = len(keys)
-            told.append(f"{len(keys)} {share.authority} {share.answers}")
-        for one in posted:
-            place = places.get(one.key)
-            if place is None:
-                keys.append(self._counter(one.key))
-                place = len(keys)
-            told.append(f"{place} {one.amount} {one.version} {_forget_ms(one.ends_at_ms)}")
-        answer = await self._ask("renew", keys, [self._worker, str(self._lease_ms), " ".join(told)])
+            keys.append(self._counters + _SEPARATOR.join(share.key))
+            one = figures.pop(share.key, None)
+            if one is None:
+                told.append((share.authority, share.answers))
+            else:
+                ends_ms = one.ends_at_ms and one.ends_at_ms + KEPT_MS
+                told.append((share.authority, share.answers, one.amount, one.version, ends_ms))
+        for one in figures.values():
+            keys.append(self._counter(one.key))
+            told.append((one.amount, one.version, _forget_ms(one.ends_at_ms)))
+        answer = await self._ask("renew", keys, [self._worker, str(self._lease_ms), _encode(told).decode()])
         pairs = answer[1]
         recalls = {}
         for name, value in zip(pairs[::2], pairs[1::2], strict=True):
@@ -123,28 +128,17 @@ class ValkeyLeases:
 
     async def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]:
         keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._name("number"), self._mine()]
-        places: dict[CounterKey, int] = {}
-
-        def place(key: CounterKey) -> int:
-            found = places.get(key)
-            if found is None:
-                keys.append(self._counter(key))
-                found = places[key] = len(keys)
-            return found
-
         told = []
         for want in wants:
-            others = "".join([f" {place(key)}" for key in want.also]) if want.also else ""
+            keys.append(self._counters + _SEPARATOR.join(want.key))
+            if want.also:
+                keys += map(self._counter, want.also)
+            ends_ms = want.ends_at_ms and want.ends_at_ms + KEPT_MS
             told.append(
-                f"{place(want.key)} {want.limit} {want.used} {want.ask} {want.slice} {want.recall:d}"
-                f" {_forget_ms(want.ends_at_ms)} {len(want.also)}{others}"
+                (len(want.also), want.limit, want.used, want.ask, want.slice, 1 if want.recall else 0, ends_ms)
             )
-        answer = await self._ask("grant", keys, [self._worker, str(now_ms), " ".join(told)])
-        said = [int(word) for word in answer[1].split(" ")]
-        return [
-            Grant(authority=authority, room=room, answered=answered, recall=recall)
-            for authority, room, answered, recall in zip(*[iter(said)] * 4, strict=True)
-        ]
+        answer = await self._ask("grant", keys, [self._worker, str(now_ms), _encode(told).decode()])
+        return _grants(answer[1])
 
     async def leave(self) -> None:
         await self.drop(self._worker, ())
@@ -265,10 +259,10 @@ class ValkeyLeases:
         return f"{self._tag}:of:{worker or self._worker}"
 
     def _counter(self, key: CounterKey) -> str:
-        return f"{self._tag}:c:{_SEPARATOR.join(key)}"
+        return self._counters + _SEPARATOR.join(key)
 
     def _key_of(self, name: str) -> CounterKey:
-        counter, window, unit = name[len(self._tag) + 3 :].split(_SEPARATOR)
+        counter, window, unit = name[len(self._counters) :].split(_SEPARATOR)
         return counter, window, unit
 
 

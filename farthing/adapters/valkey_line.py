@@ -16,6 +16,15 @@ from valkey.exceptions import ConnectionError, TimeoutError
 TIMEOUT_S: Final = 2.0
 
 
+def _told(length: int) -> str:
+    return f"\r\n${length}\r\n"
+
+
+_SHORT: Final = 256
+_LENGTHS: Final = tuple(map(_told, range(_SHORT)))
+"""What stands before words of these lengths."""
+
+
 class ValkeyLine:
     """Commands that may be repeated, one answer each. Connects when it is first used, and anew when it was cut."""
 
@@ -114,7 +123,7 @@ class _Talk(asyncio.Protocol):
 
 def packed(words: Sequence[str]) -> bytes:
     """A command as it travels."""
-    parts = [f"*{len(words)}"]
-    parts += [f"${len(word) if word.isascii() else len(word.encode())}\r\n{word}" for word in words]
-    parts.append("")
-    return "\r\n".join(parts).encode()
+    text = "".join([(_LENGTHS[size] if (size := len(word)) < _SHORT else _told(size)) + word for word in words])
+    if not text.isascii():  # then their lengths in bytes are others
+        text = "".join([_told(len(word.encode())) + word for word in words])
+    return f"*{len(words)}{text}\r\n".encode()

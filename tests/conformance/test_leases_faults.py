@@ -90,6 +90,25 @@ async def test_budgets_hold_when_valkey_has_lost_its_data(tmp_path, lost_valkey)
         assert isinstance(await hold(first, "r6", 1), Denied)
 
 
+async def test_what_is_booked_and_not_told_counts_once_after_a_rebuild(tmp_path, lost_valkey):
+    """The rebuilt store knows it from the ledger; to subtract it as in use too would refuse what fits."""
+    async with opened(tmp_path, namespace=namespace_of(tmp_path), valkey_url=lost_valkey.url) as books:
+        await hold(books, "r0", 1, counter="other")
+        books._running._news_due_s = books._running._loop.time() + 3_600  # news has just been told
+        reservation = a_reservation("r1", a_hold("team", 40))
+        await books.reserve(reservation, now_ms=AT_MS)
+        await books.settle(
+            Settlement(reservation=reservation, amounts=(40,), entries=(an_entry("r1", 40),)), now_ms=AT_MS
+        )
+        books.catch_up()
+        lost_valkey.kill()
+        await until(lambda: not books.gauges()["leases_up"])
+        lost_valkey.start()
+        await until(lambda: books.gauges()["leases_up"])
+        assert isinstance(await hold(books, "r2", 61), Denied)
+        assert isinstance(await hold(books, "r3", 60), Held)
+
+
 async def test_a_ledger_that_is_away_loses_nothing_and_stops_nobody(tmp_path):
     server = PostgresServer().start().quick()
     try:

@@ -35,12 +35,17 @@ local function eighth(a)
   return {high, math.floor(((a[1] - high * 8) * BASE + a[2]) / 8)}
 end
 
--- Many small values travel as one argument, with blanks between them.
-local function words(text)
+-- Many whole numbers travel as one argument: a JSON array of arrays. They are read as text, since doubles are not exact.
+local function lists(text)
   local found, n = {}, 0
-  for word in string.gmatch(text, '%S+') do
+  for list in string.gmatch(text, '%[([%d,%-]+)%]') do
+    local words, w = {}, 0
+    for word in string.gmatch(list, '[^,]+') do
+      w = w + 1
+      words[w] = word
+    end
     n = n + 1
-    found[n] = word
+    found[n] = words
   end
   return found
 end

@@ -1,21 +1,18 @@
 -- Take authority: all wants in one act.
--- KEYS: epoch, pulse, recalls, number, my counters, then counters. ARGV: epoch, the message's number, worker, now_ms,
--- wants: words, per want: index of its counter in KEYS, limit, used, ask, slice, recall (0 or 1), when the counter may be
--- forgotten (0: never), number of other windows, their indices.
--- Answer: {'ok', words, per want: authority, room, answered, recall}.
+-- KEYS: epoch, pulse, recalls, number, my counters, then per want: its counter, the counters of its other windows.
+-- ARGV: epoch, the message's number, worker, now_ms, wants: lists, one a want: number of other windows, limit, used, ask,
+-- slice, recall (0 or 1), when the counter may be forgotten (0: never).
+-- Answer: {'ok', lists, one a want: authority, room, answered, recall}.
 local bad = state()
 if bad then return {bad} end
 redis.call('SET', KEYS[2], ARGV[2], 'KEEPTTL')
-local me, at = ARGV[3], 1
-local word = words(ARGV[5])
-local wants = {}
-while word[at] do
-  local want = {keys = {tonumber(word[at])}, recall = word[at + 5] == '1', ends = word[at + 6]}
-  want.limit, want.used, want.ask, want.slice = num(word[at + 1]), num(word[at + 2]), num(word[at + 3]), num(word[at + 4])
-  local others = tonumber(word[at + 7])
-  for i = 1, others do want.keys[i + 1] = tonumber(word[at + 7 + i]) end
-  at = at + 8 + others
-  wants[#wants + 1] = want
+local me, at = ARGV[3], 6
+local wants = lists(ARGV[5])
+for n, word in ipairs(wants) do
+  local want = {keys = {}, recall = word[6] == '1', ends = word[7]}
+  want.limit, want.used, want.ask, want.slice = num(word[2]), num(word[3]), num(word[4]), num(word[5])
+  for i = 1, 1 + tonumber(word[1]) do want.keys[i], at = at, at + 1 end
+  wants[n] = want
 end
 local scarce = redis.call('EXISTS', KEYS[3]) == 1
 local answers, most = {}, {}
@@ -69,6 +66,6 @@ for n, want in ipairs(wants) do
   if redis.call('HSET', own, 'a:' .. me, text(most[own])) == 1 then redis.call('SADD', KEYS[5], own) end
   if acked then redis.call('HDEL', own, 'k:' .. me) end
   if want.ends ~= '0' then redis.call('PEXPIREAT', own, want.ends) end
-  answers[n] = text(authority) .. ' ' .. text(room) .. ' ' .. answered .. ' ' .. string.format('%.0f', number)
+  answers[n] = '[' .. text(authority) .. ',' .. text(room) .. ',' .. answered .. ',' .. string.format('%.0f', number) .. ']'
 end
-return {'ok', table.concat(answers, ' ')}
+return {'ok', '[' .. table.concat(answers, ',') .. ']'}

@@ -1,19 +1,19 @@
 -- I live; this is my authority now, and this is what the ledger has booked.
--- KEYS: epoch, pulse, recalls, my counters, then counters. ARGV: epoch, the message's number, worker, lease in ms, words:
--- number of shares, then per share: index in KEYS, authority, answers; then per posted: index, amount, version, ends.
+-- KEYS: epoch, pulse, recalls, my counters, then counters. ARGV: epoch, the message's number, worker, lease in ms, lists,
+-- one a counter: authority, answers; or what is booked: amount, version, ends; or all five.
 -- Answer: {'ok', recalls as HGETALL tells them}; recalls older than five seconds are forgotten.
 local bad = state()
 if bad then return {bad} end
-local me, word = ARGV[3], words(ARGV[5])
+local me = ARGV[3]
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[4])
-local last = 1 + 3 * tonumber(word[1])
-for i = last + 1, #word, 4 do set_posted(KEYS[tonumber(word[i])], word[i + 1], word[i + 2], word[i + 3]) end
-for i = 2, last, 3 do
-  local key, authority, answers = KEYS[tonumber(word[i])], word[i + 1], word[i + 2]
-  if authority == '0' then
+for n, told in ipairs(lists(ARGV[5])) do
+  local key, booked = KEYS[n + 4], #told == 3 and 1 or 3
+  if told[booked] then set_posted(key, told[booked], told[booked + 1], told[booked + 2]) end
+  local authority, answers = told[1], told[2]
+  if booked == 3 and authority == '0' then
     redis.call('HDEL', key, 'a:' .. me, 'k:' .. me)
     redis.call('SREM', KEYS[4], key)
-  else
+  elseif booked == 3 then
     if redis.call('HSET', key, 'a:' .. me, authority) == 1 then redis.call('SADD', KEYS[4], key) end
     if answers ~= '0' then redis.call('HSET', key, 'k:' .. me, answers) end
   end
