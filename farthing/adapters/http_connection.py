@@ -335,7 +335,7 @@ class Connection(asyncio.Protocol):
 
 _LINE_END = b"\r\n"
 _SWITCHED = "switched protocols, which was not asked for"
-_SLOW_HINT = "Raise first_byte_ms for slow models, or stream."
+_SLOW_HINT = "Raise limits.first_byte_timeout for slow models, or stream."
 
 
 def _ends_with_connection(headers: tuple[tuple[bytes, bytes], ...]) -> bool:

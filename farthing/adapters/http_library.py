@@ -191,4 +191,4 @@ def _text(error: BaseException) -> str:
 
 
 _REACH = "Check the provider's base_url, the proxy, and that this host can reach them."
-_SLOW_HINT = "Raise first_byte_ms for slow models, or stream."
+_SLOW_HINT = "Raise limits.first_byte_timeout for slow models, or stream."

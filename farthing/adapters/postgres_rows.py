@@ -81,8 +81,8 @@ WITH me AS MATERIALIZED (
     UPDATE workers SET shipped = %(after)s WHERE worker IN (SELECT worker FROM me)
 ){_LOWER if leases else ""}
 SELECT CASE WHEN EXISTS (SELECT FROM me) AND (SELECT count(*) FROM new) = %(count)s
-    THEN (SELECT coalesce(json_agg(json_build_array(counter, "window", unit, posted, version, ends_at_ms)),
-        '[]')::text FROM added)
+    THEN (SELECT coalesce(json_agg(json_build_array(json_build_array(counter, "window", unit), posted, version,
+        ends_at_ms)), '[]')::text FROM added)
     ELSE (SELECT 1 / (count(*) * 0) FROM new)::text END
 """
 

@@ -167,8 +167,7 @@ class Shelf:
             return None
         assert row is not None
         self._shipped = max(shipped, records[-1].seq)
-        said = _counters_in(str(row[0]))
-        return [Posted(key=(c, w, u), amount=int(a), version=v, ends_at_ms=e) for c, w, u, a, v, e in said]
+        return _counters_in(str(row[0]))
 
     def _note_flights(self, connection: Connection, begun: Sequence[Row], ended: Sequence[str]) -> None:
         if begun:
@@ -455,7 +454,8 @@ class _Sum(msgspec.Struct, frozen=True, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
-_counters_in: Final = msgspec.json.Decoder(list[tuple[str, str, str, str, int, int]]).decode
+_counters_in: Final = msgspec.json.Decoder(list[Posted], strict=False).decode
+"""Amounts come as text."""
 
 
 def _array(rows: Iterable[msgspec.Raw]) -> JsonText:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import yaml
@@ -14,6 +15,12 @@ WEEKDAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _HOUR_MS: Final = 3_600_000
 _PER_THOUSAND: Final = 1_000
+_ZERO: Final = Decimal(0)
+_PER_MILLION_MIN: Final = Decimal("0.0001")
+_PER_MILLION_MAX: Final = 10_000
+"""The base list's dearest token costs $600 a million, its cheapest a tenth of a cent."""
+_PER_THOUSAND_MAX: Final = 100_000
+_PER_HOUR_MAX: Final = 100_000
 
 
 class Fields:
@@ -128,12 +135,27 @@ def day_minutes(text: str) -> int:
 
 
 def stated_price(unit: str, text: str) -> Pusd:
-    """Tokens, characters and stored tokens per million; milliseconds per hour; everything else per thousand."""
+    """Tokens, characters and stored tokens per million; milliseconds per hour; everything else per thousand.
+
+    ``ValueError`` for what is no price, and for one that nobody asks: it was meant for another number of units.
+    """
     value = exact_decimal(text)
     if value < 0:
         raise ValueError(f"{text} is negative")
     if unit.endswith("_ms"):
+        _believable(text, value, "an hour", most=_PER_HOUR_MAX)
         return price_per_million(value * 1_000_000 / _HOUR_MS, quantize=True)
     if unit in TOKEN_UNITS or unit in ("character", "cache_storage_token_hour"):
+        _believable(text, value, "a million", most=_PER_MILLION_MAX, least=_PER_MILLION_MIN)
         return price_per_million(value)
+    _believable(text, value, "a thousand", most=_PER_THOUSAND_MAX)
     return price_per_million(value * _PER_THOUSAND)
+
+
+def _believable(text: str, value: Decimal, per: str, *, most: int, least: Decimal = _ZERO) -> None:
+    if value > most:
+        raise ValueError(f"${text} {per} is more than anybody asks (${most}): prices here are dollars {per}")
+    if 0 < value < least:
+        raise ValueError(
+            f"${text} {per} is less than anybody asks (${least}): is it dollars for one? Write dollars {per}"
+        )

@@ -7,6 +7,9 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
+import threading
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -154,13 +157,37 @@ def uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(app, **uvicorn_options(settings))
 
 
+def _mind_hangups(server: uvicorn.Server, settings: Settings) -> None:
+    """SIGHUP does not drop what is in flight: a closed terminal ends a lone worker like SIGTERM, a service goes on.
+
+    Whoever sends it to a service wants the configuration read again, which takes a second worker to serve meanwhile.
+    """
+    at_terminal = sys.stdin is not None and sys.stdin.isatty()
+
+    def hung_up(number: int, frame: FrameType | None) -> None:
+        if at_terminal:
+            server.should_exit = True
+            return
+        try:
+            load_settings(settings.source or None, settings.home)
+            said = "the configuration is valid"
+        except ConfigError as error:
+            said = str(error)
+        _LOG.warning("SIGHUP: a lone worker reads its configuration only at its start (server.workers = 2); %s", said)
+
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, hung_up)
+
+
 def serve(settings: Settings, application: str = "farthing.bootstrap:factory") -> None:
     """Runs the gateway until it is told to stop; one process, or ``server.workers``, each made by ``application``."""
     keys = open_keys(settings)
     check_exposure(settings, any(record.revoked_at_ms is None for record in keys.all()))
     check_address(settings)
     if settings.server.workers == 1:
-        uvicorn.Server(uvicorn_config(_Asgi(settings), settings)).run()
+        server = uvicorn.Server(uvicorn_config(_Asgi(settings), settings))
+        _mind_hangups(server, settings)
+        server.run()
         return
     os.environ["FARTHING_HOME"] = settings.home
     os.environ["FARTHING_HOST"] = settings.server.host

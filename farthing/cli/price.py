@@ -191,6 +191,8 @@ def set_(
     document["models"] = [{"id": known_id(app, provider, name), "prices": [row]}]
     path = stores(app).append_prices(app.settings, OWN_FILE, yaml.safe_dump(document, sort_keys=False))
     click.echo(f"Added to {path}. Running gateways use it from their next start or reload.")
+    for finding in price_tables.far_off(stores(app).load_prices(app.settings).book):
+        click.echo(f"Note: {finding.where}: {finding.what}", err=True)
 
 
 @price.command()

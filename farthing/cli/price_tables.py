@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from farthing.core.money import format_usd
 from farthing.core.price_book import PriceBook, Resolved
-from farthing.core.pricing_rows import BASE_LAYER, PriceRow
+from farthing.core.pricing_rows import BASE_LAYER, USER_LAYER, PriceRow
 from farthing.insight.price_tables import STALE_DAYS, model_table, models_table, rate_text
 from farthing.insight.table import Column, Row, Table
 from farthing.library import Verified
 
-__all__ = ["diff_table", "findings", "model_table", "models_table", "verified_table"]
+__all__ = ["diff_table", "far_off", "findings", "model_table", "models_table", "verified_table"]
 
 
 class Finding(NamedTuple):
@@ -46,7 +46,7 @@ def diff_table(first: tuple[str, PriceBook, int], second: tuple[str, PriceBook, 
 
 
 def findings(book: PriceBook, dust: Iterable[str], today: date) -> Iterator[Finding]:
-    """What deserves a look: stale checks, rounded prices, rows that no longer decide anything."""
+    """What deserves a look: stale checks, rounded or far-off prices, rows that no longer decide anything."""
     checked: dict[tuple[str, str], list[str]] = {}
     for row in book.data.rows:
         if row.checked_on and row.source == "list":
@@ -59,10 +59,17 @@ def findings(book: PriceBook, dust: Iterable[str], today: date) -> Iterator[Find
             )
     for line in dust:
         yield Finding("dust", line.partition(":")[0], line)
+    yield from far_off(book)
     for low, high in _shadowed(book.data.rows):
         kind = "redundant" if low.steps == high.steps else "dominated"
         if low.layer > BASE_LAYER or kind == "redundant":
             yield Finding(kind, low.id, f"{high.id} says the same" if kind == "redundant" else f"{high.id} decides")
+
+
+def far_off(book: PriceBook) -> Iterator[Finding]:
+    """Own prices that are ten times the book's for the same thing, or a tenth: most likely another unit was meant."""
+    for row, times in _far_off(book.data.rows):
+        yield Finding("far", row.id, f"{times} times the listed price for the same thing; is the unit right?")
 
 
 def verified_table(results: tuple[Verified, ...]) -> Table:
@@ -94,6 +101,24 @@ def _rates(book: PriceBook, provider: str, model: str, at_ms: int) -> dict[str, 
     sheet = book.sheet(Resolved(provider, provider, model, "", None), {}, at_ms)
     own = {row.unit for row in book.rows(provider, model)}
     return {unit: rate_text(unit, rate) for unit, rate in sheet.rates.items() if unit in own}
+
+
+def _far_off(rows: Iterable[PriceRow]) -> Iterator[tuple[PriceRow, str]]:
+    """(own row, how many times it is the nearest listed price): where both differ by ten times or more."""
+    everything = tuple(rows)
+    own = [row for row in everything if row.layer == USER_LAYER and row.steps[0][1] > 0]
+    wanted = {(row.provider, row.model, row.unit, row.when) for row in own}
+    listed: dict[tuple[object, ...], list[int]] = {}
+    for row in everything:
+        kind = (row.provider, row.model, row.unit, row.when)
+        if row.layer < USER_LAYER and kind in wanted and row.steps[0][1] > 0:
+            listed.setdefault(kind, []).append(row.steps[0][1])
+    for row in own:
+        price = row.steps[0][1]
+        known = listed.get((row.provider, row.model, row.unit, row.when), [price])
+        if all(not one < 10 * price < 100 * one for one in known):
+            nearest = min(known, key=lambda one: max(one, price) / min(one, price))
+            yield row, f"{price / nearest:.3g}"
 
 
 def _shadowed(rows: Iterable[PriceRow]) -> Iterator[tuple[PriceRow, PriceRow]]:

@@ -4,9 +4,13 @@ import datetime
 from collections.abc import Mapping
 from typing import Final, get_args
 
+import msgspec
+
 from farthing.config import values
 from farthing.config.values import Reader, Wrong, did_you_mean, shown
+from farthing.core.budget_check import threshold_problems
 from farthing.core.budget_windows import zone_of
+from farthing.core.policy import Threshold
 from farthing.core.types import LimitUnit
 
 Raw = dict[str, object]
@@ -82,7 +86,11 @@ def threshold(value: object) -> Raw:
     if "at" not in found:
         raise Wrong('has no "at", the percentage of the limit from which on it applies')
     renamed = {"at": "percent", "do": "action"}
-    return {renamed.get(key, key): one for key, one in found.items()}
+    named = {renamed.get(key, key): one for key, one in found.items()}
+    wrong = list(threshold_problems(msgspec.convert(named, Threshold)))
+    if wrong:
+        raise Wrong("; ".join(wrong))
+    return named
 
 
 def tables(item: Reader) -> Reader:

@@ -8,7 +8,7 @@ from typing import get_args
 from farthing.config.settings import ProviderSettings, Settings
 from farthing.core.allocation import problems as allocation_problems
 from farthing.core.budget_check import period_problems
-from farthing.core.policy import Fallback
+from farthing.core.policy import Budget, Fallback
 from farthing.core.policy_routes import route_problems
 from farthing.core.types import ProviderDialect
 
@@ -16,9 +16,9 @@ from farthing.core.types import ProviderDialect
 def problems(settings: Settings) -> list[str]:
     """What is wrong between settings that are each fine by themselves."""
     found = [
-        *_twice("providers", [provider.name for provider in settings.providers]),
-        *_twice("budgets", [budget.name for budget in settings.policy.budgets]),
-        *_twice("alert_sinks", [sink.name for sink in settings.alerts.sinks]),
+        *twice("providers", [provider.name for provider in settings.providers]),
+        *twice("budgets", [budget.name for budget in settings.policy.budgets]),
+        *twice("alert_sinks", [sink.name for sink in settings.alerts.sinks]),
     ]
     found += _cache(settings)
     found += [f"allocation: {problem}" for problem in allocation_problems(settings.allocation)]
@@ -46,7 +46,7 @@ def problems(settings: Settings) -> list[str]:
 
 def _routes(settings: Settings) -> list[str]:
     """Routes that contradict themselves or name models that no provider serves."""
-    found = _twice("routes", [route.name for route in settings.policy.routes])
+    found = twice("routes", [route.name for route in settings.policy.routes])
     for place, route in enumerate(settings.policy.routes):
         found.extend(f'routes[{place}].{problem} (in "{route.name}")' for problem in route_problems(route))
         cascade = route.cascade
@@ -69,6 +69,7 @@ def notes(settings: Settings) -> tuple[str, ...]:
         found.append("budgets: none is hard; nothing limits spending")
     if settings.policy.budgets and not settings.alerts.sinks:
         found.append("alert_sinks: none; nobody is told when a budget is nearly used up")
+    found += [note for budget in settings.policy.budgets for note in _matches_nothing(settings, budget)]
     if settings.policy.unpriced.action == "allow":
         found.append("unpriced.action: allow; calls with unknown prices pass USD budgets unseen")
     if not settings.policy.log.enabled:
@@ -76,6 +77,20 @@ def notes(settings: Settings) -> tuple[str, ...]:
     if settings.policy.log.text == "full":
         found.append("exchange_log.text: full; prompts and answers are kept as they are")
     return tuple(found)
+
+
+def _matches_nothing(settings: Settings, budget: Budget) -> list[str]:
+    """Why a budget most likely binds no call, although nothing is wrong with it."""
+    found = [
+        f'budget "{budget.name}": {name} = "{value}" is taken letter by letter; only model knows * and ?'
+        for name, value in budget.match
+        if name != "model" and ("*" in value or "?" in value)
+    ]
+    known = [one.name for one in settings.providers]
+    for name, value in budget.match:
+        if name == "provider" and value not in known:
+            found.append(f'budget "{budget.name}": no provider is called "{value}"; configured: {", ".join(known)}')
+    return found
 
 
 def serving(providers: tuple[ProviderSettings, ...], model: str) -> tuple[ProviderSettings, ...]:
@@ -107,7 +122,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _cache(settings: Settings) -> list[str]:
-    found = _twice("cache", [route.name for route in settings.policy.cache])
+    found = twice("cache", [route.name for route in settings.policy.cache])
     if settings.cache_store.kind == "valkey" and not settings.cache_store.url_env:
         found.append("cache_store.url_env: is missing; name the variable that holds the address of Valkey")
     return found + _embedder(settings)
@@ -130,6 +145,7 @@ def _embedder(settings: Settings) -> list[str]:
     return found
 
 
-def _twice(section: str, names: list[str]) -> list[str]:
+def twice(section: str, names: list[str]) -> list[str]:
+    """Names that are used more than once."""
     counted = Counter(names)
     return [f'{section}: the name "{name}" is used {times} times' for name, times in counted.items() if times > 1]

@@ -119,6 +119,7 @@ LIMITS: Final = MappingProxyType(
         "first_byte_timeout": Setting(values.duration_ms, "first_byte_timeout_ms"),
         "idle_timeout": Setting(values.duration_ms, "idle_timeout_ms"),
         "connect_timeout": Setting(values.duration_ms, "connect_timeout_ms"),
+        "unknown_headers": Setting(values.choice("warn", "refuse")),
     }
 )
 

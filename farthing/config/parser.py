@@ -12,7 +12,9 @@ from farthing.config.places import default_home
 from farthing.config.presets import DEFAULT_PROVIDERS, PRESETS, preset_values
 from farthing.config.settings import Settings
 from farthing.config.values import Wrong, did_you_mean, looks_secret, shown
+from farthing.core.budget_check import period_problems
 from farthing.core.errors import ConfigError
+from farthing.core.policy import Budget
 
 Fields = Mapping[str, Setting]
 Values = dict[str, object]
@@ -48,6 +50,7 @@ def parse(text: str, *, env: Mapping[str, str], source: str) -> Settings:
         problems.extend(levers.problems(path, values))
     sinks = [_sink(path, values, problems) for path, values in many["alert_sinks"]]
     if problems:
+        problems += _apart(tree, policy["budgets"], problems)
         raise ConfigError(problems, source=source or "configuration")
     whole: Values = {
         "home": default_home(env),
@@ -65,6 +68,28 @@ def parse(text: str, *, env: Mapping[str, str], source: str) -> Settings:
         "source": source,
     }
     return _checked(whole, source or "configuration")
+
+
+def _apart(tree: Mapping[str, object], budgets: object, told: Sequence[str]) -> list[str]:
+    """What is wrong between settings, as far as it can be said while some of them are wrong by themselves."""
+    found: list[str] = []
+    for name in ("providers", "budgets", "routes", "cache", "alert_sinks"):
+        rows = tree.get(name)
+        labels = [row.get("name") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+        found += checks.twice(name, [label for label in labels if isinstance(label, str)])
+    for place, values in enumerate(budgets if isinstance(budgets, list) else ()):
+        try:
+            budget = msgspec.convert(values, Budget, from_attributes=True)
+        except msgspec.ValidationError:
+            continue  # what it lacks is told already
+        wrong = [problem for problem in told if problem.startswith(f"budgets[{place}].")]
+        fields = {problem.partition(".")[2].partition(":")[0] for problem in wrong}
+        found += [
+            f'budgets[{place}]: {problem} (in "{budget.name[:64]}")'
+            for problem in period_problems(budget)
+            if problem.partition(" ")[0].partition(":")[0] not in fields
+        ]
+    return found
 
 
 def _checked(whole: Values, source: str) -> Settings:

@@ -25,7 +25,7 @@ def period_problems(budget: Budget) -> list[str]:
     return [
         *_period(budget),
         *_grants(budget),
-        *(problem for one in budget.thresholds for problem in _threshold(one)),
+        *(problem for one in budget.thresholds for problem in threshold_problems(one)),
     ]
 
 
@@ -97,7 +97,8 @@ def _grant(one: Grant) -> Iterator[str]:
         yield "until is not after from"
 
 
-def _threshold(one: Threshold) -> Iterator[str]:
+def threshold_problems(one: Threshold) -> Iterator[str]:
+    """What does not fit together in one threshold."""
     where = f"thresholds: {one.percent} %"
     if one.percent < 1:
         yield f"{where}: a threshold is 1 or more"

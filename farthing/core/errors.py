@@ -37,7 +37,8 @@ class FarthingError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        ends = not self.hint or self.message[-1:] in (".", "?", "!", "…", "")
+        return f"{self.message}{'' if ends else '.'} {self.hint}".strip()
 
 
 class ConfigError(FarthingError):

@@ -117,6 +117,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     idle_timeout_ms: int = 120_000
     """Longest silence inside a stream."""
     connect_timeout_ms: int = 10_000
+    unknown_headers: Literal["warn", "refuse"] = "warn"
+    """What a header ``x-farthing-…`` that means nothing leads to: a warning in the answer, or a refusal."""
 
 
 class Unpriced(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ Nothing is guessed from a common prefix. A name that no model claims is unknown,
 import re
 from collections.abc import Iterator, Sequence
 
-from farthing.core.pricing_rows import Match, ModelEntry, ProviderEntry
+from farthing.core.pricing_rows import BASE_LAYER, Match, ModelEntry, ProviderEntry
 
 NAME_CHARS_MAX = 256
 """Longer names are nobody's; they would only fill caches."""
@@ -15,37 +15,61 @@ _COMPACT_DATE = re.compile(r"-(20\d{2})(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(?=$|
 _DATE = re.compile(r"(?<!\d)20\d{6}(?!\d)")
 _ANY_DATE = re.compile(r"(?<!\d)20\d{2}(?:\d{4}|-\d{2}-\d{2})(?!\d)")
 _VERSION_TAIL = re.compile(r"[-@:](?:20\d{2}-\d{2}-\d{2}|20\d{6}|\d{4}|latest|v\d+(?::\d+)?)$")
-_VARIANT = re.compile(
-    r"[-_.:@](?:mini|nano|micro|lite|light|small|medium|large|pro|plus|max|ultra|super|flash|turbo|fast|instant|air"
-    r"|audio|realtime|live|tts|transcribe|image|video|vision|search|embed|embedding|codex|code)(?![a-z0-9])"
+_TAIL_WORD = (
+    r"(?:20\d{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])|20\d{6}|\d{2}-20\d{2}|\d{2}-\d{2}|\d{3,5}"
+    r"|v\d+(?:\.\d+)*|\d+k|1m"
+    r"|default|latest|stable|preview|exp|experimental|beta|nightly|thinking|instruct|chat|it|customtools)"
 )
-"""Words that make another model of a name."""
+_MARKS = "-@:._"
+_TAIL = re.compile(rf"(?:[{_MARKS[1:]}-]{_TAIL_WORD}|:\d{{1,2}}|\[1m\])*")
+"""What providers add to a model's name without making it another one: dates, versions, stages, context sizes."""
+_HEAD = re.compile(r"(?:[a-z0-9_-]+[./:])*")
+"""What may stand before a model's name: paths, regions and makers, each closed by a mark."""
 _REGEX_LITERAL = re.compile(r"^\^?((?:[A-Za-z0-9@_/ -]|\\[.\-/+])*)")
 
 
-def matches(clause: Match, name: str) -> bool:
-    """Whether a lower-case name meets a clause."""
+def matches(clause: Match, name: str, *, closed: bool = True) -> bool:
+    """Whether a lower-case name meets a clause.
+
+    ``closed``: what the clause leaves open may only be what providers are known to add (:data:`_TAIL`), because any
+    other word names another model, or none.
+    """
     match clause.kind:
         case "equals":
             return name == clause.text.lower()
         case "starts_with":
-            return (
-                name.startswith(clause.text.lower())
-                and _whole(name, 0, len(clause.text))
-                and (_VARIANT.search(name, len(clause.text)) is None)
-            )
+            found = name.startswith(clause.text.lower())
+            return found and _fits(name, 0, len(clause.text), closed=closed)
         case "ends_with":
-            start = len(name) - len(clause.text)
-            return name.endswith(clause.text.lower()) and _whole(name, start, len(name))
+            found = name.endswith(clause.text.lower())
+            return found and _fits(name, len(name) - len(clause.text), len(name), closed=closed)
         case "contains":
             start = name.find(clause.text.lower())
-            return start >= 0 and _whole(name, start, start + len(clause.text))
+            return start >= 0 and _fits(name, start, start + len(clause.text), closed=closed)
         case "regex":
-            return re.search(clause.text, name) is not None
+            hit = re.search(clause.text, name)
+            return hit is not None and not (closed and _open_end(name, hit.end()))  # a look-ahead ends at 0
         case "or":
-            return any(matches(part, name) for part in clause.clauses)
+            return any(matches(part, name, closed=closed) for part in clause.clauses)
         case "and":
-            return all(matches(part, name) for part in clause.clauses)
+            return all(matches(part, name, closed=closed) for part in clause.clauses)
+
+
+def _fits(name: str, start: int, end: int, *, closed: bool) -> bool:
+    """Whether name[start:end] is whole words and, where that is asked, the rest is what providers add."""
+    if not _whole(name, start, end):
+        return False
+    return not closed or (_HEAD.fullmatch(name, 0, start) is not None and not _open_end(name, end))
+
+
+def _open_end(name: str, end: int) -> bool:
+    """Whether what follows ``end`` is no known addition to a name; fine-tunes end as customers like."""
+    if end in (0, len(name)) or name[:end].endswith(".ft-"):
+        return False
+    if name[end].isalnum():  # the clause stops behind a mark, or within a date: the whole word counts
+        end = max(name.rfind(mark, 0, end) for mark in _MARKS)
+    tail = name[max(end, 0) :]
+    return _TAIL.fullmatch(tail.partition(":")[0] if name.startswith("ft:") else tail) is None
 
 
 def _whole(name: str, start: int, end: int) -> bool:
@@ -96,7 +120,7 @@ class NameIndex:
 
     def __init__(self, models: Sequence[ModelEntry]) -> None:
         claimed: dict[str, tuple[int, int, str]] = {}
-        patterns: list[tuple[int, int, int, Match, str]] = []
+        patterns: list[tuple[int, int, int, Match, str, bool]] = []
         for position, entry in enumerate(models):
             for name in entry.names:
                 _claim(claimed, name, (entry.layer, 1, entry.id))
@@ -104,11 +128,12 @@ class NameIndex:
                 if clause.kind == "equals":
                     _claim(claimed, clause.text, (entry.layer, 1, entry.id))
                 else:
-                    patterns.append((-entry.layer, -specificity(clause), position, clause, entry.id))
+                    closed = entry.layer == BASE_LAYER  # whoever adds a clause of their own means what it says
+                    patterns.append((-entry.layer, -specificity(clause), position, clause, entry.id, closed))
             _claim(claimed, entry.id, (entry.layer, 0, entry.id))
         patterns.sort(key=lambda item: item[:3])
         self._exact = {name: claim[2] for name, claim in claimed.items()}
-        self._patterns = [(clause, model) for *_, clause, model in patterns]
+        self._patterns = [(clause, model, closed) for *_, clause, model, closed in patterns]
         self._dates: dict[str, set[str]] = {}
         for entry in models:
             if entry.snapshots:
@@ -119,7 +144,9 @@ class NameIndex:
         exact = self._exact.get(name)
         if exact is not None:
             return exact
-        found = next((model for clause, model in self._patterns if matches(clause, name)), None)
+        found = next(
+            (model for clause, model, closed in self._patterns if matches(clause, name, closed=closed)), None
+        )
         dates = self._dates.get(found) if found is not None else None
         if dates and any(one.group().replace("-", "") not in dates for one in _ANY_DATE.finditer(name)):
             return None

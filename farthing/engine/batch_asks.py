@@ -5,6 +5,7 @@ single calls hold. What differs is the price, and that nobody routes, caches or 
 """
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -118,15 +119,16 @@ def read_lines(services: Services, caller: Caller, data: bytes, able: Collection
         reading.count += 1
         try:
             line = body.decode(_LINE, raw)
+            faults = _once(reading, line.custom_id)
             if line.method.upper() != "POST" or line.url not in ENDPOINTS:
-                raise BadRequest(f"'{line.method[:8]} {line.url[:80]}' is none of POST {', '.join(ENDPOINTS)}.")
-            url = url or line.url
-            if line.url != url:
-                raise BadRequest(f"its url is {line.url}, that of earlier lines {url}; a file has one.")
-            _once(reading, line.custom_id)
-            reading.taken.endpoint = ENDPOINTS[url]
+                faults.append(f"'{line.method[:8]} {line.url[:80]}' is none of POST {', '.join(ENDPOINTS)}")
+                raise BadRequest("; ".join(faults))
+            if line.url != (url := url or line.url):
+                faults.append(f"its url is {line.url}, that of earlier lines {url}; a file has one")
+            reading.taken.endpoint = endpoint = ENDPOINTS[line.url]
             said = bytes(line.body)
-            ask, sent = ask_of(services, caller, "openai", ENDPOINTS[url], line.custom_id, said, able, now_ms)
+            with _all_told(faults):
+                ask, sent = ask_of(services, caller, "openai", endpoint, line.custom_id, said, able, now_ms)
         except FarthingError as error:
             reading.problem(place, str(error).rstrip("."))
             continue
@@ -144,9 +146,9 @@ def read_requests(services: Services, caller: Caller, data: bytes, able: Collect
         raw = bytes(one)
         try:
             request = body.decode(_REQUEST, raw)
-            _once(reading, request.custom_id)
             said = bytes(request.params)
-            ask, sent = ask_of(services, caller, "anthropic", "messages", request.custom_id, said, able, now_ms)
+            with _all_told(_once(reading, request.custom_id)):
+                ask, sent = ask_of(services, caller, "anthropic", "messages", request.custom_id, said, able, now_ms)
         except FarthingError as error:
             reading.problem(place, str(error).rstrip("."))
             continue
@@ -167,11 +169,10 @@ def ask_of(
 ) -> tuple[Ask, bytes]:
     """One request and the bytes to send; the very same bytes where nothing is edited. Raises ``FarthingError``."""
     view = _VIEWS[endpoint](said)
-    if not view.model or len(view.model) > 256 or not view.model.isprintable():
-        raise BadRequest("'model' must be a printable name of 1 to 256 characters.", param="model")
-    caller.may(view.model)
-    if view.stream:
-        raise BadRequest("'stream' is true; answers of a batch do not stream.", param="stream")
+    with _all_told(["'stream' is true; answers of a batch do not stream"] if view.stream else []):
+        if not view.model or len(view.model) > 256 or not view.model.isprintable():
+            raise BadRequest("'model' must be a printable name of 1 to 256 characters.", param="model")
+        caller.may(view.model)
     request = Request(
         id=custom_id, received_at_ms=now_ms, dialect=dialect, body=said, view=view, scope=caller.scope, readings={}
     )
@@ -225,12 +226,27 @@ def _ask(custom_id: str, model: str, target: Target, bounds: Bounds) -> Ask:
     )
 
 
-def _once(reading: _Reading, custom_id: str) -> None:
+def _once(reading: _Reading, custom_id: str) -> list[str]:
+    """What is wrong with a name."""
     if not custom_id or len(custom_id) > 512:
-        raise BadRequest("'custom_id' must have 1 to 512 characters.", param="custom_id")
+        return ["'custom_id' must have 1 to 512 characters"]
     if custom_id in reading.seen:
-        raise BadRequest(f"custom_id '{custom_id[:80]}' came before; each must be unique.", param="custom_id")
+        return [f"custom_id '{custom_id[:80]}' came before; each must be unique"]
     reading.seen.add(custom_id)
+    return []
+
+
+@contextmanager
+def _all_told(faults: list[str]) -> Iterator[None]:
+    """Raises the faults known so far together with the one that is found within, or alone."""
+    try:
+        yield
+    except FarthingError as error:
+        if not faults:
+            raise
+        faults = [*faults, str(error).rstrip(".")]
+    if faults:
+        raise BadRequest("; ".join(faults))
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:

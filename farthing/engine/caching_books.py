@@ -8,6 +8,7 @@ import msgspec
 from farthing.core.budget import Need, spent
 from farthing.core.errors import StoreFailed, TimedOut
 from farthing.core.money import Nusd
+from farthing.core.prefix_cache import minimum_tokens
 from farthing.core.types import (
     Charge,
     Decision,
@@ -26,8 +27,6 @@ from farthing.ports.books import AGE, Alike, Settlement
 from farthing.ports.cache import Evidence, StoredAnswer
 from farthing.ports.prices import Prices
 
-PROMPT_CACHE_MIN = 1_024
-"""From so many input tokens a provider's own prompt cache may have made the avoided call cheaper."""
 CACHE_HIT = "cache_hit"
 """``charge.reason`` of an entry that a cache answered."""
 LEVER = "lever"
@@ -100,16 +99,17 @@ def cost_of(prices: Prices, asked: Target, answer: StoredAnswer, at_ms: int) -> 
     amount = prices.charge(usage, answer.target, at_ms=at_ms).total
     if amount is None:
         return None, "unknown"
-    if usage.source != "reported" or _may_have_been_cached(usage):
+    if usage.source != "reported" or _may_have_been_cached(usage, answer.target.model):
         return amount, "estimated"
     return amount, "exact" if amount == answer.charge else "repriced"
 
 
-def _may_have_been_cached(usage: Usage) -> bool:
+def _may_have_been_cached(usage: Usage, model: str) -> bool:
+    """Whether the provider's own prompt cache may have made the avoided call cheaper."""
     units = [unit for part in usage.parts for unit, _ in part.lines]
     if any(is_cache_read(unit) or is_cache_write(unit) for unit in units):
         return True
-    return tokens_of(usage)[0] >= PROMPT_CACHE_MIN
+    return tokens_of(usage)[0] >= minimum_tokens(model)
 
 
 async def book_hit(call: Call, entry: LedgerEntry, answer: StoredAnswer, prints: Prints | None) -> Ending:

@@ -20,7 +20,8 @@ def amount_text(unit: str, amount: int) -> str:
     """An amount in a budget's unit: dollars exactly, other units as counts with their name."""
     if unit == "usd":
         return f"${format_usd(amount)}"
-    return f"{amount:,} {unit.replace('_', ' ')}"
+    name = unit.replace("_", " ")
+    return f"{amount:,} {name.removesuffix('s') if amount == 1 else name}"
 
 
 def budget_exceeded(denied: Denied, now_ms: int) -> BudgetExceeded:
@@ -30,15 +31,19 @@ def budget_exceeded(denied: Denied, now_ms: int) -> BudgetExceeded:
     resets = "it never resets by itself"
     if hold.resets_at_ms is not None:
         at = datetime.fromtimestamp(hold.resets_at_ms / 1000, UTC)
-        resets = f"it resets at {at:%Y-%m-%dT%H:%M:%SZ} (in {_span(hold.resets_at_ms - now_ms)})"
+        when = f"{at:%Y-%m-%dT%H:%M:%SZ} (in {_span(hold.resets_at_ms - now_ms)})"
+        resets = f"it frees as use grows old, the last of it at {when}" if hold.also else f"it resets at {when}"
+    hint = _HINTS.get(
+        hold.unit,
+        "Lower max_tokens, shorten the prompt, use a cheaper model or raise the budget; retrying will not help.",
+    )
+    if hold.unit == "requests" and hold.resets_at_ms is None:
+        hint = "Add credit or raise the budget; retrying will not help."
     return BudgetExceeded(
         f"Budget '{hold.budget or hold.counter}' ({hold.counter}, {hold.window}) has "
         f"{amount_text(hold.unit, left)} of {amount_text(hold.unit, hold.limit)} left, and this call can need "
         f"{amount_text(hold.unit, hold.amount)}; {resets}.",
-        hint=_HINTS.get(
-            hold.unit,
-            "Lower max_tokens, shorten the prompt, use a cheaper model or raise the budget; retrying will not help.",
-        ),
+        hint=hint,
         budget=hold.budget or hold.counter,
         left=amount_text(hold.unit, left),
         limit=amount_text(hold.unit, hold.limit),

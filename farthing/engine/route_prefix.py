@@ -50,7 +50,7 @@ def note_turn(call: "Call", prefixes: Prefixes, attempt: "Attempt", usage: Usage
     if not before or attempt.ask.marked:
         return 0
     speaks = call.services.upstreams[asked.provider].speaks or request.dialect
-    lost = unread(usage, before, ago_ms, request.view, speaks)
+    lost = unread(usage, before, ago_ms, cache_rule(request.view, speaks, asked.model))
     if lost:
         call.note("route", "switch", "cache_lost", (("tokens", str(lost)), ("of", asked.model)))
     return lost
@@ -61,9 +61,8 @@ def input_of(usage: Usage) -> int:
     return sum(many for part in usage.parts for unit, many in part.lines if unit in INPUT_UNITS)
 
 
-def unread(usage: Usage, before: int, ago_ms: int, view: PromptView, asked: ProviderDialect) -> int:
-    """Tokens that the asked-for model would have read from its cache beyond what this turn read."""
-    rule = _rule(view, asked)
+def unread(usage: Usage, before: int, ago_ms: int, rule: CacheRule | None) -> int:
+    """Tokens that the asked-for model would have read from its cache beyond what this turn read; None: no cache."""
     if rule is None or before < rule.minimum_tokens or ago_ms >= rule.ttl_ms or len(usage.parts) != 1:
         return 0
     held = min(before, input_of(usage))
@@ -90,8 +89,8 @@ def _replaced(part: UsagePart, lines: tuple[tuple[str, int], ...]) -> UsagePart:
     return msgspec.structs.replace(part, lines=lines)
 
 
-def _rule(view: PromptView, asked: ProviderDialect) -> CacheRule | None:
+def cache_rule(view: PromptView, asked: ProviderDialect, model: str) -> CacheRule | None:
     """How the asked-for model's provider caches; None: nothing would have been cached."""
     if asked == "openai":
-        return OPENAI_AUTO
-    return ANTHROPIC_5M if asked in ("anthropic", "bedrock") and view.cache_marks else None
+        return OPENAI_AUTO.of(model)
+    return ANTHROPIC_5M.of(model) if asked in ("anthropic", "bedrock") and view.cache_marks else None

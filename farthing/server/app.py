@@ -22,6 +22,7 @@ from farthing.server.direct import DRAIN_FACTOR, Body, Caller, Route
 from farthing.server.head import Head
 from farthing.server.repeating import repeating
 from farthing.server.reply import AsgiReply, Message, Receive, Send
+from farthing.server.strange import Strangers
 from farthing.wire import anthropic, openai
 from farthing.wire.complaints import complaints
 
@@ -51,6 +52,7 @@ class App:
         self.gateway = gateway
         self.body_bytes_max = gateway.services.policy.limits.body_bytes_max
         self._scopes = Scopes()
+        self._strangers = Strangers()
         self._repeating = repeating(gateway.services)
         self.routes: dict[bytes, Route] = {path.encode(): ("openai", openai.PATHS[path]) for path in openai.PATHS}
         self.routes |= {path.encode(): ("anthropic", anthropic.PATHS[path]) for path in anthropic.PATHS}
@@ -78,6 +80,8 @@ class App:
         queue = gateway.batches.queue if gateway.batches is not None else None
         try:
             record = gateway.doorman.key(head.secret)
+            if head.strange:
+                reply = self._strangers.noticed(head.strange, gateway.services.policy, reply)
             head.check_encoding()
             try:
                 given = body()

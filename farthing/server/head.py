@@ -2,6 +2,7 @@
 
 from farthing.core.caching_key import deciding
 from farthing.core.errors import BadRequest
+from farthing.server.strange import KNOWN, PREFIX
 
 Pairs = list[tuple[bytes, bytes]]
 _SAYS = (b"x-farthing-", b"traceparent")
@@ -20,7 +21,7 @@ def secret_of(headers: Pairs) -> bytes | None:
 class Head:
     """Headers with lower-case names. A connection's requests mostly share one, so it must not be changed."""
 
-    __slots__ = ("_deciding", "_encoding", "listed", "pairs", "says", "secret", "traces")
+    __slots__ = ("_deciding", "_encoding", "listed", "pairs", "says", "secret", "strange", "traces")
 
     def __init__(self, listed: Pairs) -> None:
         self.listed = listed
@@ -28,6 +29,8 @@ class Head:
         self.secret = secret_of(listed)
         self.says = tuple([pair for pair in listed if pair[0].startswith(_SAYS)])
         """The headers that say whose call it is."""
+        self.strange = tuple([name for name, _ in self.says if name not in KNOWN and name.startswith(PREFIX)])
+        """The names among them that nobody knows, unless the policy does."""
         self.traces = tuple([pair for pair in listed if pair[0] == b"traceparent"])
         """Those of them that only say which trace the call is part of."""
         self._deciding: tuple[tuple[bytes, bytes], ...] | None = None
