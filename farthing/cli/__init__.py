@@ -117,6 +117,10 @@ class LazyGroup(click.Group):
             raise Broken(str(error)) from error
         except BrokenPipeError:
             raise
+        except UnicodeDecodeError as error:
+            raise Broken(
+                f"A file that was given is no UTF-8 text (byte {error.start:,}); save it as UTF-8."
+            ) from error
         except OSError as error:
             raise Broken(f"{error.strerror or error}: {error.filename or 'the system refused'}") from error
 

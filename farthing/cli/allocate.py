@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from farthing.cli.context import App, closed, format_option, pass_app, show, since_option, until_option
+from farthing.cli.context import App, closed, format_option, pass_app, show, since_option, text_of, until_option
 from farthing.cli.practice import me, stores_of
 from farthing.cli.report import check_dimension, dimensions
 from farthing.config import parse
@@ -52,7 +52,7 @@ def run(app: App, since: int, until: int, form: Format) -> None:
 def preview(app: App, file: Path, since: int, until: int, form: Format) -> None:
     """The [allocation] of FILE on the past, beside the rules that apply now."""
     now = ownership.rules_of(app.settings.allocation)
-    then = ownership.rules_of(parse(file.read_text(encoding="utf-8"), env={"HOME": "/"}, source=str(file)).allocation)
+    then = ownership.rules_of(parse(text_of(file), env={"HOME": "/"}, source=str(file)).allocation)
     query = ownership.query((now, then), since_ms=since, until_ms=until)
     with app.ledger() as ledger:
         found = ownership.lines(ledger.totals(query), query.group_by)

@@ -166,7 +166,7 @@ def forget(app: App, tag: str, route: str, model: str, prefix: str, before: int 
 def explain(app: App, request_id: str, form: Format) -> None:
     """Why the request REQUEST_ID was answered by a cache, or was not."""
     with app.ledger() as ledger:
-        found = list(ledger.entries(request_id=request_id))
+        found = list(ledger.entries(request_id=request_id)) if request_id else []
         source = next((_said(entry).get("source", "") for entry in found if _said(entry).get("source")), "")
         origin = list(ledger.entries(request_id=source.rpartition("-")[0])) if source else []
     if not found:

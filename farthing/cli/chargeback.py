@@ -1,6 +1,7 @@
 """``farthing chargeback``: what each owner is charged for a month."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,12 +28,27 @@ _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 Statements = Mapping[str, Sequence[Charged]]
 
 
+class _Target(click.ParamType):
+    """A path; a name that ends in a separator is a folder, and made."""
+
+    name = "path"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        if str(value).endswith(("/", os.sep)):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                self.fail(f"{path}: {error.strerror or error}", param, ctx)
+        return path
+
+
 @click.command()
 @click.option("--month", required=True, metavar="YYYY-MM", help="The calendar month, in UTC.")
 @click.option("--owner", "wanted", help='Only this owner; "" is what nobody claims.')
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv", "md", "html", "focus"]),
               default="table", show_default=True, help="How to write.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="A file; a folder gets one file per owner.")
+@click.option("--out", type=_Target(), help="A file; a folder (DIR/ is made) gets one file per owner.")
 @click.option("--from", "source", default="", metavar="SOURCE", help="As of 'farthing report'.")
 @pass_app
 def chargeback(app: App, month: str, wanted: str | None, form: str, out: Path | None, source: str) -> None:
@@ -53,10 +69,10 @@ def chargeback(app: App, month: str, wanted: str | None, form: str, out: Path | 
         raise Failed(f"The statements sum to {usd(charged)}, the ledger to {usd(whole.amount)}: nothing was written.")
     note_rules(app, rules)
     if wanted is not None:
+        wanted = "" if wanted == "(unallocated)" and wanted not in statements else wanted
         if wanted not in statements:
-            raise Failed(
-                f'Nobody is charged as "{wanted}" in {month}; owners: {", ".join(filter(None, statements))}.'
-            )
+            names = ", ".join(owner or "(unallocated)" for owner in statements) or "nobody"
+            raise Failed(f'Nobody is charged as "{wanted}" in {month}; owners: {names}.')
         statements = {wanted: statements[wanted]}
     notes = (
         untagged(allocate(rules, found)),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from farthing.cli.context import App, Broken
+from farthing.cli.context import App, Broken, text_of
 from farthing.cli.models import server_of
 from farthing.config import parse
 from farthing.core.errors import ConfigError
@@ -32,7 +32,7 @@ class Side(NamedTuple):
 
 def working_tree(folder: str, config: str) -> Side:
     """What stands in the current directory."""
-    return _side(_folder(Path(folder)), Path(config).read_text("utf-8") if Path(config).is_file() else None)
+    return _side(_folder(Path(folder)), text_of(Path(config)) if Path(config).is_file() else None)
 
 
 def at_base(base: str, folder: str, config: str) -> Side:
@@ -41,7 +41,7 @@ def at_base(base: str, folder: str, config: str) -> Side:
         root = Path(base)
         file = root / config
         files = {str(Path(name).relative_to(root)): text for name, text in _folder(root / folder).items()}
-        return _side(files, file.read_text("utf-8") if file.is_file() else None)
+        return _side(files, text_of(file) if file.is_file() else None)
     names = _git("ls-tree", "-r", "-z", "--name-only", base, "--", folder, config).decode().split("\0")
     wanted = [name for name in names if name and (name == config or name.endswith(SUFFIXES))]
     texts = _batch(base, wanted)
@@ -152,7 +152,7 @@ def _side(files: Mapping[str, str], config: str | None) -> Side:
 
 def _folder(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
-    return {str(path): path.read_text("utf-8") for path in files}
+    return {str(path): text_of(path) for path in files}
 
 
 def _batch(base: str, names: list[str]) -> dict[str, str]:

@@ -125,6 +125,14 @@ class Failed(click.ClickException):
     exit_code = 1
 
 
+def text_of(path: Path) -> str:
+    """The text of a file that people wrote, without a byte order mark. Raises ``Broken``."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Broken(f"{path} is no UTF-8 text (byte {error.start:,}); save it as UTF-8.") from None
+
+
 def log_state(app: App) -> str:
     """What to say after "there is nothing in the traffic log"; empty while requests are logged."""
     return "" if app.settings.policy.log.enabled else f" {LOG_OFF}"

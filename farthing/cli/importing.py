@@ -7,6 +7,7 @@ import io
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, TextIO, cast
 
@@ -27,10 +28,12 @@ from farthing.cli.context import (
 )
 from farthing.cli.models import sells
 from farthing.config.checks import serving
+from farthing.core.errors import StoreUnavailable
 from farthing.core.types import Exchange, LedgerEntry, Scope
 from farthing.insight.moments import iso, shown
 from farthing.insight.render import Format
 from farthing.insight.table import Column, Money, Row, Table
+from farthing.lab.import_again import again
 from farthing.lab.import_targets import target_of
 from farthing.lab.importer import Batch, Plan, Summary, gather
 from farthing.lab.traces import FIELDS, SOURCES, Source, TraceRow, read_rows
@@ -61,6 +64,7 @@ Pairs = tuple[tuple[str, str], ...]
 @click.option("--dry-run", is_flag=True, help="Read and price everything, book nothing.")
 @click.option("--strict", is_flag=True, help="Book nothing when any row is bad.")
 @click.option("--allow-unpriced", is_flag=True, help="Book rows whose price is unknown, as unpriced.")
+@click.option("--allow-overlap", is_flag=True, help="Book sums of a period that the books have other sums of.")
 @click.option(
     "--encoding", metavar="NAME", help="How the file writes letters, as cp1252. [default: UTF-8, or its BOM's]"
 )
@@ -81,6 +85,7 @@ def import_(
     dry_run: bool,
     strict: bool,
     allow_unpriced: bool,
+    allow_overlap: bool,
     encoding: str | None,
     rejects: Path | None,
     form: Format,
@@ -102,9 +107,14 @@ def import_(
     if refusal:
         _say_bad(bad)
         raise Failed(refusal)
-    if not dry_run:
+    if dry_run:
+        # Without books there is nothing to compare with, and a dry run makes none.
+        with suppress(StoreUnavailable):
+            _again(app, batch, kind, allowed=allow_overlap)
+    else:
         with closed(app.stores.open_importer(app.settings)) as importer:
-            summary = batch.book(_Watched(importer, summary.rows))
+            known = _again(app, batch, kind, allowed=allow_overlap)
+            summary = batch.book(_Watched(importer, summary.rows), known=known)
     show(_table(summary, plan, file, dry_run=dry_run), form)
     _say_bad(bad)
 
@@ -189,7 +199,10 @@ def _plan(
 ) -> Plan:
     nameless = next((row for row in rows if not row.model), None)
     if nameless is not None and not model:
-        raise click.UsageError(f"line {nameless.line} names no model; say which prices apply: --as gpt-4o-mini")
+        first = "ask for the report grouped by model, or " if source.sums else ""
+        raise click.UsageError(
+            f"line {nameless.line} names no model; {first}say which prices apply: --as gpt-4o-mini"
+        )
     providers = app.settings.providers
     name = model or (rows[0].model if rows else "")
     chosen = next((one for one in providers if one.name == provider), None)
@@ -233,6 +246,23 @@ def _refusal(summary: Summary, plan: Plan, *, strict: bool, allow_unpriced: bool
     return ""
 
 
+def _again(app: App, batch: Batch, source: Source, *, allowed: bool) -> frozenset[str]:
+    """Ids of rows of a report that the books have under others. Raises ``Failed`` where they have other sums."""
+    first_ms = batch.look().first_ms
+    if not source.sums or first_ms is None:
+        return frozenset()
+    with closed(app.stores.open_ledger(app.settings)) as ledger:
+        there = again(ledger.entries(since_ms=first_ms), tuple(batch.entries()), source=source.name)
+    if not there.grown or allowed:
+        return there.same
+    one = there.grown[0]
+    raise Failed(
+        f"{len(there.grown):,} rows are sums of a period that was imported before with other counts (the first: "
+        f"{one.model}, {shown(one.received_at_ms)} UTC): a day that was not over then counts twice now. Nothing was "
+        "booked. Leave these days out, or book the rows as well with --allow-overlap, as for another organisation."
+    )
+
+
 def _table(summary: Summary, plan: Plan, file: Path, *, dry_run: bool) -> Table:
     rows: list[Row] = [
         ("rows", summary.rows),
@@ -253,6 +283,8 @@ def _table(summary: Summary, plan: Plan, file: Path, *, dry_run: bool) -> Table:
     notes = [f"Priced as {plan.model or 'named in the rows'} at {at}, with the prices of {priced}."]
     if summary.already_there:
         notes.append("Rows that were already there stay as they were first booked, whatever was chosen now.")
+    if summary.renamed:
+        notes.append(f"{summary.renamed:,} of them are there under the id that an earlier version gave them.")
     if summary.twice:
         notes.append(f"{summary.twice:,} rows have the id of an earlier row of the file and count once.")
     if dry_run:

@@ -10,7 +10,7 @@ from farthing import __version__
 from farthing.cli.context import App, Broken, closed, pass_app
 from farthing.cli.models import server_of
 from farthing.cli.practice import list_price, stores_of
-from farthing.cli.report import dimensions
+from farthing.cli.report import check_dimension, dimensions
 from farthing.core.errors import FarthingError
 from farthing.core.money import format_usd
 from farthing.core.types import LedgerQuery, Usage, UsagePart
@@ -87,7 +87,10 @@ class Tools:
     def estimate_cost(
         self, model: str, input_tokens: int, output_tokens: int, cached_tokens: int = 0, calls: int = 1
     ) -> Answer:
-        """What calls of this size would cost now. cached_tokens is the part of input_tokens read from a cache."""
+        """What calls of this size would cost now; lines are those of one call.
+
+        cached_tokens is the part of input_tokens that is read from a cache.
+        """
         if min(input_tokens, output_tokens, cached_tokens) < 0 or calls < 1 or cached_tokens > input_tokens:
             raise ValueError("tokens are 0 or more, cached ones at most those of the input, calls 1 or more")
         counts = (input_tokens - cached_tokens, cached_tokens, output_tokens)
@@ -99,7 +102,9 @@ class Tools:
         total = None if charge.total is None else charge.total * calls
         return {
             "model": model,
+            "calls": calls,
             "usd": None if total is None else format_usd(total),
+            "usd_per_call": None if charge.total is None else format_usd(charge.total),
             "state": charge.state,
             "reason": charge.reason,
             "lines": [
@@ -119,7 +124,7 @@ class Tools:
 
     def why_spend_changed(self, since: Since = "7d", by: By = "feature", where: Where = None) -> Answer:
         """Why spend changed against the equal period before: causes that sum to the difference exactly."""
-        groups, filters, now_ms, start = dimensions(by), _pairs(where), self._app.now_ms(), self._at(since)
+        groups, filters, now_ms, start = _timeless(by), _pairs(where), self._app.now_ms(), self._at(since)
         price = list_price(self._app)
         with closed(stores_of(self._app).open_reports(self._app.settings, "")) as ledger:
             before = read(ledger, groups, start - (now_ms - start), start, filters, price)
@@ -128,13 +133,15 @@ class Tools:
 
     def month_end(self, by: By = "team", where: Where = None) -> Answer:
         """What the month will cost, with a band and its error on the past."""
-        groups, now_ms = dimensions(by), self._app.now_ms()
+        groups, now_ms = _timeless(by), self._app.now_ms()
         query = forecast.query(groups, now_ms, where=_pairs(where))
         with closed(stores_of(self._app).open_reports(self._app.settings, "")) as ledger:
             return _said(forecast.build(ledger.totals(query), groups, now_ms, limit=ROWS_MAX))
 
     def request_cost(self, request_id: str) -> Answer:
         """What one request cost: the id is that of the answer's x-farthing-request-id header."""
+        if not request_id:
+            raise ValueError("request_id is empty; it is that of the answer's x-farthing-request-id header")
         with self._app.ledger() as ledger:
             entries = tuple(ledger.entries(request_id=request_id))
         amounts = [entry.charge.total for entry in entries]
@@ -152,6 +159,14 @@ class Tools:
 
     def _at(self, since: str) -> int:
         return parse_moment(since, now_ms=self._app.now_ms())
+
+
+def _timeless(by: str) -> tuple[str, ...]:
+    """Dimensions of reports that are about time themselves."""
+    groups = dimensions(by)
+    for name in groups:
+        check_dimension(name, "by", time=False)
+    return groups
 
 
 def _pairs(where: dict[str, str] | None) -> tuple[tuple[str, str], ...]:

@@ -31,6 +31,8 @@ def receipt(app: App, wanted: str, form: Format) -> None:
 
 def find_entries(ledger: Ledger, wanted: str) -> tuple[LedgerEntry, ...]:
     """All entries of the request, or the one entry of that id with its corrections."""
+    if not wanted:
+        return ()  # to the ledger no id means every entry
     entries = tuple(ledger.entries(request_id=wanted))
     if entries:
         return entries

@@ -24,6 +24,8 @@ def trace(app: App, wanted: str, since: int, form: Format) -> None:
     A trace is named by the caller's traceparent header, or by the tag "trace"; the tags "agent" and "step" say who
     and what. 'farthing report --by trace' and '--by agent' sum them up.
     """
+    if not wanted:
+        raise click.BadParameter("is empty; calls without a trace are none", param_hint="TRACE")
     with app.ledger() as ledger:
         entries = _booked(ledger, wanted, since)
         booked = {one.request_id for one in entries}

@@ -52,7 +52,9 @@ def unit(
     with app.ledger() as ledger:
         rows = ledger.totals(query)
         if per:
-            show(report.per_head(economics.per_head(rows), groups, per, title=title, limit=limit), form)
+            heads = economics.per_head(rows)
+            missing = economics.unknown(rows)
+            show(report.per_head(heads, groups, per, unpriced=missing, title=title, limit=limit), form)
             return
         with closed(stores_of(app).open_practice(app.settings)) as practice:
             found = practice.all(kind=kind, since_ms=since, until_ms=until + 1)  # what is told now counts now
@@ -61,4 +63,5 @@ def unit(
             listed = ", ".join(name for name, _ in known) or "none yet (farthing outcomes import)"
             raise Failed(f'There is no outcome of kind "{kind}"; reported kinds: {listed}.')
         units, lost = economics.per_outcome(ledger, rows, found, groups)
-    show(report.build(units, groups, title=f"{title}: {kind}", lost=lost, limit=limit), form)
+    missing = economics.unknown(rows)
+    show(report.build(units, groups, unpriced=missing, title=f"{title}: {kind}", lost=lost, limit=limit), form)

@@ -28,7 +28,8 @@ def focus_rows(
 ) -> Iterable[dict[str, Cell]]:
     """One FOCUS 1.2 row a line: the owner as sub-account, the four costs alike, the allocation beside them.
 
-    A statement knows what an owner bears, not at which unit prices: those columns are null.
+    A statement knows what an owner bears, not at which unit prices: those columns are null. Its quantity is the
+    tokens, and one share where a line has none of its own.
     """
     for owner, statement in found.items():
         for line in statement:
@@ -36,6 +37,10 @@ def focus_rows(
             row: dict[str, Cell] = dict.fromkeys(FOCUS_COLUMNS)
             row |= {name: amount for name in ("BilledCost", "EffectiveCost", "ContractedCost", "ListCost")}
             row |= {
+                # FOCUS wants to know who bills: here Farthing itself does, within the house.
+                "BillingAccountId": "farthing",
+                "BillingAccountName": "Farthing",
+                "BillingAccountType": "Account",
                 "BillingCurrency": "USD",
                 "PricingCurrency": "USD",
                 "BillingPeriodStart": iso(since_ms),
@@ -43,6 +48,9 @@ def focus_rows(
                 "ChargePeriodStart": iso(since_ms),
                 "ChargePeriodEnd": iso(until_ms),
                 "ChargeCategory": "Usage",
+                "PricingCategory": "Standard",
+                "PricingQuantity": Decimal(line.tokens or 1),
+                "PricingUnit": "Tokens" if line.tokens else "Shares",
                 "ChargeFrequency": "Usage-Based",
                 "ChargeDescription": f"{line.kind}{f' {line.what}' if line.what else ''}",
                 "InvoiceIssuerName": "Farthing",

@@ -50,19 +50,28 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 def read(file: str, text: str) -> Prompt:
     """The prompt in a file. Raises ``ValueError`` with what is wrong."""
     path = PurePosixPath(file)
+    # git hands files over as they are committed, an editor's line ends and mark included; the model reads the same.
+    text = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").replace("\r\n", "\n")
+    try:
+        return _read(path, text)
+    except (msgspec.DecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{file}: {error}") from error
+    except (RecursionError, TypeError, OverflowError) as error:
+        raise ValueError(f"{file}: is nested too deep, or holds what no request can ({error})") from error
+
+
+def _read(path: PurePosixPath, text: str) -> Prompt:
+    file = str(path)
     if path.suffix in _TEXT:
         head = _HEAD.match(text)
         fields = _mapping(yaml.safe_load(head[1]), file) if head else {}
         return _prompt(path, fields, text[head.end() :] if head else text)
-    try:
-        if path.suffix == ".json":
-            found: object = msgspec.json.decode(text)
-        elif path.suffix == ".toml":
-            found = tomllib.loads(text)
-        else:
-            found = yaml.safe_load(text)
-    except (msgspec.DecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{file}: {error}") from error
+    if path.suffix == ".json":
+        found: object = msgspec.json.decode(text)
+    elif path.suffix == ".toml":
+        found = tomllib.loads(text)
+    else:
+        found = yaml.safe_load(text)
     fields = _mapping(found, file)
     parts = [
         fields.get(name) for name in ("tools", "functions", "system", "instructions", "messages", "input", "prompt")

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from farthing.core.money import BASIS, format_usd, round_half_even
+from farthing.core.money import BASIS, PUSD_PER_NUSD, format_usd, round_half_even
 from farthing.core.repricing import effective
 from farthing.core.types import Charge, ChargeLine, Decision, Exchange, LedgerEntry, Scope, Usage
 from farthing.core.units import TOKEN_UNITS
@@ -14,10 +14,11 @@ from farthing.insight.render import printable, usd
 
 _SOURCE_MEANS: Final = {
     "reported": "the provider's own final usage",
-    "partial": "a stream that ended early: what it had said, the rest is not known",
+    "partial": "a stream that ended early: what the provider had said, and what arrived counted by Farthing",
     "estimated": "counted by Farthing, because the provider said nothing",
     "missing": "the answer was complete but carried no usage",
 }
+_HALF_SAID: Final = "counted by Farthing where the provider did not say it; what it said stands under raw"
 
 
 def price_text(price: int, unit: str) -> str:
@@ -114,7 +115,7 @@ def _entry_lines(entry: LedgerEntry) -> list[str]:
         f"  model    {entry.model} at {entry.provider}"
         + (f" (asked for: {entry.model_requested})" if entry.model_requested != entry.model else ""),
         f"  scope    {_scope_text(entry.scope)}",
-        f"  usage    {entry.usage.source}: {_SOURCE_MEANS[entry.usage.source]}",
+        f"  usage    {entry.usage.source}: {_source_means(entry.usage)}",
     ]
     if entry.usage.raw:
         lines.append(f"  raw      {entry.usage.raw.decode(errors='replace')}")
@@ -124,9 +125,17 @@ def _entry_lines(entry: LedgerEntry) -> list[str]:
     return lines + _decision_lines(entry.decisions)
 
 
+def _source_means(usage: Usage) -> str:
+    return _HALF_SAID if usage.source == "estimated" and usage.raw else _SOURCE_MEANS[usage.source]
+
+
 def _after_lines(entry: LedgerEntry) -> list[str]:
     charge = entry.charge
     lines = []
+    second = dict(entry.usage.facets).get("byok_upstream_pusd", "")
+    if second.isdecimal():
+        bill = usd(round_half_even(int(second), PUSD_PER_NUSD))
+        lines.append(f"  besides  {bill} billed by the upstream provider on the caller's own key: in no total here")
     if charge.price_ref:
         lines.append(f"  prices   book {charge.price_ref}, as valid at {shown(entry.received_at_ms)} UTC")
     if entry.baseline is not None and charge.total is not None:

@@ -27,9 +27,12 @@ class Detail(msgspec.Struct, kw_only=True):
     """Billed although the attempt failed, retries left out."""
     aborted_nusd: int = 0
     """Billed although nobody was there any more to read the answer."""
+    input_tokens: int = 0
+    """Of entries with a price, as in all that follows that costs are divided by."""
+    output_tokens: int = 0
     requests: set[str] = msgspec.field(default_factory=set)
     good: set[str] = msgspec.field(default_factory=set)
-    """Requests with an answer that was complete and read."""
+    """Requests with a price and an answer that was complete and read."""
     cached: set[str] = msgspec.field(default_factory=set)
     """Requests with any token from a provider's prompt cache."""
     answered: set[str] = msgspec.field(default_factory=set)
@@ -71,14 +74,8 @@ def _add(detail: Detail, entry: LedgerEntry, *, retried: bool) -> None:
     if entry.kind != "charge":
         return
     detail.requests.add(entry.request_id)
-    if entry.scope.session:
-        detail.sessions.add(entry.scope.session)
-    if entry.scope.tags:
-        for name, value in entry.scope.tags:
-            if name == "trace":
-                detail.traces.add(value)
-            elif name == "agent":
-                detail.agents.add(value)
+    if entry.charge.total is not None:
+        _units(detail, entry)
     if entry.charge.reason == "cache_hit":
         detail.answered.add(entry.request_id)
     if any(is_cache_read(unit) for part in entry.usage.parts for unit, _ in part.lines):
@@ -91,10 +88,25 @@ def _add(detail: Detail, entry: LedgerEntry, *, retried: bool) -> None:
     elif entry.error or entry.status >= 400:
         detail.failed_nusd += amount
     else:
-        detail.good.add(entry.request_id)
+        if entry.charge.total is not None:
+            detail.good.add(entry.request_id)
         detail.latencies.append(entry.latency_ms)
         if entry.ttft_ms is not None:
             detail.first_tokens.append(entry.ttft_ms)
+
+
+def _units(detail: Detail, entry: LedgerEntry) -> None:
+    """What the costs of a priced entry are divided by."""
+    for part in entry.usage.parts:
+        detail.input_tokens += sum(count for unit, count in part.lines if is_input(unit))
+        detail.output_tokens += sum(count for unit, count in part.lines if is_output(unit))
+    if entry.scope.session:
+        detail.sessions.add(entry.scope.session)
+    for name, value in entry.scope.tags:
+        if name == "trace":
+            detail.traces.add(value)
+        elif name == "agent":
+            detail.agents.add(value)
 
 
 def _costs(detail: Detail, entry: LedgerEntry) -> None:

@@ -8,6 +8,7 @@ import msgspec
 from farthing.core.dimensions import entry_value
 from farthing.core.types import LedgerQuery, Totals
 from farthing.core.unit_cost import Cluster, Ratio, ratio
+from farthing.insight.honesty import cost as cost_of
 from farthing.ports.books import Ledger
 from farthing.ports.outcomes import Outcome
 
@@ -42,17 +43,29 @@ def query(by: Key, cluster: str, *, since_ms: int, until_ms: int, where: tuple[t
 
 
 def per_head(rows: Iterable[Totals]) -> dict[Key, Ratio]:
-    """Cost per user, customer or session that had any: each is one outcome of itself. Nameless cost is left over."""
+    """Cost per user, customer or session that had any: each is one outcome of itself. Nameless cost is left over.
+
+    Who has no call with a known price is not divided by.
+    """
     clusters: dict[Key, list[Cluster]] = {}
     loose: dict[Key, int] = {}
     for row in rows:
         name, key = row.group[0], row.group[1:]
-        if name:
+        if name and cost_of(row) is not None:
             clusters.setdefault(key, []).append(Cluster(row.amount, 1))
         else:
             loose[key] = loose.get(key, 0) + row.amount
             clusters.setdefault(key, [])
     return {key: ratio(found, extra_cost=loose.get(key, 0)) for key, found in clusters.items()}
+
+
+def unknown(rows: Iterable[Totals]) -> dict[Key, int]:
+    """Entries without a price, by slice."""
+    found: dict[Key, int] = {}
+    for row in rows:
+        if row.unpriced:
+            found[row.group[1:]] = found.get(row.group[1:], 0) + row.unpriced
+    return found
 
 
 def per_outcome(
@@ -61,10 +74,13 @@ def per_outcome(
     """(slices, outcomes whose calls the ledger does not know).
 
     An outcome counts where its session cost most: a session whose calls are of several slices is still one session.
-    Calls without a session are found by request id; what is left of them belongs to no session.
+    Calls without a session are found by request id; what is left of them belongs to no session. Sessions without any
+    known price are not counted, and neither is what came of them.
     """
-    costs: dict[str, dict[Key, int]] = {}
+    costs: dict[str, dict[Key, int]] = {"": {row.group[1:]: 0 for row in rows}}
     for row in rows:
+        if row.group[0] and cost_of(row) is None:
+            continue
         cells = costs.setdefault(row.group[0], {})
         cells[row.group[1:]] = cells.get(row.group[1:], 0) + row.amount
     homeless = costs.pop("", {})
@@ -90,7 +106,7 @@ def _requests(
             key = tuple(entry_value(entry, dimension) for dimension in by)
             if entry.scope.session:
                 found[name] = entry.scope.session
-            elif key in homeless:
+            elif key in homeless and (entry.charge.total is not None or REQUEST + name in costs):
                 amount = entry.charge.total or 0
                 cells = costs.setdefault(REQUEST + name, {})
                 cells[key] = cells.get(key, 0) + amount

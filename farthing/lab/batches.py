@@ -5,7 +5,7 @@ own id, so that a file read twice, or polled in parts, books every answer once.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -118,7 +118,8 @@ def _target(batch: Batch, model: str) -> Target:
 # -- before it is sent
 
 
-_OUTSIDE = (b'"file_id"', b'"previous_response_id"', b'"http://', b'"https://', b'"mcp_servers"')
+FAULTS_SHOWN: Final = 20
+_OUTSIDE: Final = (b'"file_id"', b'"previous_response_id"', b'"http://', b'"https://', b'"mcp_servers"')
 """Content elsewhere: such a prompt may be as long as the model's window."""
 
 
@@ -147,23 +148,33 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ceiling_of(lines: Iterable[bytes], batch: Batch, prices: Prices, *, output_assumed: int | None) -> Ceiling:
-    """The ceiling of a requests file. Raises ``ValueError`` that names the line that is no request."""
+    """The ceiling of a requests file. Raises ``ValueError`` that names the lines that are no request."""
     total = requests = uncapped = unpriced = 0
-    for number, (model, bounds) in _asks(lines, output_assumed):
+    faults: list[str] = []
+    for number, ask in _asks(lines, output_assumed):
+        if isinstance(ask, str):
+            faults.append(f"line {number} is no request of a batch: {ask}")
+            continue
+        model, bounds = ask
         requests += 1
+        if not (model or batch.model):
+            faults.append(f"line {number} names no model")
+            continue
         if not bounds.output_tokens:
             uncapped += 1
             continue
-        if not (model or batch.model):
-            raise ValueError(f"line {number} names no model")
         amount = prices.ceiling(bounds, _target(batch, model or batch.model), at_ms=batch.at_ms)
         unpriced += amount is None
         total += amount or 0
+    if faults:
+        more = f"; and {len(faults) - FAULTS_SHOWN:,} more" if len(faults) > FAULTS_SHOWN else ""
+        raise ValueError(f"{'; '.join(faults[:FAULTS_SHOWN])}{more}")
     known = not uncapped and not unpriced
     return Ceiling(requests=requests, nusd=Nusd(total) if known else None, uncapped=uncapped, unpriced=unpriced)
 
 
-def _asks(lines: Iterable[bytes], output_assumed: int | None) -> Iterator[tuple[int, tuple[str, Bounds]]]:
+def _asks(lines: Iterable[bytes], output_assumed: int | None) -> Iterator[tuple[int, tuple[str, Bounds] | str]]:
+    """(line, model and bounds, or what is wrong)."""
     for number, raw in enumerate(lines, 1):
         if not raw.strip():
             continue
@@ -172,7 +183,8 @@ def _asks(lines: Iterable[bytes], output_assumed: int | None) -> Iterator[tuple[
             body = bytes(line.params) if bytes(line.params) != b"null" else bytes(line.body)
             ask = msgspec.json.decode(body, type=_Ask)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"line {number} is no request of a batch: {error}") from None
+            yield number, str(error)
+            continue
         cap = ask.max_tokens or ask.max_completion_tokens or ask.max_output_tokens or output_assumed or 0
         marks = b'"cache_control"' in body
         bounds = Bounds(

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from farthing.lab.capacity_plan import BYTES, Gpu, Model, Plan, gpus, models, problems
-from farthing.lab.capacity_steps import API, COST, DEMAND, FLOOR, MEASURED, MEMORY, ROOFLINE, SPEND, Step
+from farthing.lab.capacity_plan import BYTES, Api, Gpu, Model, Plan, gpus, models, problems
+from farthing.lab.capacity_steps import API, BATCH, COST, DEMAND, FLOOR, MEASURED, MEMORY, ROOFLINE, SPEND, Step
 from farthing.lab.formula import Formula, exact, plain
 
 _ARITHMETIC: Final = {"fp8": "fp8", "nvfp4": "nvfp4"}
@@ -62,7 +62,8 @@ def plan(asked: Plan) -> Outcome:
             f"{plain(numbers['memory_gb'])} GB hold {wanted}; take more GPUs, a smaller precision or shorter requests"
         )
     measured = asked.serving.requests_per_second is not None
-    for steps in (MEASURED if measured else ROOFLINE, FLOOR, DEMAND, SPEND, COST, API):
+    api = (*BATCH, *API[1:]) if asked.api.batch_share else API
+    for steps in (MEASURED if measured else ROOFLINE, FLOOR, DEMAND, SPEND, COST, api):
         _work(steps, numbers, lines)
     return Outcome(lines=tuple(lines), measured=measured, notes=(*notes, *_warnings(asked, numbers, measured)))
 
@@ -128,12 +129,36 @@ def _numbers(asked: Plan, gpu: Gpu, model: Model) -> tuple[dict[str, Fraction], 
         "operations": spend.operations_usd_per_month, "api_input": api.input or 0, "api_output": api.output or 0,
         "api_cached": api.cached_share,
         "api_read": (api.input or 0) if api.cache_read is None else api.cache_read, "api_batch": api.batch_share,
+        **_batch_prices(api),
     }  # fmt: skip
     return {name: exact(value) for name, value in given.items()}, notes
 
 
+def _batch_prices(api: Api) -> dict[str, float]:
+    """Half of prices of one's own that come without any for batches."""
+    read = (api.input or 0) if api.cache_read is None else api.cache_read
+    if api.batch_input is None and api.batch_output is None and api.batch_cache_read is None:
+        return {"batch_input": (api.input or 0) / 2, "batch_output": (api.output or 0) / 2, "batch_read": read / 2}
+    fresh = (api.input or 0) / 2 if api.batch_input is None else api.batch_input
+    return {
+        "batch_input": fresh,
+        "batch_output": (api.output or 0) / 2 if api.batch_output is None else api.batch_output,
+        "batch_read": fresh if api.batch_cache_read is None else api.batch_cache_read,
+    }
+
+
+def _batch_notes(api: Api) -> list[str]:
+    if not api.batch_share:
+        return []
+    if (api.batch_input, api.batch_output) == (api.input, api.output):
+        return ["No batch price is known: the share that could go to a batch saves nothing."]
+    if api.batch_input is None or api.batch_output is None:
+        return ["Batch prices are taken for half of yours: give api.batch_input and api.batch_output."]
+    return []
+
+
 def _warnings(asked: Plan, numbers: Mapping[str, Fraction], measured: bool) -> list[str]:
-    found = []
+    found = _batch_notes(asked.api)
     if numbers["of_bound"] > 1:
         found.append(
             f"Impossible: the rate is {plain(numbers['of_bound'], 3)} times what the GPUs' arithmetic allows at all."

@@ -98,7 +98,12 @@ class Api(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Share of the input that the API would read from its cache."""
     cache_read: float | None = None
     batch_share: float = 0.0
-    """Share of the requests that could go to its batch API at half the price: first do that."""
+    """Share of the requests that could go to its batch API: first do that."""
+    batch_input: float | None = None
+    """Batch prices; ``None``: the book's, or half of prices of one's own."""
+    batch_output: float | None = None
+    batch_cache_read: float | None = None
+    """``None``: cached input costs ``batch_input`` in a batch."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,11 +134,17 @@ def priced(asked: Plan, rates_of: Callable[[str], Rates]) -> Plan:
     """The plan with the prices of the API's model, where none are given."""
     if not asked.api.model or asked.api.input is not None or asked.api.output is not None:
         return asked
-    rates = rates_of(asked.api.model).at(asked.serving.input_tokens)
-    api = msgspec.structs.replace(
-        asked.api, input=rates.input, output=rates.output,
-        cache_read=rates.cache_read if asked.api.cache_read is None else asked.api.cache_read,
-    )  # fmt: skip
+    whole = rates_of(asked.api.model)
+    rates = whole.at(asked.serving.input_tokens)
+    # Without a batch price a batch saves nothing: nobody is known to give a discount.
+    batch = whole.batch.at(asked.serving.input_tokens) if whole.batch is not None else rates
+    read = rates.cache_read if asked.api.cache_read is None else asked.api.cache_read
+    given = {
+        "input": rates.input, "output": rates.output, "cache_read": read, "batch_input": batch.input,
+        "batch_output": batch.output, "batch_cache_read": read if whole.batch is None else batch.cache_read,
+    }  # fmt: skip
+    own = {name: getattr(asked.api, name) for name in given if getattr(asked.api, name) is not None}
+    api = msgspec.structs.replace(asked.api, **{**given, **own})
     return msgspec.structs.replace(asked, api=api)
 
 
@@ -165,7 +176,8 @@ def problems(asked: Plan) -> list[str]:
         "spend.usd_per_gpu_hour": spend.usd_per_gpu_hour or 0,
         "spend.operations_usd_per_month": spend.operations_usd_per_month,
         "serving.overhead_gb": serving.overhead_gb, "api.input": api.input or 0, "api.output": api.output or 0,
-        "api.cache_read": api.cache_read or 0,
+        "api.cache_read": api.cache_read or 0, "api.batch_input": api.batch_input or 0,
+        "api.batch_output": api.batch_output or 0, "api.batch_cache_read": api.batch_cache_read or 0,
     }  # fmt: skip
     found = [f"{name}: more than 0" for name, value in positive.items() if not 0 < value < 1e18]
     found += [f"{name}: 0 to 1" for name, value in shares.items() if not 0 <= value <= 1]

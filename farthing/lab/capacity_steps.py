@@ -119,10 +119,32 @@ COST: Final = (
     Step("self_usd_per_request", "self_usd_per_day/requests_per_day", "USD", "one request"),
 )
 
+BATCH: Final = (
+    Step(
+        "api_now_usd",
+        "(input*((1 - api_cached)*api_input + api_cached*api_read) + output*api_output)/10**6",
+        "USD",
+        "one request that is answered at once",
+    ),
+    Step(
+        "api_batch_usd",
+        "(input*((1 - api_cached)*batch_input + api_cached*batch_read) + output*batch_output)/10**6",
+        "USD",
+        "one request in a batch",
+    ),
+    Step(
+        "api_usd_per_request",
+        "(1 - api_batch)*api_now_usd + api_batch*api_batch_usd",
+        "USD",
+        "one request at the API",
+    ),
+)
+"""Takes the place of the first step of ``API`` where a share could wait for a batch."""
+
 API: Final = (
     Step(
         "api_usd_per_request",
-        "(input*((1 - api_cached)*api_input + api_cached*api_read) + output*api_output)/10**6*(1 - api_batch/2)",
+        "(input*((1 - api_cached)*api_input + api_cached*api_read) + output*api_output)/10**6",
         "USD",
         "one request at the API",
     ),

@@ -70,6 +70,14 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     input: int
     read: int | None
     """None: the model has no prompt cache."""
+    from_tokens: int = 0
+    """The shortest prompt, cached tokens included, of which every token costs this."""
+    longer: tuple["Rates", ...] = ()
+    """Rates of longer prompts, ascending by ``from_tokens``."""
+
+    def at(self, prompt_tokens: int) -> "Rates":
+        """The rates of a prompt of that length."""
+        return next((one for one in reversed(self.longer) if one.from_tokens <= prompt_tokens), self)
 
 
 RatesOf = Callable[[str, str], Rates | None]
@@ -249,7 +257,8 @@ class Doctor:
         tolerance = max(rule.step_tokens, ask.input_tokens // 50)
         if tokens <= tolerance:
             return None
-        rates = self._rates_of(ask.provider, ask.model)
+        known = self._rates_of(ask.provider, ask.model)
+        rates = known.at(ask.input_tokens) if known is not None else None
         nusd = None
         if rates is not None and rates.read is not None:
             nusd = round_half_even(tokens * (rates.input - rates.read), PUSD_PER_NUSD)

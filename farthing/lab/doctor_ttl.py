@@ -68,6 +68,6 @@ class TtlAdvice:
             sizes.append(ask.input_tokens * section.size // ask.size)
         for place, cache in enumerate(self._caches[key]):
             use = cache.use(names, sizes, ask.at_ms)
-            self._saved_pusd[place] += rates.input * (
+            self._saved_pusd[place] += rates.at(ask.input_tokens).input * (
                 ask.input_tokens * 10_000 - cost_bp(cache.rule, ask.input_tokens, use)
             )

@@ -25,6 +25,7 @@ from farthing.ports.books import Importer
 from farthing.ports.prices import Prices
 
 WEB_SEARCH = "web_search"
+INPUT_AUDIO, OUTPUT_AUDIO = "input_audio", "output_audio"
 BYTES_PER_TOKEN = 4
 """Traces know tokens, exchanges count bytes: the assumed ratio gives both the body's size and the block's."""
 
@@ -70,6 +71,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of a source that states costs, without one."""
     twice: int = 0
     """Rows left out because the file has their id already."""
+    renamed: int = 0
+    """Of the rows already there: those that the books have under another id."""
 
 
 class Batch:
@@ -100,10 +103,16 @@ class Batch:
             self._looked = self._sum()
         return self._looked
 
-    def book(self, importer: Importer) -> Summary:
-        """Books everything in one transaction; rows that are already there stay as they are."""
-        new, already_there = importer.import_batch(self.entries(), self.exchanges())
-        return msgspec.structs.replace(self.look(), new=new, already_there=already_there)
+    def book(self, importer: Importer, *, known: frozenset[str] = frozenset()) -> Summary:
+        """Books everything in one transaction; rows that are already there stay as they are.
+
+        ``known``: ids of rows that the books have under other ones.
+        """
+        entries = (one for one in self.entries() if one.id not in known)
+        exchanges = (one for one in self.exchanges() if one.request_id not in known)
+        new, already_there = importer.import_batch(entries, exchanges)
+        there = already_there + len(known)
+        return msgspec.structs.replace(self.look(), new=new, already_there=there, renamed=len(known))
 
     def _sum(self) -> Summary:
         amount, unpriced, reasons = 0, 0, set()
@@ -187,8 +196,9 @@ class Batch:
             scope=scope_of(row, self._plan.scope),
             dialect="openai",
             view=PromptView(endpoint="chat", model=target.model, body_bytes=body_bytes),
-            outcome="answered",
-            status=200,
+            outcome="failed" if row.failed else "answered",
+            status=500 if row.failed else 200,
+            error="upstream_error" if row.failed else "",
             blocks=row.blocks,
             block_bytes=(self._plan.source.block_tokens or 256) * BYTES_PER_TOKEN,
             attempts=(
@@ -196,7 +206,7 @@ class Batch:
                     attempt=1,
                     provider=target.provider,
                     model=target.model,
-                    status=200,
+                    status=200,  # it gave an answer that was billed: what failed afterwards is the request
                     started_at_ms=row.at_ms,
                     latency_ms=0,
                     entry_id=row.id,
@@ -241,10 +251,12 @@ def scope_of(row: TraceRow, base: Scope) -> Scope:
 
 def _usage(row: TraceRow) -> Usage:
     lines = (
-        (INPUT, row.input_tokens - row.cached_tokens - sum(count for _, count in row.written)),
+        (INPUT, row.input_tokens - row.cached_tokens - row.audio_input - sum(count for _, count in row.written)),
+        (INPUT_AUDIO, row.audio_input),
         (INPUT_CACHE_READ, row.cached_tokens),
         *row.written,
-        (OUTPUT, row.output_tokens),
+        (OUTPUT, row.output_tokens - row.audio_output),
+        (OUTPUT_AUDIO, row.audio_output),
         (WEB_SEARCH, row.searches),
     )
     basis = row.tier_basis or row.input_tokens // max(1, row.calls)

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable
 
+import msgspec
+
 from farthing.config import ProviderSettings
 from farthing.core.prefix_cache import ANTHROPIC_5M, OPENAI_AUTO, CacheRule
-from farthing.core.price_book import PriceBook
+from farthing.core.price_book import PriceBook, Rate
 from farthing.core.types import Charge, Target, Usage
-from farthing.core.units import INPUT_CACHE_READ
+from farthing.core.units import INPUT, INPUT_CACHE_READ
 from farthing.lab.doctor import Rates
 from farthing.lab.optimize import PriceOf
+from farthing.lab.tariff import pico_usd, thresholds
 from farthing.ports.prices import Prices
 
 
@@ -39,14 +42,23 @@ class BookRates:
     def _find(self, provider: str, model: str) -> Rates | None:
         known = self._settings.get(provider)
         owner = (known.price_as or known.name) if known is not None else provider
-        resolved = self._book.resolve(owner, model)
+        named = dict(known.price_models).get(model, model) if known is not None else model
+        resolved = self._book.resolve(owner, named)
         if resolved is None:
             return None
         rates = self._book.sheet(resolved, {}, self._now_ms).rates
-        if "input" not in rates:
+        if INPUT not in rates:
             return None
-        read = rates.get(INPUT_CACHE_READ)
-        return Rates(input=rates["input"].steps[0][1], read=read.steps[0][1] if read is not None else None)
+        first, *longer = (_of_length(rates, tokens) for tokens in thresholds(rates, (INPUT, INPUT_CACHE_READ)))
+        return msgspec.structs.replace(first, longer=tuple(longer))
+
+
+def _of_length(rates: dict[str, Rate], tokens: int) -> Rates:
+    return Rates(
+        input=round(pico_usd(rates[INPUT], tokens)),
+        read=round(pico_usd(rates[INPUT_CACHE_READ], tokens)) if INPUT_CACHE_READ in rates else None,
+        from_tokens=tokens,
+    )
 
 
 def price_of(prices: Prices, providers: Iterable[ProviderSettings]) -> PriceOf:

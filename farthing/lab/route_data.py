@@ -20,8 +20,16 @@ _PROBLEMS_MAX = 10
 
 def read_labels(path: Path) -> LabelledSet:
     """The labelled prompts of a file. Raises :class:`BadRequest` with every problem and its row."""
-    rows = list(_rows(path))
-    models = tuple(name.partition(":")[2] for name in (rows[0] if rows else {}) if name.startswith("correct:"))
+    try:
+        rows = list(_rows(path))
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{path} is no UTF-8 text (byte {error.start:,}).", hint="Save it as UTF-8.") from None
+    except (csv.Error, msgspec.DecodeError, RecursionError, ValueError) as error:
+        raise BadRequest(
+            f"{path} cannot be read: {error}.", hint="CSV, JSON Lines or Parquet, by its suffix."
+        ) from None
+    names = [name for name in (rows[0] if rows else {}) if isinstance(name, str)]  # None: cells beyond the header
+    models = tuple(name.partition(":")[2] for name in names if name.startswith("correct:"))
     if len(models) < 2:
         raise BadRequest(
             f"{path}: names {len(models)} models.", hint="Columns prompt and correct:<model> for two models or more."

@@ -1,6 +1,6 @@
 """What a model's tokens cost for calculations: by length of the prompt, from a cache, in a batch, out of the book."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Final
 
@@ -52,13 +52,13 @@ def rates_in_book(book: PriceBook, resolved: Resolved, at_ms: int) -> Rates | No
 def _rates(rates: dict[str, Rate]) -> Rates | None:
     if INPUT not in rates or OUTPUT not in rates:
         return None
-    first, *longer = (_of_length(rates, tokens) for tokens in _thresholds(rates))
+    units = (INPUT, OUTPUT, INPUT_CACHE_READ, INPUT_CACHE_WRITE_5M, INPUT_CACHE_WRITE_1H)
+    first, *longer = (_of_length(rates, tokens) for tokens in thresholds(rates, units))
     return msgspec.structs.replace(first, longer=tuple(longer))
 
 
-def _thresholds(rates: dict[str, Rate]) -> list[int]:
+def thresholds(rates: dict[str, Rate], units: Iterable[str]) -> list[int]:
     """Prompt lengths at which a price changes. What only tokens beyond a length cost is no step of the prompt."""
-    units = (INPUT, OUTPUT, INPUT_CACHE_READ, INPUT_CACHE_WRITE_5M, INPUT_CACHE_WRITE_1H)
     return sorted({0, *(step[0] for unit in units if unit in rates for step in _steps(rates[unit]))})
 
 
@@ -66,13 +66,15 @@ def _steps(rate: Rate) -> Iterator[tuple[int, int, str]]:
     yield from rate.steps[:1] if rate.marginal else rate.steps
 
 
+def pico_usd(rate: Rate, tokens: int) -> Fraction:
+    """What one unit costs in a prompt of that length, in pico-USD."""
+    price = next(price for begins, price, _ in reversed(tuple(_steps(rate))) if begins <= tokens or not begins)
+    return Fraction(price * rate.numerator, rate.denominator)
+
+
 def _of_length(rates: dict[str, Rate], tokens: int) -> Rates:
     def usd(unit: str) -> float | None:
-        if unit not in rates:
-            return None
-        rate = rates[unit]
-        price = next(price for begins, price, _ in reversed(tuple(_steps(rate))) if begins <= tokens or not begins)
-        return price * rate.numerator / rate.denominator / PUSD_PER_USD_PER_MILLION
+        return float(pico_usd(rates[unit], tokens) / PUSD_PER_USD_PER_MILLION) if unit in rates else None
 
     return Rates(
         input=usd(INPUT) or 0.0,

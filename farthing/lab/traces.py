@@ -16,7 +16,7 @@ from farthing.core.money import NUSD_PER_USD
 from farthing.core.units import INPUT_CACHE_WRITE_1H, INPUT_CACHE_WRITE_5M
 from farthing.lab.traces_cells import BadRow
 from farthing.lab.traces_csv import Rows, Wanted, csv_rows
-from farthing.lab.traces_foreign import LAYOUTS, unwrap
+from farthing.lab.traces_foreign import LAYOUTS, unfinished, unwrap
 from farthing.lab.traces_spans import Span, counted, spans
 
 Shape = Literal["csv", "jsonl", "records"]
@@ -61,18 +61,20 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     """How a record of another tool becomes rows (``farthing.lab.traces_foreign``)."""
     stated: bool = False
     """Records say what they cost: it is booked as it stands."""
+    sums: bool = False
+    """Records are sums of a period, without ids (``farthing.lab.import_again``)."""
 
 
 _FOREIGN: Final = (
     *FIELDS, "id", "provider", "cost", "until", "latency_ms", "written_5m", "written_1h", "calls", "tier", "failed",
-    "tier_basis", "searches", "region", "speed",
+    "tier_basis", "searches", "region", "speed", "audio_in", "audio_out",
 )  # fmt: skip
 """What rows of other tools hold beside their tags."""
 
 
-def _foreign(name: str, *, stated: bool) -> Source:
+def _foreign(name: str, *, stated: bool = False, sums: bool = False) -> Source:
     fields = tuple((field, field) for field in _FOREIGN)
-    return Source(name=name, shape="records", columns=fields, layout=name, stated=stated)
+    return Source(name=name, shape="records", columns=fields, layout=name, stated=stated, sums=sums)
 
 
 SOURCES: Final = MappingProxyType(
@@ -99,9 +101,9 @@ SOURCES: Final = MappingProxyType(
         "litellm": _foreign("litellm", stated=True),
         "langfuse": _foreign("langfuse", stated=True),
         "helicone": _foreign("helicone", stated=True),
-        "openai-usage": _foreign("openai-usage", stated=False),
-        "anthropic-usage": _foreign("anthropic-usage", stated=False),
-        "otel": _foreign("otel", stated=False),
+        "openai-usage": _foreign("openai-usage", sums=True),
+        "anthropic-usage": _foreign("anthropic-usage", sums=True),
+        "otel": _foreign("otel"),
     }
 )
 """Known sources; ``csv`` and ``jsonl`` take columns by their field names or by a map."""
@@ -134,6 +136,10 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt tokens that decide the context tier, where the row says so; 0: its mean call's."""
     searches: int = 0
     """Web searches that are billed beside the tokens."""
+    audio_input: int = 0
+    """Part of ``input_tokens``, and not cached."""
+    audio_output: int = 0
+    """Part of ``output_tokens``."""
     facets: tuple[tuple[str, str], ...] = ()
     """Other billing facts, sorted: region, speed."""
     latency_ms: int = 0
@@ -195,12 +201,29 @@ def _records(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, object] | Ba
         yield from csv_rows(_lines(text))
         return
     try:
-        found = unwrap(msgspec.json.decode(text))
+        document = msgspec.json.decode(text)
+        found = unwrap(document)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
-        yield from _json_rows(_lines(text))
+        yield from _pages(_json_rows(_lines(text)))
         return
+    number = 0
     for number, one in enumerate(found, 1):
         yield number, one if isinstance(one, dict) else BadRow(line=number, reason="not a JSON object")
+    lacking = unfinished(document if isinstance(document, list) else [document])
+    if lacking:
+        yield number, BadRow(line=number, reason=lacking)
+
+
+def _pages(rows: Rows) -> Rows:
+    """The rows; after them what lacks where lines are pages of an API."""
+    pages, number = [], 0
+    for number, one in rows:
+        if isinstance(one, dict) and isinstance(one.get("data"), list):
+            pages.append({name: value for name, value in one.items() if name != "data"} | {"data": []})
+        yield number, one
+    lacking = unfinished(pages)
+    if lacking:
+        yield number, BadRow(line=number, reason=lacking)
 
 
 def _flat(
@@ -257,6 +280,8 @@ def _row(cells: Mapping[str, object], source: Source, line: int, start_ms: int |
         tier=str(found.get("tier", "")) if source.layout else "",
         tier_basis=_count(found.get("tier_basis", 0), "tier_basis"),
         searches=_count(found.get("searches", 0), "searches"),
+        audio_input=_count(found.get("audio_in", 0), "audio_in"),
+        audio_output=_count(found.get("audio_out", 0), "audio_out"),
         facets=tuple((name, str(found[name])) for name in ("region", "speed") if name in found),
         latency_ms=_latency(found, at_ms) if source.layout else 0,
         failed=bool(found.get("failed", False)) if source.layout else False,

@@ -57,10 +57,10 @@ def langfuse(record: Json) -> Iterator[Flat]:
     usage, costs = table(record.get("usage")), table(either(record, "costDetails", "cost_details"))
     total, cached, written, output = _disjoint(details) if details else (0, 0, 0, 0)
     if not details:
-        total = number(first(usage.get("input"), usage.get("promptTokens"), record.get("promptTokens"),
-                             record.get("inputUsage")))  # fmt: skip
-        output = number(first(usage.get("output"), usage.get("completionTokens"), record.get("completionTokens"),
-                              record.get("outputUsage")))  # fmt: skip
+        said = either(record, "promptTokens", "inputUsage", "inputTokens", "input_tokens")
+        total = number(first(usage.get("input"), usage.get("promptTokens"), said))
+        said = either(record, "completionTokens", "outputUsage", "outputTokens", "output_tokens")
+        output = number(first(usage.get("output"), usage.get("completionTokens"), said))
     cost = first(either(record, "calculatedTotalCost", "totalCost", "total_cost"), costs.get("total"))
     if record.get("type") not in _CALLS and not total and not output and not float(str(cost or 0)):
         return
@@ -117,7 +117,7 @@ def helicone(record: Json) -> Iterator[Flat]:
         "user": either(record, "request_user_id", "userId"),
         "session": said.get("Helicone-Session-Id"),
         "feature": said.get("Feature") or said.get("feature"),
-        "failed": status >= 400,
+        "failed": status >= 400 or status < 0,  # cancelled ones and timeouts have a number below zero
         **{f"tag:{name}"[:64]: value for name, value in said.items() if not name.startswith("Helicone-")},
     }
 
@@ -155,6 +155,19 @@ def unwrap(found: object) -> Sequence[object]:
             if isinstance(found.get(name), list):
                 return unwrap(found[name])
     return [found]
+
+
+def unfinished(pages: Sequence[object]) -> str:
+    """What the pages of an API say of others that are not among them; empty: nothing, or nothing lacks."""
+    found = [one for one in pages if isinstance(one, dict) and isinstance(one.get("data"), list) and "id" not in one]
+    if not found:
+        return ""
+    last, several = found[-1], f"{len(found)} pages" if len(found) > 1 else "the page"
+    if last.get("has_more") is True:
+        at = text(last.get("next_page"))
+        return f"more follows after {several} (has_more{': next_page ' + at[:80] if at else ''}): import that as well"
+    whole = max(number(either({**table(one.get("meta")), **one}, "total_pages", "totalPages")) for one in found)
+    return f"{len(found)} of {whole} pages are here: import the others as well" if whole > len(found) else ""
 
 
 def _is_page(item: object) -> bool:

@@ -20,7 +20,7 @@ def openai_usage(bucket: Json) -> Iterator[Flat]:
     results = records(bucket.get("results")) if "results" in bucket else iter((bucket,))
     for result in results:
         calls, tokens = number(result.get("num_model_requests")), number(result.get("input_tokens"))
-        written = number(result.get("output_tokens"))
+        cached, written = number(result.get("input_cached_tokens")), number(result.get("output_tokens"))
         if not calls and not tokens and not written:
             continue
         yield {
@@ -28,14 +28,22 @@ def openai_usage(bucket: Json) -> Iterator[Flat]:
             "model": result.get("model"),
             "provider": "openai",
             "input": tokens,
-            "cached": number(result.get("input_cached_tokens")),
+            "cached": cached,
             "output": written,
+            # Which cached tokens are audio is not said: text is cached first, as prompts begin with it.
+            **_some("audio_in", min(number(result.get("input_audio_tokens")), tokens - cached)),
+            **_some("audio_out", min(number(result.get("output_audio_tokens")), written)),
             "calls": max(1, calls),
             "tier": "batch" if yes(result.get("batch")) else result.get("service_tier"),
             "project": result.get("project_id"),
             "user": result.get("user_id"),
             "tag:key": result.get("api_key_id"),
         }
+
+
+def _some(name: str, count: int) -> Flat:
+    """A count where there is any: rows are named by what they hold."""
+    return {name: count} if count > 0 else {}
 
 
 def anthropic_usage(bucket: Json) -> Iterator[Flat]:

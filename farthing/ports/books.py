@@ -1,6 +1,7 @@
 """The books: reservations and the ledger behind one port, so that releasing a hold and booking are one act."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final, Protocol, runtime_checkable
 
 import msgspec
@@ -134,6 +135,20 @@ class Ranked(RolledUp, Protocol):
 
     def some(self, query: LedgerQuery, groups: Sequence[tuple[str, ...]]) -> tuple[Totals, ...]:
         """The rows of ``totals`` of these groups."""
+        ...
+
+
+@runtime_checkable
+class Steady(Protocol):
+    """A ledger that is opened once for all that a page asks, which is then answered as of one moment."""
+
+    def steady(self) -> AbstractContextManager[None]:
+        """What is asked inside, by the thread that entered, is of one moment."""
+        ...
+
+    def gather(self, query: LedgerQuery) -> None:
+        """Inside :meth:`steady`: reads the entries that match once. Questions that no sums answer, about the same
+        filters, within its period and about its dimensions, are then answered from them. They must fit in memory."""
         ...
 
 

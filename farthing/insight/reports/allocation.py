@@ -29,15 +29,16 @@ def build(owners: Sequence[Owner], *, title: str = TITLE, version: str = "", not
         Column(name="unpriced", title="unpriced", kind="int"),
     )
     rows = tuple(_line(owner, pools, whole) for owner in owners)
+    missing = sum(owner.unpriced for owner in owners)
     total: Row = (
         "total",
-        sum(owner.direct for owner in owners),
+        known(sum(owner.direct for owner in owners), missing),
         *(sum(dict(owner.shared).get(pool, 0) for owner in owners) for pool in pools),
-        whole,
+        known(whole, missing),
         share(whole, whole),
         sum(owner.requests for owner in owners),
         sum(owner.tokens for owner in owners),
-        sum(owner.unpriced for owner in owners),
+        missing,
     )
     first = untagged(owners)
     said = [f"Rules {version}."] if version else []
@@ -86,7 +87,7 @@ def queue(rows: Sequence[Totals], by: tuple[str, ...], whole: int, *, limit: int
     rest = ordered[len(shown) :]
     if rest:
         amount = sum(row.amount for row in rest)
-        other = (f"(other: {len(rest)})", *([""] * (len(by) - 1)))
+        other = (f"(other: {len(rest)})", *([""] * (len(by) - 1))) if by else ()
         lines = (*lines, (*other, amount, share(amount, whole), sum(row.requests for row in rest)))
     columns = (
         *(Column(name=name, title=name) for name in by),
@@ -99,8 +100,8 @@ def queue(rows: Sequence[Totals], by: tuple[str, ...], whole: int, *, limit: int
         f"Untagged: {'0.00' if part is None else percent(part)} % of cost ({usd(nobody)}) has no owner.",
         "Give the key a team (farthing key create --team …), send x-farthing-team, or add a rule to [allocation].",
     )
-    label = ("total", *([""] * (len(by) - 1)))
-    total = (*label, nobody, part, sum(row.requests for row in rows))
+    label = ("total", *([""] * (len(by) - 1))) if by else ()
+    total = (*label, known(nobody, sum(row.unpriced for row in rows)), part, sum(row.requests for row in rows))
     return Table(title="Cost without an owner", columns=columns, rows=lines, total=total, notes=notes)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from farthing.core.budget import Budgets, Need, amounts_of, spent
-from farthing.core.policy import Budget
+from farthing.core.policy import Budget, Threshold
 from farthing.core.types import Exchange, Hold, LedgerEntry, Scope
 from farthing.insight.moments import shown
 from farthing.insight.table import Column, Money, Row, Table, Value
@@ -23,6 +23,15 @@ COLUMNS: Final = (
     Column(name="left", title="left now", kind="quantity"),
     Column(name="verdict", title="verdict"),
 )
+
+
+_DOES: Final = {
+    "degrade": "calls go to {to} if it is cheaper (needed, above, is the asked-for model's)",
+    "cap": "answers are cut to what is left",
+    "queue": "calls that can wait are left to a batch",
+    "throttle": "{per_minute} calls a minute pass",
+    "block": "calls are refused",
+}
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +57,8 @@ class Applying(msgspec.Struct, frozen=True, kw_only=True):
     holds: tuple[Hold, ...]
     single: tuple[Budget, ...]
     needed: Need | None
+    thresholds: tuple[tuple[str, Threshold], ...] = ()
+    """(budget, what it does from some share of its limit on), notices left out."""
 
 
 def asked_of(entries: tuple[LedgerEntry, ...], exchange: Exchange | None) -> Asked:
@@ -75,7 +86,9 @@ def applying(budgets: Budgets, asked: Asked) -> Applying:
     plain = need or Need(usd=0, input_tokens=0, output_tokens=0)
     holds = budgets.holds(asked.scope, provider=asked.provider, model=asked.model, need=plain, at_ms=asked.at_ms)
     binding = budgets.binding(asked.scope, provider=asked.provider, model=asked.model)
-    return Applying(holds=holds, single=tuple(budget for budget, counter in binding if not counter), needed=need)
+    single = tuple(budget for budget, counter in binding if not counter)
+    acting = tuple((one.name, does) for one, _ in binding for does in one.thresholds if does.action != "notify")
+    return Applying(holds=holds, single=single, needed=need, thresholds=acting)
 
 
 def wanted(found: Applying) -> list[tuple[str, str]]:
@@ -93,7 +106,18 @@ def build(asked: Asked, found: Applying, balances: Iterable[Balance]) -> Table:
     for budget in found.single:
         rows += [_single_row(asked, budget, unit, limit) for unit, limit in budget.limits]
     title = f"Budgets of request {asked.request_id}" if asked.request_id else "Budgets of such a request"
-    return Table(title=title, columns=COLUMNS, rows=tuple(rows), notes=tuple(_notes(asked, found)))
+    notes = (*_notes(asked, found), *(_reached(found, used) if asked.need is not None else ()))
+    return Table(title=title, columns=COLUMNS, rows=tuple(rows), notes=notes)
+
+
+def _reached(found: Applying, used: dict[tuple[str, str, str], int]) -> Iterable[str]:
+    """What thresholds that are reached would do to such a request."""
+    for hold in found.holds:
+        share = _taken(hold, used) * 100 // hold.limit if hold.limit > 0 else 100
+        for budget, does in found.thresholds:
+            if budget == hold.budget and share >= does.percent:
+                told = _DOES[does.action].format(to=does.to, per_minute=does.per_minute)
+                yield f"{budget} is at {share} % of its {hold.unit}; from {does.percent} % on, {told}."
 
 
 def _hold_row(
@@ -104,8 +128,7 @@ def _hold_row(
     used: dict[tuple[str, str, str], int],
     booked: tuple[int, ...],
 ) -> Row:
-    taken = sum(used.get((hold.counter, window, hold.unit), 0) for window in (hold.window, *hold.also))
-    left = hold.limit - taken
+    left = hold.limit - _taken(hold, used)
     needed = hold.amount if found.needed is not None and not _unknown(found.needed, hold.unit) else None
     verdict = ""
     if asked.need is not None:
@@ -126,6 +149,10 @@ def _hold_row(
         _in(hold.unit, left),
         verdict or "held and booked",
     )
+
+
+def _taken(hold: Hold, used: dict[tuple[str, str, str], int]) -> int:
+    return sum(used.get((hold.counter, window, hold.unit), 0) for window in (hold.window, *hold.also))
 
 
 def _single_row(asked: Asked, budget: Budget, unit: str, limit: int) -> Row:

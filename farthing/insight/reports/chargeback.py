@@ -29,6 +29,7 @@ def build(found: Mapping[str, Sequence[Charged]], *, title: str = TITLE, notes: 
         )
         for line in lines
     )  # fmt: skip
-    total = ("total", "", None, sum(one.tokens for one in lines), sum(one.amount for one in lines),
-             sum(one.unpriced for one in lines))  # fmt: skip
+    missing = sum(one.unpriced for one in lines)
+    cost = known(sum(one.amount for one in lines), missing)
+    total = ("total", "", None, sum(one.tokens for one in lines), cost, missing)
     return Table(title=title, columns=COLUMNS, rows=rows, total=total, notes=notes)

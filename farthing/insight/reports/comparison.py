@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from farthing.core.types import LedgerQuery, Totals
-from farthing.insight.honesty import cost, cost_notes
-from farthing.insight.table import Column, Row, Table, per, share
+from farthing.insight.honesty import cost, cost_notes, per_request
+from farthing.insight.table import Column, Row, Table, share
 
 TITLE: Final = "Spend compared with the period before"
 
@@ -100,6 +100,6 @@ def _line(now: Totals | None, before: Totals | None) -> Row:
         cost_now,
         change,
         None if change is None else share(change, earlier.amount),
-        per(cost_before, earlier.requests),
-        per(cost_now, current.requests),
+        per_request(earlier),
+        per_request(current),
     )

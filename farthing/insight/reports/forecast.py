@@ -9,14 +9,16 @@ from farthing.core.forecast import Forecast, forecast
 from farthing.core.policy import Budget
 from farthing.core.types import LedgerQuery, Totals
 from farthing.insight.daily import NUSD, Series, series
-from farthing.insight.table import Column, Row, Table, share
+from farthing.insight.honesty import cost_notes, known
+from farthing.insight.series import add, fold
+from farthing.insight.table import Column, Row, Table, Value, share
 
 TITLE: Final = "Month-end forecast"
 DAY_MS: Final = 86_400_000
 PAST_DAYS: Final = 180
 
 _MEASURES: Final = (
-    Column(name="booked", title="booked so far", kind="usd"),
+    Column(name="booked", title="booked so far", kind="usd", unknown="unpriced"),
     Column(name="expected", title="month end", kind="usd"),
     Column(name="low", title="80 %: from", kind="usd", unknown="too little past"),
     Column(name="high", title="to", kind="usd", unknown="too little past"),
@@ -60,17 +62,22 @@ def build(rows: Iterable[Totals], by: tuple[str, ...], now_ms: int, *, limit: in
     made = {key: _forecast(values, now_ms, today.get(key, 0)) for key, values in found.by_slice.items()}
     ordered = sorted(made, key=lambda key: (-made[key].total, key))
     shown = ordered if limit <= 0 else ordered[:limit]
+    month, credits = _month(rows, now_ms)
     lines: list[Row] = []
     if by:
-        lines = [(*(v or "(none)" for v in key), *_line(made[key], today.get(key, 0))) for key in shown]
-    total = _line(_forecast(whole, now_ms, sum(today.values())), sum(today.values()))
+        lines = [
+            (*(v or "(none)" for v in key), *_line(made[key], month.get(key, Totals()), credits.get(key, 0)))
+            for key in shown
+        ]
+    everything = add(month.values())
+    total = _line(_forecast(whole, now_ms, sum(today.values())), everything, sum(credits.values()))
     label = ("everything", *([""] * (len(by) - 1))) if by else ()
     return Table(
         title=f"{TITLE}, {datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}",
         columns=(*(Column(name=name, title=name) for name in by), *_MEASURES),
         rows=tuple(lines) if by else (total,),
         total=(*label, *total) if by else None,
-        notes=_notes(found, len(ordered) - len(shown)),
+        notes=(*_notes(found, len(ordered) - len(shown)), *cost_notes((everything,))),
     )
 
 
@@ -79,11 +86,12 @@ def against(limits: Sequence[tuple[str, int, tuple[Totals, ...]]], now_ms: int) 
     lines: list[Row] = []
     for name, limit, rows in limits:
         found = series(rows, "day", until_ms=now_ms, whole=True)
-        booked = sum(_today(rows, now_ms).values())
-        made = _forecast(_whole(found), now_ms, booked)
-        expected, high = round(made.total * NUSD), None if made.high is None else round(made.high * NUSD)
-        outlook = "will be passed" if expected > limit else "may be passed" if (high or 0) > limit else "holds"
-        lines.append((name, *_line(made, booked), limit, share(expected, limit), outlook))
+        made = _forecast(_whole(found), now_ms, sum(_today(rows, now_ms).values()))
+        month, credits = _month(rows, now_ms)
+        line = _line(made, add(month.values()), sum(credits.values()))
+        expected, high = _number(line[1]), _number(line[3])
+        outlook = "will be passed" if expected > limit else "may be passed" if high > limit else "holds"
+        lines.append((name, *line, limit, share(expected, limit), outlook))
     return Table(
         title=f"{TITLE} of budgets, {datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}",
         columns=(Column(name="budget", title="budget"), *_MEASURES, *_LIMIT),
@@ -110,13 +118,30 @@ def _today(rows: Iterable[Totals], now_ms: int) -> dict[tuple[str, ...], int]:
     return {row.group[1:]: row.amount for row in rows if row.group[0] == today}
 
 
-def _line(made: Forecast, today: int) -> Row:
-    expected = max(round(made.total * NUSD), round(made.booked * NUSD) + today)
+def _month(rows: Sequence[Totals], now_ms: int) -> tuple[dict[tuple[str, ...], Totals], dict[tuple[str, ...], int]]:
+    """The ledger's own sums of the month, today included, slice by slice; and its days below zero, which are less
+    than the forecast knows."""
+    first = f"{datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}-01"
+    below = [row for row in rows if row.group[0] >= first and row.amount < 0]
     return (
-        round(made.booked * NUSD) + today,
+        {row.group: row for row in fold(rows, since=first)},
+        {row.group: row.amount for row in fold(below)},
+    )
+
+
+def _number(value: Value) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _line(made: Forecast, month: Totals, credit: int) -> Row:
+    """``made`` takes days whose corrections outweigh their cost for nothing; what is booked stays the ledger's."""
+    booked = month.amount
+    expected = max(round(made.total * NUSD) + credit, booked)
+    return (
+        known(booked, month.unpriced),
         expected,
-        None if made.low is None else round(made.low * NUSD),
-        None if made.high is None else max(round(made.high * NUSD), expected),
+        None if made.low is None else round(made.low * NUSD) + credit,
+        None if made.high is None else max(round(made.high * NUSD) + credit, expected),
         None if made.error is None else round(made.error * 10_000),
         made.backtests,
         made.method,

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from farthing.core.types import LedgerQuery, Totals
-from farthing.insight.honesty import cost, cost_notes
+from farthing.insight.honesty import cost, cost_notes, per_request
 from farthing.insight.scan import Detail, Key, quantile
 from farthing.insight.table import Column, Money, Row, Table, Value, per, share
 
@@ -63,7 +63,7 @@ def build(
         base = (
             row.requests,
             known,
-            per(known, row.requests),
+            per_request(row),
             per(None if known is None else known * 1000, tokens),
             share(row.cache_read_tokens, row.input_tokens),
         )
@@ -93,7 +93,7 @@ class Six(msgspec.Struct, frozen=True, kw_only=True):
 def six(found: Six, *, cheap: str, title: str = "Six metrics and their targets") -> Table:
     """Each metric with the period before, its target and whether it is met; what is not measured says so."""
     now, before = found.now, found.before
-    each, was = per(now.amount, now.requests), per(before.amount, before.requests)
+    each, was = per_request(now), per_request(before)
     million, was_million = _per_million(now), _per_million(before)
     hit, was_hit = (
         share(now.cache_read_tokens, now.input_tokens),
@@ -136,8 +136,8 @@ def _deep(detail: Detail, row: Totals) -> Row:
         per(detail.amount, len(detail.sessions)),
         per(detail.amount, len(detail.traces)),
         per(detail.amount, len(detail.agents)),
-        per(detail.input_nusd * 1000, row.input_tokens),
-        per(detail.output_nusd * 1000, row.output_tokens),
+        per(detail.input_nusd * 1000, detail.input_tokens),
+        per(detail.output_nusd * 1000, detail.output_tokens),
         share(len(detail.cached), requests),
         share(len(detail.answered), requests),
         detail.retried_nusd,
@@ -150,7 +150,8 @@ def _deep(detail: Detail, row: Totals) -> Row:
 
 
 def _per_million(row: Totals) -> int | None:
-    return per(row.amount * 1_000_000, row.input_tokens + row.output_tokens)
+    known = cost(row)
+    return per(None if known is None else known * 1_000_000, row.input_tokens + row.output_tokens)
 
 
 def _money(amount: int | None) -> Money | None:

@@ -37,14 +37,20 @@ class Month(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def expected(self) -> int:
         """What the month will come to; never less than what is booked."""
-        return max(self.booked, round(self.outlook.total * NUSD))
+        return max(self.booked, round(self.outlook.total * NUSD) + self.credit)
+
+    @property
+    def credit(self) -> int:
+        """What days came to whose corrections outweigh their cost: the forecast takes them for nothing. 0 or less."""
+        return sum(min(0, amount) for _, amount in self.days)
 
     @property
     def band(self) -> tuple[int, int] | None:
         """The band of the forecast; None while there is too little past."""
         if self.outlook.low is None or self.outlook.high is None:
             return None
-        return max(self.booked, round(self.outlook.low * NUSD)), max(self.booked, round(self.outlook.high * NUSD))
+        low, high = (round(value * NUSD) + self.credit for value in (self.outlook.low, self.outlook.high))
+        return max(self.booked, low), max(self.booked, high)
 
 
 def query(by: tuple[str, ...], now_ms: int) -> LedgerQuery:

@@ -6,7 +6,7 @@ import msgspec
 
 from farthing.core.dimensions import TIME_DIMENSIONS
 from farthing.core.types import LedgerQuery, Totals
-from farthing.insight.honesty import cost_notes
+from farthing.insight.honesty import cost_notes, known
 from farthing.insight.table import Column, Row, Table, share
 
 TITLE: Final = "Savings"
@@ -17,7 +17,7 @@ _MEASURES: Final = (
     Column(name="requests", title="requests", kind="int"),
     Column(name="hits", title="answered by a cache", kind="int"),
     Column(name="hit_rate", title="hit rate", kind="percent"),
-    Column(name="spend", title="spend", kind="usd"),
+    Column(name="spend", title="spend", kind="usd", unknown="unpriced"),
     Column(name="avoided", title="avoided", kind="usd"),
     Column(name="lever_cost", title="cost of saving", kind="usd"),
     Column(name="net", title="net saving", kind="usd"),
@@ -31,6 +31,7 @@ class _Sums(msgspec.Struct):
     spend: int = 0
     avoided: int = 0
     lever: int = 0
+    unpriced: int = 0
 
     def add(self, row: Totals, reason: str) -> None:
         if reason == HIT:
@@ -41,6 +42,7 @@ class _Sums(msgspec.Struct):
         else:
             self.calls += row.requests
             self.spend += row.amount
+        self.unpriced += row.unpriced
 
 
 def query(
@@ -90,7 +92,7 @@ def _line(labels: tuple[str, ...], sums: _Sums) -> Row:
         asked,
         sums.hits,
         share(sums.hits, asked),
-        sums.spend + sums.lever,
+        known(sums.spend + sums.lever, sums.unpriced),
         sums.avoided,
         sums.lever,
         net,

@@ -3,8 +3,8 @@
 from typing import Final
 
 from farthing.core.types import LedgerQuery, Totals
-from farthing.insight.honesty import cost, cost_notes
-from farthing.insight.table import Column, Table, per
+from farthing.insight.honesty import cost, cost_notes, per_request
+from farthing.insight.table import Column, Table
 
 COLUMNS: Final = (
     Column(name="session", title="session"),
@@ -34,7 +34,8 @@ def build(rows: tuple[Totals, ...], *, limit: int = 100) -> Table:
     if len(named) > limit:
         notes.insert(0, f"The dearest {limit} of {len(named):,} sessions.")
     if without:
-        notes.append(f"{without:,} entries name no session: send x-farthing-session with calls.")
+        what = "entry names" if without == 1 else "entries name"
+        notes.append(f"{without:,} {what} no session: send x-farthing-session with calls.")
     return Table(
         title="Sessions",
         columns=COLUMNS,
@@ -46,7 +47,7 @@ def build(rows: tuple[Totals, ...], *, limit: int = 100) -> Table:
                 row.requests,
                 row.entries,
                 cost(row),
-                per(cost(row), row.requests),
+                per_request(row),
                 row.input_tokens,
                 row.output_tokens,
                 row.errors,

@@ -2,12 +2,13 @@
 
 import heapq
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Final
 
 from farthing.core.dimensions import TIME_DIMENSIONS
 from farthing.core.types import LedgerQuery, Totals
-from farthing.insight.honesty import cost, cost_notes
-from farthing.insight.table import Column, Row, Table, Value, per, share
+from farthing.insight.honesty import cost, cost_notes, per_request
+from farthing.insight.table import Column, Row, Table, Value, share
 
 TITLE: Final = "Spend"
 
@@ -97,7 +98,7 @@ def _line(labels: tuple[Value, ...], row: Totals, whole: int) -> Row:
         row.output_tokens,
         known,
         share(row.amount, whole) if known is not None else None,
-        per(known, row.requests),
+        per_request(row),
         row.estimated_amount,
         row.unpriced,
     )
@@ -107,12 +108,13 @@ _SUMMED: Final = (
     "entries", "amount", "unpriced", "estimated", "estimated_amount", "input_tokens", "cache_read_tokens",
     "output_tokens",
 )  # fmt: skip
+_summed = attrgetter(*_SUMMED)
 
 
 def _sum(rows: Iterable[Totals], *, requests: int | None) -> Totals:
     """The rows together; ``requests`` None: not known, because groups may share requests."""
-    known = tuple(rows)
-    sums = {name: sum(getattr(row, name) for row in known) for name in _SUMMED}
+    columns = zip(*map(_summed, rows), strict=True)
+    sums = {name: sum(column) for name, column in zip(_SUMMED, columns, strict=False)}  # no rows: no columns
     return Totals(requests=-1 if requests is None else requests, **sums)
 
 

@@ -8,7 +8,7 @@ import msgspec
 from farthing.core.dimensions import SHORT_NAMES, scope_value
 from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, Totals
 from farthing.core.units import is_input, is_output
-from farthing.insight.honesty import cost, cost_notes
+from farthing.insight.honesty import cost, cost_notes, per_request
 from farthing.insight.moments import shown
 from farthing.insight.series import add
 from farthing.insight.table import Column, Row, Table, per
@@ -103,7 +103,7 @@ def build(found: Sequence[Trace], *, without: int = 0, limit: int = 100) -> Tabl
             one.totals.requests,
             one.totals.entries,
             cost(one.totals),
-            per(cost(one.totals), one.totals.requests),
+            per_request(one.totals),
             one.totals.input_tokens,
             one.totals.output_tokens,
             one.totals.errors,
@@ -139,7 +139,7 @@ def agents(rows: Iterable[Totals], *, limit: int = 50) -> Table:
         traced = [row for row in by_name[name] if row.group[1]]
         in_traces = add(traced, ()) if traced else None
         lines.append((
-            name or "(none)", traces, whole.requests, cost(whole), per(cost(whole), whole.requests),
+            name or "(none)", traces, whole.requests, cost(whole), per_request(whole),
             None if in_traces is None else per(cost(in_traces), traces), whole.errors,
         ))  # fmt: skip
     return Table(title="Agents", columns=AGENT_COLUMNS, rows=tuple(lines), notes=cost_notes(tuple(sums.values())))

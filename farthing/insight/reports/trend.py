@@ -44,10 +44,13 @@ def build(
     """
     sums: dict[str, int] = {}
     cells: dict[tuple[str, str], int] = {}
+    names: dict[tuple[str, ...], str] = {}
     for row in rows:
-        name = _name(row.group[1:]) or "cost"
+        time, *values = row.group
+        group = tuple(values)
+        name = names.get(group) or names.setdefault(group, _name(group) or "cost")
         sums[name] = sums.get(name, 0) + row.amount
-        cells[row.group[0], name] = cells.get((row.group[0], name), 0) + row.amount
+        cells[time, name] = cells.get((time, name), 0) + row.amount
     ranked = sorted(sums, key=lambda name: (-sums[name], name))
     head, rest = ranked[:GROUPS_MAX], ranked[GROUPS_MAX:]
     count = len(rest)
@@ -60,8 +63,8 @@ def build(
     times = sorted({row.group[0] for row in rows} | set(slots))
     lines: list[Row] = []
     for time in times:
-        other = [sum(cells.get((time, name), 0) for name in rest)] if rest else []
-        lines.append((time, *(cells.get((time, name), 0) for name in head), *other))
+        other = [sum([cells.get((time, name), 0) for name in rest])] if rest else []
+        lines.append((time, *[cells.get((time, name), 0) for name in head], *other))
     columns = [Column(name=name, title=name, kind="usd") for name in head]
     if rest:
         columns.append(Column(name=OTHER, title=f"other ({count})", kind="usd"))

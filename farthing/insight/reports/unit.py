@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
+from farthing.core.types import Totals
 from farthing.core.unit_cost import Ratio
+from farthing.insight.honesty import cost_notes, known
 from farthing.insight.render import usd
 from farthing.insight.table import Column, Row, Table, share
 from farthing.insight.unit_economics import Key, Unit
@@ -11,7 +13,7 @@ from farthing.insight.unit_economics import Key, Unit
 TITLE: Final = "Unit economics"
 
 _OUTCOMES: Final = (
-    Column(name="cost", title="cost", kind="usd"),
+    Column(name="cost", title="cost", kind="usd", unknown="unpriced"),
     Column(name="outcomes", title="successful", kind="int"),
     Column(name="reported", title="reported", kind="int"),
     Column(name="each", title="cost per outcome", kind="usd", unknown="no outcome"),
@@ -24,8 +26,16 @@ _OUTCOMES: Final = (
 )
 
 
-def build(units: Mapping[Key, Unit], by: Key, *, title: str = TITLE, lost: int = 0, limit: int = 0) -> Table:
-    """Most cost first."""
+def build(
+    units: Mapping[Key, Unit],
+    by: Key,
+    *,
+    unpriced: Mapping[Key, int],
+    title: str = TITLE,
+    lost: int = 0,
+    limit: int = 0,
+) -> Table:
+    """Most cost first. ``unpriced``: entries without a price, by slice."""
     ordered = sorted(units, key=lambda key: (-units[key].ratio.cost, key))
     shown = ordered if limit <= 0 else ordered[:limit]
     loose = sum(unit.loose_cost for unit in units.values())
@@ -36,41 +46,64 @@ def build(units: Mapping[Key, Unit], by: Key, *, title: str = TITLE, lost: int =
     if loose:
         notes.append(f"{usd(loose)} belongs to calls that name no session: in the cost, not in the interval.")
     if lost:
-        notes.append(f"{lost:,} outcomes are of sessions or requests without cost in this period: counted nowhere.")
+        notes.append(
+            f"{lost:,} outcomes are of sessions or requests without known cost in this period: counted nowhere."
+        )
     if len(shown) < len(ordered):
         notes.append(f"{len(ordered) - len(shown):,} more slices are not listed.")
     return Table(
         title=title,
         columns=(*(Column(name=name, title=name) for name in by), *_OUTCOMES),
-        rows=tuple((*(value or "(none)" for value in key), *_line(units[key])) for key in shown),
-        notes=tuple(notes),
+        rows=tuple(
+            (*(value or "(none)" for value in key), *_line(units[key], unpriced.get(key, 0))) for key in shown
+        ),
+        notes=(*notes, *_unpriced(unpriced)),
     )
 
 
-def per_head(found: Mapping[Key, Ratio], by: Key, per: str, *, title: str = TITLE, limit: int = 0) -> Table:
-    """Cost per user, customer or session."""
+def per_head(
+    found: Mapping[Key, Ratio],
+    by: Key,
+    per: str,
+    *,
+    unpriced: Mapping[Key, int],
+    title: str = TITLE,
+    limit: int = 0,
+) -> Table:
+    """Cost per user, customer or session. ``unpriced``: entries without a price, by slice."""
     ordered = sorted(found, key=lambda key: (-found[key].cost, key))
     shown = ordered if limit <= 0 else ordered[:limit]
     columns = (
         *(Column(name=name, title=name) for name in by),
-        Column(name="cost", title="cost", kind="usd"),
+        Column(name="cost", title="cost", kind="usd", unknown="unpriced"),
         Column(name="count", title=f"{per}s", kind="int"),
-        Column(name="each", title=f"cost per {per}", kind="usd", unknown=f"no {per} named"),
+        Column(name="each", title=f"cost per {per}", kind="usd", unknown=f"no {per} known"),
         Column(name="low", title="95 %: from", kind="usd", unknown="too few"),
         Column(name="high", title="to", kind="usd", unknown="too few"),
     )
     rows = tuple(
-        (*(value or "(none)" for value in key), one.cost, one.outcomes, one.each, one.low, one.high)
+        (
+            *(value or "(none)" for value in key),
+            known(one.cost, unpriced.get(key, 0)),
+            one.outcomes,
+            one.each,
+            one.low,
+            one.high,
+        )
         for key, one in ((key, found[key]) for key in shown)
     )
-    notes = (f"Cost that names no {per} is spread over those that are named.",)
+    notes = (f"Cost that names no {per} is spread over those that are named.", *_unpriced(unpriced))
     return Table(title=title, columns=columns, rows=rows, notes=notes)
 
 
-def _line(unit: Unit) -> Row:
+def _unpriced(entries: Mapping[Key, int]) -> tuple[str, ...]:
+    return cost_notes((Totals(unpriced=sum(entries.values())),))
+
+
+def _line(unit: Unit, unpriced: int) -> Row:
     one = unit.ratio
     return (
-        one.cost,
+        known(one.cost, unpriced),
         one.outcomes,
         unit.reported,
         one.each,
