@@ -4,15 +4,26 @@ BIN := $(VENV)/bin
 
 .PHONY: run test check lint types imports bench bench-prices bench-analytics race chaos lock clean
 
+# Packages are installed without compiling them: what is used is compiled when it is first imported, the rest never.
+# Where Python is told to keep no compiled files, every process would compile all it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
+INSTALL := $(BIN)/pip install -qq --disable-pip-version-check --no-compile
+
 run: $(VENV)/.run
 	$(BIN)/farthing embedder fetch --optional
 	$(BIN)/farthing demo
 
-# Types and layers are two of the tests (tests/arch): so they are looked at while others run. Where Python is told to
-# keep no compiled files, every process that a test starts would compile all of Farthing again.
-test: export PYTHONDONTWRITEBYTECODE =
-test: lint
+# Types and layers are two of the tests (tests/arch): so they are looked at while others run.
+test: lint $(VENV)/.warm
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+# In a new environment nothing is compiled yet: two processes share the work, where four would each do all of it.
+$(VENV)/.warm: $(VENV)/.dev
+	$(BIN)/python -m compileall -q -j 2 farthing
+	$(BIN)/pytest -qq --collect-only -p no:cacheprovider tests/unit >$(VENV)/warm.log 2>&1 & \
+	$(BIN)/pytest -qq --collect-only -p no:cacheprovider --ignore=tests/unit >>$(VENV)/warm.log 2>&1; wait
+	touch $@
 
 check: lint types imports
 
@@ -54,14 +65,14 @@ lock: $(VENV)/.dev
 
 $(VENV)/.run: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install -qq --disable-pip-version-check --no-deps -e .
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps -e .
 	touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/pip install -qq --disable-pip-version-check --no-deps -e .
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	$(INSTALL) --no-deps -e .
 	touch $@ $(VENV)/.run
 
 clean:

@@ -70,8 +70,15 @@ class PostgresServer:
 
         from pgserver.postgres_server import PostgresServer as Server
 
-        Server._instances.pop(self.folder.resolve(), None)
-        self._server = pgserver.get_server(self.folder, cleanup_mode="stop")  # type: ignore[attr-defined]
+        due = time.monotonic() + START_S
+        while True:
+            Server._instances.pop(self.folder.resolve(), None)
+            try:
+                self._server = pgserver.get_server(self.folder, cleanup_mode="stop")  # type: ignore[attr-defined]
+                break
+            except subprocess.TimeoutExpired:  # it waits for ten seconds; the server goes on starting
+                if time.monotonic() > due:
+                    raise
         self.url = str(self._server.get_uri())
         return self
 

@@ -176,6 +176,35 @@ def test_a_header_that_cannot_be_kept_is_a_bad_request(desk, header, value, part
     assert part in message
 
 
+def test_a_header_that_means_nothing_is_named_in_the_answer(desk):
+    secret, _ = desk.key(refine=("customer",))
+    typo = {"x-farthing-custmer": "acme"}
+    whole, plain = desk.post(secret, **typo), desk.post(secret, x_farthing_customer="acme", traceparent="00-x")
+    assert whole.headers["x-farthing-warning"] == (
+        "unknown header x-farthing-custmer (did you mean x-farthing-customer?)"
+    )
+    assert whole.status_code == plain.status_code == 200
+    assert "x-farthing-warning" not in plain.headers
+    streamed = desk.post(secret, CHAT | {"stream": True}, **typo, x_farthing_zebra="1")
+    assert streamed.headers["x-farthing-warning"].endswith("; x-farthing-zebra")
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    assert "x-farthing-warning" in desk.post(secret, {"model": 7}, **typo).headers
+
+
+def test_a_policy_may_refuse_headers_that_mean_nothing_and_make_others_mean_something(stand):
+    routes = (
+        '[[routes]]\nname = "r"\nmodels = ["auto"]\ntiers = {simple = "gpt-4o-mini", complex = "gpt-4o"}\n'
+        'tag_header = "x-farthing-task"\nmatch = {"header:x-farthing-shop" = "1"}\n'
+    )
+    _, gateway = stand(f'[limits]\nunknown_headers = "refuse"\n{routes}')
+    known = {"x-farthing-task": "simple", "x-farthing-shop": "1"}
+    url = f"{gateway.url}/v1/chat/completions"
+    assert httpx.post(url, json=CHAT | {"model": "auto"}, headers=known, timeout=60).status_code == 200
+    refused = httpx.post(url, json=CHAT, headers=known | {"x-farthing-taem": "search"}, timeout=60)
+    message = error(refused, 400, "bad_request")
+    assert "x-farthing-taem (did you mean x-farthing-team?)" in message
+
+
 def test_a_farthing_key_never_reaches_a_provider(tmp_path):
     with SimServer() as sim:
         toml = f'[[providers]]\nname = "office"\nbase_url = "{sim.url}/v1"\n'

@@ -296,8 +296,9 @@ def test_results_that_the_provider_has_lost_are_booked_at_their_ceiling(site):
 
 def test_everything_that_is_wrong_with_a_file_is_said_at_once(site):
     here = site()
-    found = lines(6)
+    found = lines(7)
     found[0]["body"]["stream"] = True
+    found[5] = {**found[5], "custom_id": "c0", "body": {**found[5]["body"], "stream": True, "model": ""}}
     found[1]["custom_id"] = "c0"
     found[2]["body"] = {"model": "gpt-4o-mini"}
     found[3]["url"] = "/v1/images"
@@ -305,13 +306,15 @@ def test_everything_that_is_wrong_with_a_file_is_said_at_once(site):
     with pytest.raises(openai.BadRequestError) as caught:
         uploaded(here.openai, found)
     message = caught.value.message
-    assert "5 of 6 requests cannot be taken" in message
+    assert "6 of 7 requests cannot be taken" in message
     parts = (
         "line 1: 'stream' is true",
         "line 2: custom_id 'c0' came before",
         "line 3: The request body has no 'messages'",
         "line 4: 'POST /v1/images' is none of",
         "line 5: 'claude-sonnet-4-6' is served by 'anthropic'",
+        "line 6: custom_id 'c0' came before; each must be unique; 'stream' is true; answers of a batch do not "
+        "stream; 'model' must be a printable name",
     )
     for part in parts:
         assert part in message

@@ -154,12 +154,20 @@ def test_a_hit_is_repriced_when_prices_changed(stand: Callable[..., Any], http: 
 
 
 def test_a_long_prompts_saving_is_an_estimate(stand: Callable[..., Any], http: httpx.Client) -> None:
-    """The provider's own prompt cache might have made the avoided call cheaper."""
+    """The provider's own prompt cache might have made the avoided call cheaper, from each model's own minimum on."""
     _, gateway = stand(CACHE)
-    body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "All about harbours. " * 600}]}
-    for _ in range(2):
-        http.post(gateway.url + CHAT, json=body)
-    assert [entry.fidelity for entry in gateway.books.settled(2)] == ["exact", "estimated"]
+    long = {"messages": [{"role": "user", "content": "All about harbours. " * 600}], "max_tokens": 4_000}
+    for path, model in (
+        (CHAT, "gpt-4o"),
+        ("/v1/messages", "claude-sonnet-4-5"),
+        ("/v1/messages", "claude-haiku-4-5"),
+    ):
+        for _ in range(2):
+            http.post(gateway.url + path, json=long | {"model": model})
+    booked = [(entry.model_requested, entry.fidelity) for entry in gateway.books.settled(6)]
+    assert booked[1::2] == [
+        ("gpt-4o", "estimated"), ("claude-sonnet-4-5", "estimated"), ("claude-haiku-4-5", "exact"),
+    ]  # fmt: skip
 
 
 def test_a_hit_needs_no_budget(stand: Callable[..., Any], http: httpx.Client) -> None:

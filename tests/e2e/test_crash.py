@@ -27,7 +27,7 @@ def test_three_kills_under_load_lose_and_double_nothing():
         assert found[name] == 0, name
 
 
-def test_a_terminated_process_finishes_its_streams_and_leaves_nothing_held(tmp_path):
+def test_a_hung_up_process_goes_on_and_a_terminated_one_finishes_its_streams_and_leaves_nothing_held(tmp_path):
     with (
         SimServer(SimSettings(speed=0.3)) as sim,
         GatewayProcess(tmp_path, simulated_providers(sim.url)) as gateway,
@@ -43,6 +43,8 @@ def test_a_terminated_process_finishes_its_streams_and_leaves_nothing_held(tmp_p
         reader.start()
         while not got:
             time.sleep(0.01)
+        gateway.tell(signal.SIGHUP)
+        assert httpx.get(f"{gateway.url}/healthz", timeout=60).status_code == 200
         gateway.tell(signal.SIGTERM)
         reader.join(30)
         assert gateway.wait() in (0, -signal.SIGTERM)

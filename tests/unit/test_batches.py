@@ -91,8 +91,9 @@ def test_answers_without_a_cap_have_no_ceiling_until_one_is_assumed():
     ask = {"custom_id": "a", "body": {"model": "gpt-4o-mini", "messages": []}}
     assert ceiling_of([lines([ask])], about("openai"), prices(), output_assumed=None).nusd is None
     assert ceiling_of([lines([ask])], about("openai"), prices(), output_assumed=10).nusd > 0
-    with pytest.raises(ValueError, match="line 2"):
-        ceiling_of([lines([ask]), b"{"], about("openai"), prices(), output_assumed=10)
+    nameless = {**ask, "body": {"messages": []}}
+    with pytest.raises(ValueError, match=r"line 2 is no request.*; line 3 names no model; line 4 is no request"):
+        ceiling_of([lines([ask]), b"{", lines([nameless]), b"[]"], about("openai"), prices(), output_assumed=10)
 
 
 def test_lines_that_failed_are_free_and_lines_that_cannot_be_booked_are_named(done):

@@ -289,6 +289,16 @@ def test_explain_caps_an_answer_as_the_gateway_does_and_needs_no_input(tmp_path)
     assert "capped by answer" in here.run(*said).output
 
 
+def test_explain_says_what_thresholds_would_do_to_such_a_call(tmp_path):
+    acts = 'usd = "10"\nthresholds = [50, { at = 60, do = "degrade", to = "gpt-4o-mini" }, { at = 91, do = "block" }]'
+    here = Installation(tmp_path, FILE.replace('usd = "10"        # ask finance first', acts))
+    here.book(spend(1, NOW, 9 * 10**9, holds=(a_hold("month|team=a", 9 * 10**9, limit=10**10, window="2026-11"),)))
+    told = here.run("budget", "explain", "--team", "a", "--model", "gpt-4o", "--tokens", "9").output
+    assert "month is at 90 % of its usd; from 60 % on, calls go to gpt-4o-mini if it is cheaper" in told
+    assert "calls are refused" not in told
+    assert " on, " not in here.run("budget", "explain", "--team", "b", "--model", "gpt-4o").output
+
+
 def test_settings_of_periods_credits_and_thresholds_are_read():
     text = """
 [[budgets]]

@@ -224,6 +224,37 @@ def test_prices_of_the_api_come_from_the_book_unless_given():
     assert priced(own, lambda name: pytest.fail(name)) is own
 
 
+def test_what_could_go_to_a_batch_costs_the_batch_prices():
+    """A fifth in batches: 4/5 of the ordinary bill and 1/5 of what the batch's own lines say."""
+    asked = Plan(
+        model="llama-3.1-8b", gpu="l4", serving=Serving(input_tokens=1_000, output_tokens=100),
+        demand=Demand(requests_per_day=1_000), api=Api(model="x", cached_share=0.5, batch_share=0.2),
+    )  # fmt: skip
+
+    def each(rates: Rates | None, **given: float) -> tuple[float, str]:
+        api = msgspec.structs.replace(asked.api, **given)
+        one = msgspec.structs.replace(asked, api=api)
+        found = plan(priced(one, lambda name: rates or pytest.fail(name)))
+        return float(found["api_usd_per_request"]) * 1e6, " ".join(found.notes)
+
+    plain = 500 * 3 + 500 * 0.3 + 100 * 15
+    batch = Rates(input=1, output=10, cache_read=0.2)
+    whole = Rates(input=3, output=15, cache_read=0.3, batch=batch)
+    assert each(whole)[0] == pytest.approx(0.8 * plain + 0.2 * (500 * 1 + 500 * 0.2 + 100 * 10))
+    dearer_read = msgspec.structs.replace(whole, batch=Rates(input=1, output=10))
+    assert each(dearer_read)[0] == pytest.approx(0.8 * plain + 0.2 * (1_000 * 1 + 100 * 10))
+    without, said = each(Rates(input=3, output=15, cache_read=0.3))
+    assert without == pytest.approx(plain)
+    assert "No batch price is known" in said
+    own, said = each(None, input=3, output=15)
+    assert own == pytest.approx((1_000 * 3 + 100 * 15) * 0.9)
+    assert "half of yours" in said
+    longer = Rates(
+        input=9, output=9, batch=Rates(input=1, output=1, longer=(Rates(input=2, output=2, from_tokens=9),))
+    )
+    assert each(longer)[0] == pytest.approx(0.8 * 1_100 * 9 + 0.2 * 1_100 * 2)
+
+
 def test_the_command_prints_every_figure_with_its_formula(tmp_path: Path):
     example = Path(__file__).parents[2] / "docs" / "examples" / "capacity.toml"
     home = ["--home", str(tmp_path)]

@@ -131,10 +131,32 @@ def test_every_format_says_the_same_total(home, tmp_path):
     assert Decimal(last.replace(",", "")) * 10**9 == whole
 
 
+def test_a_statement_in_focus_fills_all_that_is_mandatory(home, tmp_path):
+    home.ok("chargeback", "--month", MONTH, "--format", "focus", "--out", str(tmp_path / "focus.csv"))
+    with (tmp_path / "focus.csv").open(encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    mandatory = {
+        "BilledCost", "BillingAccountId", "BillingAccountName", "BillingCurrency", "BillingPeriodEnd",
+        "BillingPeriodStart", "ChargeCategory", "ChargeDescription", "ChargePeriodEnd", "ChargePeriodStart",
+        "ContractedCost", "EffectiveCost", "InvoiceIssuerName", "ListCost", "PricingQuantity", "PricingUnit",
+        "ProviderName", "PublisherName", "ServiceCategory", "ServiceName",
+    }  # fmt: skip
+    assert {name for one in found for name in mandatory if not one[name]} == set()
+    assert {one["PricingUnit"] for one in found} == {"Tokens", "Shares"}
+
+
+def test_the_name_that_is_shown_for_nobody_can_be_asked_for(home):
+    said = home.json("chargeback", "--month", MONTH, "--owner", "(unallocated)")
+    assert said == home.json("chargeback", "--month", MONTH, "--owner", "")
+    refused = home.run("chargeback", "--month", MONTH, "--owner", "Nobody")
+    assert (refused.exit_code, "(unallocated)" in refused.output) == (1, True)
+
+
 def test_a_folder_gets_one_file_for_each_owner_whatever_they_are_called(home, tmp_path):
-    home.ok("chargeback", "--month", MONTH, "--format", "csv", "--out", str(tmp_path))
+    folder = tmp_path / "statements" / "new"
+    home.ok("chargeback", "--month", MONTH, "--format", "csv", "--out", f"{folder}/")
     owners = {row["owner"] for row in home.json("chargeback", "--month", MONTH)["rows"]}
-    files = list(tmp_path.glob(f"{MONTH}-*.csv"))
+    files = list(folder.glob(f"{MONTH}-*.csv"))
     assert len(files) == len(owners | {"(unallocated)"})
     amounts = []
     for path in files:

@@ -192,3 +192,49 @@ def test_two_hundred_prompts_are_counted_and_read_once_each(repository):
     for n in range(200):
         repository.prompt(f"p{n}", {"model": "gpt-4o", "system": f"{n} {LONG}"})
     assert len(repository.diff()["rows"]) == 200
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("deep.yaml", "[" * 100_000, "deep.yaml: is nested too deep"),
+        ("deep.json", '{"messages":' + "[" * 100_000, "deep.json: is nested too deep"),
+        ("head.md", "---\nmodel: [a\n---\ntext", "head.md: while parsing"),
+        ("odd.yaml", "model: m\nmessages:\n  - {? [a, b] : c}\n", "odd.yaml: "),
+    ],
+)
+def test_what_is_no_prompt_is_a_message_with_its_file(file, text, said):
+    with pytest.raises(ValueError, match=said):
+        read(file, text)
+
+
+def test_line_ends_and_marks_of_editors_are_no_change():
+    plain = read("a.md", "---\nmodel: m\n---\nYou help.\nToday is {date}.\n")
+    assert read("a.md", "\ufeff---\r\nmodel: m\r\n---\r\nYou help.\r\nToday is {date}.\r\n") == plain
+    assert plain.model == "m"
+
+
+def test_files_in_another_encoding_are_named(repository):
+    (repository.folder / "prompts" / "latin.txt").write_bytes("Grüße".encode("cp1252"))
+    found = repository.check()
+    assert found.exit_code == 2
+    assert "latin.txt is no UTF-8 text (byte 2)" in found.output
+    (repository.folder / "rules.toml").write_bytes("ü".encode("cp1252"))
+    found = repository.home.run("allocate", "preview", str(repository.folder / "rules.toml"))
+    assert (found.exit_code, "rules.toml is no UTF-8 text (byte 0)" in found.output) == (2, True)
+    for name in ("labels.csv", "labels.jsonl"):
+        (repository.folder / name).write_bytes(b"prompt,correct:a\n\xff,1\n" if name[-3:] == "csv" else b"{\n")
+        found = repository.home.run("route", "train", name, "--strong", "a", "--out", "x")
+        assert found.exit_code != 0
+        assert name in found.output
+
+
+def test_cells_beyond_the_header_of_labels_are_no_crash(repository):
+    (repository.folder / "labels.csv").write_text("prompt\na,1,2\n", encoding="utf-8")
+    found = repository.home.run("route", "train", "labels.csv", "--strong", "a", "--out", "x")
+    assert "names 0 models" in found.output
+
+
+def test_untagged_cost_has_one_row_when_it_is_not_split(repository):
+    found = repository.home.json("allocate", "untagged", "--by", "")
+    assert len(found["rows"]) == 1

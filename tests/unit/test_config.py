@@ -238,6 +238,35 @@ def test_all_problems_are_reported_at_once_each_with_its_place():
         assert place in found
 
 
+def test_what_is_wrong_between_settings_is_told_with_what_is_wrong_by_itself():
+    found = problems(
+        "[[budgets]]\nname='a'\nper='day'\nusd='1,000'\n[[budgets]]\nname='a'\nper='rolling'\nusd='1'\n"
+        "timezone='Europe/Berln'\n[[budgets]]\nname='b'\nper='rolling'\nlength='5'\nusd='1'\nweek_starts='sunday'\n"
+        "[[budgets]]\nname='c'\nper='day'\nusd='1'\nthresholds=[{at=50,do='degrade'},{at=0},{at=60,do='throttle'}]\n"
+        "[[providers]]\nname='openai'\n[[providers]]\nname='openai'\n"
+    )
+    for told in (
+        "budgets[0].usd: is", "budgets[1].timezone: is", 'budgets: the name "a" is used 2 times',
+        "budgets[1]: length is missing", "budgets[2].length: is", "budgets[2]: week_starts means nothing",
+        "degrade needs a model", "item 1 at is 0", "throttle needs per_minute",
+        'providers: the name "openai" is used 2 times',
+    ):  # fmt: skip
+        assert told in found, told
+    assert "budgets[2]: length" not in found  # it is there, and wrong: told once
+
+
+def test_notes_name_budgets_that_most_likely_bind_nothing():
+    (found,) = [
+        note
+        for match in ('customer = "c*", model = "gpt-*"', 'team = "a"', 'provider = "openai"')
+        for note in notes(read(f'[[budgets]]\nname = "b"\nper = "day"\nusd = "1"\nmatch = {{{match}}}\n'))
+        if note.startswith("budget ")
+    ]
+    assert 'customer = "c*" is taken letter by letter' in found
+    other = notes(read('[[budgets]]\nname="b"\nper="day"\nusd="1"\nmatch={provider="opnai"}\n'))
+    assert any('no provider is called "opnai"' in note for note in other)
+
+
 def test_a_secret_is_never_repeated_in_a_message():
     secret = "sk-" + "a1B2" * 8
     assert secret not in problems(f"[[providers]]\nname = 'openai'\napi_key_env = '{secret}'\nmodels = '{secret}'\n")

@@ -7,10 +7,13 @@ from collections import defaultdict
 import msgspec
 import pytest
 
+from farthing.config import ProviderSettings
 from farthing.core.prefix_cache import ANTHROPIC_5M, OPENAI_AUTO, PrefixCache
-from farthing.core.types import AttemptFact, Exchange, PromptView, Scope, Usage, UsagePart
+from farthing.core.types import AttemptFact, Exchange, PromptSection, PromptView, Scope, Usage, UsagePart
 from farthing.lab.doctor import CAUSES, Doctor, Rates, summarise
 from farthing.lab.doctor_ttl import TtlAdvice
+from farthing.lab.rates import BookRates
+from farthing.library import price_book
 from farthing.wire import prefix
 
 SALT = b"test"
@@ -294,3 +297,37 @@ def test_providers_that_cache_by_themselves_get_no_advice_on_it():
     advice = TtlAdvice(lambda p, m: RATES, lambda p: p == "anthropic")
     list(advice.watch(exchange for exchange, _ in world.served()))
     assert advice.kept() == ()
+
+
+def test_a_long_prompt_pays_and_saves_at_its_own_rates():
+    """Gemini 2.5 Pro: $1.25 and $0.125 read, $2.50 and $0.25 beyond 200,000 tokens of prompt."""
+    settings = ProviderSettings(name="mine", kind="anthropic", base_url="", price_as="google",
+                                price_models=(("house", "gemini-2.5-pro"),))  # fmt: skip
+    rates = BookRates(price_book(), (settings,), 1_795_000_000_000)
+    found = rates("mine", "house")
+    assert found is not None
+    by_hand = {1: (1_250_000, 125_000), 200_000: (1_250_000, 125_000), 200_001: (2_500_000, 250_000)}
+    assert {tokens: (found.at(tokens).input, found.at(tokens).read) for tokens in by_hand} == by_hand
+
+    def dearest(tokens: int) -> tuple[int, int, list[int]]:
+        fact = AttemptFact(attempt=1, provider="mine", model="house", status=200, started_at_ms=0, latency_ms=1,
+                           entry_id="e")  # fmt: skip
+        usage = Usage(parts=(UsagePart(lines=(("input", tokens),)),), source="reported")
+        section = PromptSection(role="system", digest="s", size=4 * tokens)
+        log = [
+            Exchange(
+                request_id=str(place), received_at_ms=place, scope=Scope(feature="f"), dialect="anthropic",
+                view=PromptView(endpoint="messages", model="house"), outcome="answered", status=200, usage=usage,
+                sections=(section,), attempts=(msgspec.structs.replace(fact, started_at_ms=place * MINUTE),),
+            ) for place in range(2)
+        ]  # fmt: skip
+        doctor = Doctor(rates, rates.rule, marks_needed=rates.needs_marks)
+        advice = TtlAdvice(rates, rates.needs_marks)
+        second = list(doctor.examine(advice.watch(log)))[1][1]
+        assert second is not None
+        assert second.nusd is not None
+        return second.tokens, second.nusd, [one.saved_nusd for one in advice.kept()]
+
+    # Written once at 1.25 or 2 times the input, read once at a tenth: 0.65 of one prompt saved, or 0.1 lost.
+    assert dearest(100_000) == (100_000, 112_500_000, [81_250_000, -12_500_000])
+    assert dearest(300_000) == (300_000, 675_000_000, [487_500_000, -75_000_000])

@@ -130,6 +130,17 @@ def test_the_exchange_of_a_row_agrees_with_its_entry():
     assert exchange.attempts[0].entry_id == entry.id
 
 
+def test_a_row_of_a_failed_call_is_no_answer_in_entry_and_exchange():
+    line = {"startTime": "2026-11-01T10:00:00Z", "model": "gpt-4o-mini", "prompt_tokens": 10, "completion_tokens": 1,
+            "status": "failure", "request_id": "a"}  # fmt: skip
+    one = batch(json.dumps(line), source=SOURCES["litellm"])
+    (entry,), (exchange,) = one.entries(), one.exchanges()
+    assert (entry.status, entry.error) == (500, "upstream_error")
+    assert (exchange.outcome, exchange.status, exchange.error) == ("failed", 500, "upstream_error")
+    (fact,) = exchange.attempts
+    assert (fact.status, fact.entry_id) == (200, entry.id), "billed, so it answered: a replay keeps its cost"
+
+
 def test_identical_rows_stay_distinct_and_keep_their_ids_on_the_next_import():
     text = HEADER + "2023-11-16 18:15:46,10,1\n" * 3
     store = OneTransaction()

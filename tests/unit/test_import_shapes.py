@@ -4,6 +4,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from farthing.testing.practice import Home
@@ -254,3 +255,102 @@ def test_spans_of_openinference_are_read_too(home):
         "llm.token_count.prompt_details.cache_read": 1024})]}]}]})  # fmt: skip
     found = whole(home)
     assert (found["input_tokens"], found["output_tokens"], found["cached_tokens"]) == (1200, 80, 1024)
+
+
+OPENAI_ROW = {"input_tokens": 1_000, "output_tokens": 10, "num_model_requests": 2, "model": "gpt-4o-mini"}
+
+
+def openai_page(row: dict[str, object], **more: object) -> dict[str, object]:
+    return {"object": "page", "data": [{"start_time": 1_795_132_800, "results": [row]}], **more}
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (
+            openai_page(OPENAI_ROW, has_more=True, next_page="AAA"),
+            "more follows after the page (has_more: next_page AAA)",
+        ),
+        (openai_page(OPENAI_ROW, has_more=False), ""),
+        ([openai_page(OPENAI_ROW, has_more=True), openai_page(OPENAI_ROW, has_more=False)], ""),
+        (
+            [openai_page(OPENAI_ROW, has_more=True), openai_page(OPENAI_ROW, has_more=True)],
+            "more follows after 2 pages",
+        ),
+        (
+            "\n".join(json.dumps(openai_page(OPENAI_ROW, has_more=True)) for _ in range(2)),
+            "more follows after 2 pages",
+        ),
+        (openai_page(OPENAI_ROW, page=1, total_pages=3), "1 of 3 pages are here"),
+        (openai_page(OPENAI_ROW, meta={"page": 1, "totalPages": 2}), "1 of 2 pages are here"),
+    ],
+)
+def test_one_page_of_several_is_not_taken_for_the_whole(home, document, said):
+    file = home.folder / "export.json"
+    file.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    strict = home.run("import", "openai-usage", str(file), "--strict")
+    assert (strict.exit_code != 0) == bool(said)
+    assert said in strict.output
+    done = home.run("import", "openai-usage", str(file))
+    assert (done.exit_code, said in done.output) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [("openai-usage", openai_page(OPENAI_ROW)), ("anthropic-usage", CONSOLE)],
+)
+def test_a_report_that_an_earlier_version_named_otherwise_counts_once(home, kind, document):
+    take(home, kind, document)
+    earlier = Home(home.folder / "earlier") if (home.folder / "earlier").mkdir() is None else home
+    earlier.book(msgspec.structs.replace(one, id=f"imp-old{place}", request_id=f"imp-old{place}")
+                 for place, one in enumerate(home.ledger.entries()))  # fmt: skip
+    before = whole(earlier)
+    for _ in range(2):
+        found = take(earlier, kind, document)
+        assert (found["booked now"]["value"], found["already there"]["value"]) == (0, before["entries"])
+        assert whole(earlier) == before
+
+
+def test_a_day_imported_before_it_was_over_does_not_count_twice(home):
+    file = home.folder / "export.json"
+    take(home, "openai-usage", openai_page(OPENAI_ROW))
+    later = openai_page({**OPENAI_ROW, "input_tokens": 4_000})
+    file.write_text(json.dumps(later), encoding="utf-8")
+    refused = home.run("import", "openai-usage", str(file))
+    assert refused.exit_code != 0
+    assert "imported before with other counts (the first: gpt-4o-mini, 2026-11-20 00:00" in refused.output
+    assert "--allow-overlap" in refused.output
+    assert whole(home)["input_tokens"] == 1_000
+    other = openai_page({**OPENAI_ROW, "input_tokens": 4_000, "project_id": "another"})
+    take(home, "openai-usage", other)
+    take(home, "openai-usage", later, "--allow-overlap")
+    assert whole(home)["input_tokens"] == 9_000
+
+
+def test_spoken_tokens_have_their_own_price(home):
+    """$2.50 and $10 a million of text, $40 and $80 of audio: eight tenths of both were spoken."""
+    take(home, "openai-usage", openai_page({
+        "input_tokens": 10_000, "input_audio_tokens": 8_000, "output_tokens": 5_000, "output_audio_tokens": 4_000,
+        "num_model_requests": 10, "model": "gpt-4o-audio-preview"}))  # fmt: skip
+    by_hand = 2_000 * 2_500 + 8_000 * 40_000 + 1_000 * 10_000 + 4_000 * 80_000
+    found = whole(home)
+    assert (found["cost_nusd"], found["input_tokens"], found["output_tokens"]) == (by_hand, 10_000, 5_000)
+
+
+def test_langfuse_files_with_tokens_in_columns_keep_them(home):
+    take(home, "langfuse", "id,startTime,inputTokens,outputTokens,totalCost,model,type\n"
+                           "o1,2026-11-20T10:00:00.000Z,1000,200,0.0045,gpt-4o,GENERATION\n")  # fmt: skip
+    found = whole(home)
+    assert (found["cost_nusd"], found["input_tokens"], found["output_tokens"]) == (4_500_000, 1_000, 200)
+
+
+def test_calls_that_helicone_saw_cancelled_are_failures(home):
+    take(home, "helicone", "request_id,request_created_at,response_status,request_model,provider\n"
+                           "q2,2026-11-20 10:00:00,-3,gpt-4o,OPENAI\n")  # fmt: skip
+    (entry,) = home.ledger.entries()
+    assert (entry.status, entry.error) == (500, "upstream_error")
+
+
+def test_a_report_without_models_says_how_to_ask_for_it(home):
+    (home.folder / "x").write_text(json.dumps(openai_page({**OPENAI_ROW, "model": None})), encoding="utf-8")
+    assert "ask for the report grouped by model" in home.run("import", "openai-usage", str(home.folder / "x")).output

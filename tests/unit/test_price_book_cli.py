@@ -119,6 +119,31 @@ def test_set_refuses_the_past_and_what_is_no_unit(run):
     assert run("set", "m", "input=1", "--from", "2026-12-01").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("price", "said"),
+    [
+        ("input=0.0000025", "is it dollars for one? Write dollars a million"),
+        ("input=2500000", "is more than anybody asks ($10000): prices here are dollars a million"),
+        ("web_search=10000000", "prices here are dollars a thousand"),
+        ("input_audio_ms=360000", "prices here are dollars an hour"),
+    ],
+)
+def test_a_price_for_another_number_of_units_is_refused_with_a_hint(run, tmp_path, price, said):
+    refused = run("set", "openai/gpt-4o", price, "--from", "2026-12-01")
+    assert refused.exit_code != 0
+    assert said in str(refused.exception)
+    assert not list(tmp_path.glob("prices/*"))
+
+
+def test_a_price_far_from_the_list_is_taken_and_named(run):
+    done = run("set", "openai/gpt-4o", "input=250", "output=9", "--from", "2026-12-01")
+    assert (done.exit_code, done.stderr.count("Note:")) == (0, 1)
+    assert "100 times the listed price" in done.stderr
+    found = rows(run("check", "--format", "json"))
+    (far,) = [row for row in found if row["kind"] == "far"]
+    assert far["where"].startswith("openai/gpt-4o/input;from=2026-12-01")
+
+
 def test_update_takes_a_file_only_when_asked(run, tmp_path):
     source = tmp_path / "deal.yml"
     source.write_text("provider: acme\nsource: contract\nmodels: [{id: m, prices: [{input: '1', output: '2'}]}]\n")

@@ -43,6 +43,21 @@ NOW = 1_795_014_000_000
         ("azure", "gpt-35-turbo-0125", "gpt-35-turbo-0125"),
         ("azure", "gpt-5-2025-08-07", "gpt-5"),
         ("groq", "openai/gpt-oss-120b", "openai/gpt-oss-120b"),
+        ("anthropic", "claude-2.1", "claude-2"),
+        ("anthropic", "claude-3-7-sonnet-20250219:thinking", "claude-3-7-sonnet-latest"),
+        ("anthropic", "claude-sonnet-4-5-thinking", "claude-sonnet-4-5"),
+        ("anthropic", "claude-sonnet-4-5[1m]", "claude-sonnet-4-5"),
+        ("google", "claude-opus-4-6@default", "claude-opus-4-6"),
+        ("google", "claude-3-5-sonnet-v2@20241022", "claude-3-5-sonnet"),
+        ("google", "gemini-2.0-flash-001", "gemini-2.0-flash"),
+        ("google", "gemini-2.0-flash-thinking-exp-01-21", "gemini-2.0-flash"),
+        ("google", "gemini-2.5-pro-preview-05-06", "gemini-2.5-pro"),
+        ("google", "gemini-3.5-flash-20260519", "gemini-3.5-flash"),
+        ("google", "gemma-3-27b-it", "gemma-3"),
+        ("mistral", "magistral-small-2506", "magistral-small"),
+        ("aws", "anthropic.claude-3-haiku-20240307-v1:0:200k", "regional.anthropic.claude-3-haiku-20240307-v1:0"),
+        ("openai", "omni-moderation-latest", "moderation"),
+        ("azure", "o4-mini-deep-research", "o4-mini-deep-research"),
     ],
 )
 def test_a_name_finds_its_model(provider, name, model):
@@ -71,6 +86,19 @@ def test_a_name_finds_its_model(provider, name, model):
         ("aws", "anthropic.claude-sonnet-4-20250929-v1:0"),
         ("anthropic", "claude-sonnet-4-5-mini"),
         ("anthropic", "claude-3-haiku-ultra"),
+        ("anthropic", "claude-sonnet-4-5-foo"),
+        ("anthropic", "claude-sonnet-4-5-foo-20250929"),
+        ("anthropic", "claude-sonnet-4-5-20250929-foo"),
+        ("anthropic", "claude-sonnet-4-5.1"),
+        ("anthropic", "claude-haiku-4-5:batch"),
+        ("google", "foo-claude-sonnet-4-5"),
+        ("google", "claude-opus-4-6-fast"),
+        ("google", "gemini-3.5-flash-8b"),
+        ("google", "gemini-3.8-flash-cyber"),
+        ("azure", "my-o4-mini"),
+        ("aws", "us.meta.llama3-3-70b-instruct-foo-v1:0"),
+        ("deepseek", "deepseek-r1-distill-llama-70b"),
+        ("openai", "acme-moderation"),
         ("aws", "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc123"),
         ("nobody", "gpt-4o"),
     ],
@@ -80,6 +108,19 @@ def test_a_name_nobody_claims_is_unknown_and_unpriced(provider, name):
     usage = Usage(parts=(UsagePart(lines=(("input", 1),)),), source="reported")
     got = charge(BOOK, usage, Target(provider=provider, price_as=provider, model=name), at_ms=NOW)
     assert (got.total, got.state, got.reason) == (None, "unpriced", "unknown_model")
+
+
+def test_an_installations_own_clause_means_what_it_says(tmp_path):
+    own = tmp_path / "own.yml"
+    own.write_text(
+        "provider: local\nsource: self_hosted\nmodels:\n"
+        "  - {id: llama, match: {starts_with: llama-prod}, prices: [{input: '1', output: '2'}]}\n"
+    )
+    book = load_book((own,)).book
+    found = book.resolve("local", "llama-prod-mini-blue")
+    assert found is not None
+    assert found.model == "llama"
+    assert book.resolve("local", "llama-production") is None
 
 
 def bill(served: str, sent: str, price_model: str = "", provider: str = "openai") -> tuple[int | None, str]:

@@ -5,6 +5,7 @@ import io
 import json
 from fractions import Fraction
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from farthing.core.types import Charge, ChargeLine, Decision, Exchange, LedgerEn
 from farthing.insight import budget_counters, receipt
 from farthing.insight.moments import iso, parse_moment, shown
 from farthing.insight.render import percent, render, usd
-from farthing.insight.reports import budget_status, comparison, spend
+from farthing.insight.reports import budget_status, comparison, metrics, sessions, spend
 from farthing.insight.table import Column, Money, Table, per, share
 from farthing.ports.books import Balance
 
@@ -52,12 +53,29 @@ def test_spend_is_largest_first_with_a_total_and_unknown_costs_apart():
         "20",
         "$1.000000",
         "100.00%",
-        "$0.166666667",
+        "$0.19047619",
         "$0.050000",
         "1",
     ]
     assert "Not in any cost: 1 entry without a known price" in text
     assert "Estimated: $0.050000 of the cost rests on 1 entry" in text
+
+
+def test_requests_without_a_price_are_in_no_cost_per_request():
+    half = Totals(group=("a",), requests=10, entries=10, amount=600, unpriced=4)
+    nothing = Totals(group=("b",), requests=3, entries=3, unpriced=3)
+    for build in (
+        spend.build((half, nothing), (half,), ("team",)),
+        comparison.build((half, nothing), (), ("team",), whole=((half,), ())),
+        metrics.build((half, nothing), ("team",), None),
+        sessions.build(tuple(msgspec.structs.replace(one, group=(one.group[0], "", "")) for one in (half, nothing))),
+    ):
+        place = [column.title for column in build.columns].index("per request")
+        assert {row[0]: row[place] for row in build.rows} == {"a": 100, "b": None}
+        assert any("nor do costs per request divide by them" in note for note in build.notes)
+    found = metrics.six(metrics.Six(now=nothing, before=half, cheap_requests=0, cost_per_request_max=1), cheap="$1")
+    assert found.rows[0] == ("cost per request", None, Money(100), Money(1), None)
+    assert found.rows[1][1] is None, "no price is no falling price"
 
 
 def test_a_limit_sums_the_rest_in_one_row_and_keeps_the_total():
@@ -78,7 +96,7 @@ def test_json_carries_exact_strings_and_integers_and_no_floats():
     assert found["rows"][0]["cost_usd"] == "0.750000000"
     assert found["rows"][0]["cost_nusd"] == 750_000_000
     assert found["rows"][2]["cost_usd"] is None
-    assert found["total"]["cost_per_request_usd"] == "0.166666667"
+    assert found["total"]["cost_per_request_usd"] == "0.190476190"
     assert found["rows"][0]["share_percent"] == "75.00"
 
 
@@ -260,6 +278,24 @@ def test_a_receipt_spells_every_line_so_that_it_can_be_redone_by_hand():
     assert "the provider's numbers disagree: total_tokens:1≠2" in text
     assert "decided  route: send, primary (provider openai)" in text
     assert "scope    team=search, tag:env=prod" in text
+
+
+def test_a_receipt_says_who_counted_what_the_provider_left_out():
+    def said(**changes: object) -> str:
+        usage = msgspec.structs.replace(ENTRY.usage, **changes)
+        return receipt.as_text([msgspec.structs.replace(ENTRY, usage=usage)], None)
+
+    assert "estimated: counted by Farthing where the provider did not say it" in said(source="estimated")
+    assert "estimated: counted by Farthing, because the provider said nothing" in said(source="estimated", raw=b"")
+    assert "what the provider had said, and what arrived counted by Farthing" in said(source="partial")
+
+
+def test_a_receipt_names_the_second_bill_of_a_callers_own_key():
+    facets = (("byok", "true"), ("byok_upstream_pusd", "20000000000"))
+    usage = msgspec.structs.replace(ENTRY.usage, facets=facets)
+    text = receipt.as_text([msgspec.structs.replace(ENTRY, usage=usage)], None)
+    assert "besides  $0.020000 billed by the upstream provider on the caller's own key: in no total here" in text
+    assert "besides" not in receipt.as_text([ENTRY], None)
 
 
 def test_an_unpriced_receipt_never_shows_zero():

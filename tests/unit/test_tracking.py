@@ -6,9 +6,6 @@ import time
 import anthropic
 import openai
 import pytest
-from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage
-from langchain_core.outputs import Generation, LLMResult
 
 import farthing
 from farthing.sim.server import SimServer
@@ -207,6 +204,9 @@ def test_words_that_mean_nothing_are_refused(home):
 
 
 def test_langchain_calls_the_handler_and_its_usage_is_booked(home):
+    from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+    from langchain_core.messages import AIMessage
+
     message = AIMessage(
         content="Hello",
         usage_metadata={"input_tokens": 1000, "output_tokens": 100, "total_tokens": 1100,
@@ -222,6 +222,8 @@ def test_langchain_calls_the_handler_and_its_usage_is_booked(home):
 
 
 def test_langchains_completions_and_old_chat_models_are_counted_by_the_whole_call(home, caplog):
+    from langchain_core.outputs import Generation, LLMResult
+
     said = {"token_usage": USAGE, "model_name": "gpt-4o-mini"}
     texts = [[Generation(text="a")], [Generation(text="b")]]
     with tracked(home) as one:
@@ -245,6 +247,9 @@ def test_langchains_completions_and_old_chat_models_are_counted_by_the_whole_cal
 )
 def test_langchains_usage_is_the_same_for_every_provider(home, details):
     """Claude behind LangChain: its input holds the cached tokens, unlike the provider's own."""
+    from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+    from langchain_core.messages import AIMessage
+
     message = AIMessage(
         content="Hello",
         usage_metadata={"input_tokens": 5000, "output_tokens": 80, "total_tokens": 5080,

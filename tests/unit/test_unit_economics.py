@@ -113,3 +113,41 @@ def test_outcomes_come_in_any_usual_separator_with_times_and_lines_of_the_file(s
     found, bad = read_rows("\n".join(rows).replace(",", separator), jsonl=False, now_ms=NOW_MS)
     assert [(one.id, one.at_ms, one.value_nusd) for one in found] == [("a", 1_795_255_200_000, 1_500_000_000)]
     assert [one.partition(":")[0] for one in bad] == ["line 5", "line 6"]
+
+
+def test_what_has_no_price_is_no_free_user_and_no_free_outcome(tmp_path):
+    """Two users at four cents; a third whose calls have no price would halve nothing."""
+    home = Home(tmp_path)
+    at = {"received_at_ms": NOW_MS - 3_600_000}
+    home.book(
+        [
+            *(
+                an_entry(f"p{n}", 4 * CENT, scope=Scope(feature="a", session=f"s{n}", user=f"u{n}"), **at)
+                for n in "12"
+            ),
+            an_entry("p3", None, scope=Scope(feature="a", session="s3", user="u3"), **at),
+            an_entry("q", None, scope=Scope(feature="b", session="s4", user="u4"), **at),
+            an_entry("r", None, request_id="req-9", scope=Scope(feature="b"), **at),
+        ]
+    )
+    lines = [f"t{n},solved,s{n},,1.00,true" for n in range(1, 5)]
+    assert report(home, *lines, "t9,solved,,req-9,1.00,true").exit_code == 0
+    table = home.json("unit", "--outcome", "solved", "--by", "feature")
+    heads = home.json("unit", "--per", "user", "--by", "feature")
+    for found in (table, heads):
+        rows = {row["feature"]: row for row in found["rows"]}
+        assert (rows["a"]["cost_nusd"], rows["a"]["each_nusd"]) == (8 * CENT, 4 * CENT)
+        assert (rows["b"]["cost_nusd"], rows["b"]["each_nusd"]) == (None, None)
+        assert any("3 entries without a known price" in note for note in found["notes"])
+    assert any("3 outcomes are of sessions or requests without known cost" in note for note in table["notes"])
+    month = home.json("chargeback", "--month", "2026-11")
+    assert month["total"]["cost_nusd"] == 8 * CENT
+
+
+def test_a_month_without_any_price_has_no_total(tmp_path):
+    home = Home(tmp_path)
+    home.book([an_entry("p", None, scope=Scope(feature="a", team="t"), received_at_ms=NOW_MS - 3_600_000)])
+    for command in (("chargeback", "--month", "2026-11"), ("allocate", "run", "--since", "2026-11")):
+        assert home.json(*command)["total"]["cost_nusd"] is None
+    (row,) = home.json("report", "--savings", "--by", "team")["rows"]
+    assert row["spend_nusd"] is None

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from farthing.core.incidents import incidents
 from farthing.core.series import Detector
 from farthing.core.types import Scope
+from farthing.insight.reports import month as month_report
 from farthing.insight.reports.why import build
 from farthing.insight.slices import queries, slices
 from farthing.testing.lifelike import MONTH_MS, START_MS, lifelike_entries
@@ -173,3 +174,28 @@ def test_a_step_is_one_incident_from_where_it_began():
 )  # fmt: skip
 def test_what_cannot_be_meant_is_wrong_usage(home, arguments):
     assert home.run(*arguments).exit_code == 2
+
+
+def test_a_month_with_credits_is_booked_as_the_ledger_has_it(tmp_path):
+    """$1 a day, and a credit of $5 on the 10th: 21 days come to 21 less 5, and about $9 are to come."""
+    home = Home(tmp_path)
+    entries = [
+        an_entry(f"e{ago}", USD, scope=Scope(team="a"), received_at_ms=MIDNIGHT - ago * DAY_MS + 1)
+        for ago in range(51)
+    ]
+    credit = an_entry("credit", -5 * USD, scope=Scope(team="a"), received_at_ms=MIDNIGHT - 11 * DAY_MS + 2)
+    home.book([*entries, credit])
+    table = home.json("forecast", "--by", "team")
+    ledger = home.json("report", "--by", "", "--since", "2026-11")["rows"][0]["cost_nusd"]
+    for row in (*table["rows"], table["total"]):
+        assert row["booked_nusd"] == ledger == 16 * USD
+        assert row["expected_nusd"] == pytest.approx(25 * USD, rel=0.03)
+    found = month_report.read(home.ledger.totals(month_report.query((), NOW_MS)), NOW_MS)
+    assert found.expected == pytest.approx(25 * USD, rel=0.03)
+
+
+def test_a_month_without_prices_is_not_expected_to_be_free(home):
+    home.book([an_entry("e", None, scope=Scope(team="a"), received_at_ms=MIDNIGHT - DAY_MS)])
+    table = home.json("forecast")
+    assert table["total"]["booked_nusd"] is None
+    assert any("1 entry without a known price" in note for note in table["notes"])

@@ -11,7 +11,7 @@ from farthing.core.route_decide import Artefact, Thresholds
 from farthing.core.route_model import RouteModel
 from farthing.core.types import Decision, PromptView, Usage, UsagePart
 from farthing.engine.route_latency import CALLS_MIN, RECENT_MS, Latencies
-from farthing.engine.route_prefix import TURNS_MAX, Prefixes, input_of, unread, with_read
+from farthing.engine.route_prefix import TURNS_MAX, Prefixes, cache_rule, input_of, unread, with_read
 from farthing.lab.route_train import train
 from farthing.testing.labels import labelled
 
@@ -70,20 +70,23 @@ def test_conversations_are_forgotten_in_the_order_of_their_last_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "ago_ms", "view", "speaks", "expected"),
+    ("before", "ago_ms", "view", "speaks", "model", "expected"),
     [
-        (2_000, 0, CHAT, "openai", 1_920),  # 1,024 and seven steps of 128
-        (1_023, 0, CHAT, "openai", 0),
-        (2_000, 300_000, CHAT, "openai", 0),
-        (2_000, 0, MESSAGES, "anthropic", 0),  # nothing was marked, so nothing would have been cached
-        (2_000, 0, MARKED, "anthropic", 2_000),
-        (2_000, 0, MARKED, "gemini", 0),
+        (2_000, 0, CHAT, "openai", "gpt-4o", 1_920),  # 1,024 and seven steps of 128
+        (1_023, 0, CHAT, "openai", "gpt-4o", 0),
+        (2_000, 300_000, CHAT, "openai", "gpt-4o", 0),
+        (2_000, 0, MESSAGES, "anthropic", "claude-sonnet-4-5", 0),  # nothing was marked, so nothing was cached
+        (2_000, 0, MARKED, "anthropic", "claude-sonnet-4-5", 2_000),
+        (2_000, 0, MARKED, "anthropic", "claude-haiku-4-5", 0),  # caches from 4,096 tokens on
+        (2_000, 0, MARKED, "bedrock", "anthropic.claude-3-haiku-20240307-v1:0", 0),  # from 2,048
+        (600, 0, MARKED, "anthropic", "claude-opus-5", 600),  # from 512
+        (2_000, 0, MARKED, "gemini", "gemini-2.5-pro", 0),
     ],
 )
 def test_what_would_have_been_read_follows_the_providers_rules(
-    before: int, ago_ms: int, view: PromptView, speaks, expected: int
+    before: int, ago_ms: int, view: PromptView, speaks, model: str, expected: int
 ) -> None:
-    assert unread(usage(input=3_000, output=5), before, ago_ms, view, speaks) == expected
+    assert unread(usage(input=3_000, output=5), before, ago_ms, cache_rule(view, speaks, model)) == expected
 
 
 @given(st.integers(0, 9_000), st.integers(0, 9_000), st.integers(0, 9_000), st.integers(0, 30_000))
