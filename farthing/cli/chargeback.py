@@ -28,7 +28,7 @@ _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 Statements = Mapping[str, Sequence[Charged]]
 
 
-class _Target(click.ParamType):
+class _Target(click.ParamType[Path]):
     """A path; a name that ends in a separator is a folder, and made."""
 
     name = "path"

@@ -249,10 +249,15 @@ class _Splits:
     def __init__(self, sample: Sequence[Exchange], parts: int) -> None:
         self._sample = sample
         self._parts = parts
+        self._begins = any(one.blocks for one in sample)
+        """It is known how prompts begin: those that begin alike share the providers' caches, whoever sent them."""
 
     def of(self, policy: Policy) -> Split:
         """The split for a policy; without a dimension: there is none."""
         exact = partition(policy)
+        if self._begins:
+            able = [one for one in splits(policy) if one.dimension == "request"]
+            return best(able, self._sample, self._parts) or Split("", ())
         if exact:
             return Split(exact, ())
         return best(splits(policy), self._sample, self._parts) or Split("", ())

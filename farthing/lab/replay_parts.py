@@ -56,8 +56,15 @@ class _Whose(msgspec.Struct, frozen=True):
     scope: Scope
 
 
+class _Begins(msgspec.Struct, frozen=True):
+    """As much of an exchange as says how its prompt begins."""
+
+    blocks: tuple[str, ...] = ()
+
+
 _exchange = msgspec.json.Decoder(Exchange)
 _whose = msgspec.json.Decoder(_Whose)
+_begins = msgspec.json.Decoder(_Begins)
 
 
 class Period(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,16 +262,24 @@ def mine(log: TrafficLog, job: Job, *, after: str = "") -> Iterator[Exchange]:
 
 def _of_part(log: "Written", job: Job, after: str) -> Iterator[Exchange]:
     period, dimension, parts, part = job.period, job.dimension, job.parts, job.part
-    decode, look = _exchange.decode, _whose.decode
     for request_id, body in log.written(since_ms=period.since_ms, until_ms=period.until_ms, after=after):
-        value = request_id if dimension == "request" else scope_value(look(body).scope, dimension)
+        if dimension == "request":
+            blocks = _begins.decode(body).blocks
+            value = blocks[0] if blocks else request_id
+        else:
+            value = scope_value(_whose.decode(body).scope, dimension)
         if _hashed(value) % parts == part:
-            yield decode(body)
+            yield _exchange.decode(body)
 
 
 def part_of(exchange: Exchange, dimension: str, parts: int) -> int:
-    """The part that a request belongs to: all requests of one value are in one part, on every machine."""
-    return _hashed(exchange.request_id if dimension == "request" else scope_value(exchange.scope, dimension)) % parts
+    """The part that a request belongs to: all requests of one value are in one part, on every machine.
+
+    Requests that share nothing but how their prompts begin share that in the providers' caches: they are in one part.
+    """
+    if dimension == "request":
+        return _hashed(exchange.blocks[0] if exchange.blocks else exchange.request_id) % parts
+    return _hashed(scope_value(exchange.scope, dimension)) % parts
 
 
 @lru_cache(maxsize=20_000)

@@ -131,7 +131,10 @@ class Provider:
             flight.usage = logged.usages.get(fact.attempt) or fact.usage or logged.usage
             if flight.usage is not None:
                 if logged.source.blocks and _answered(fact):
-                    self.reread(flight, fact, target, flight.usage)
+                    # after the same tries it is sent when it was: what differs is the gateway's own time
+                    later = flight.moved or flight.guesses
+                    at_ms = self.loop.now_ms() if later else fact.started_at_ms
+                    self.reread(flight, fact, target, flight.usage, at_ms)
                 flight.usage = at_tier(flight.usage, body, before=logged.request.view.service_tier)
                 self._within(flight, flight.usage, stated_cap(body))
             return
@@ -159,10 +162,10 @@ class Provider:
         flight.guesses[flight.tries] = target.model
         self._within(flight, flight.usage, cap)
 
-    def reread(self, flight: Flight, fact: AttemptFact, target: Target, usage: Usage) -> bool:
-        """A try of the log is sent again: it may find something else in the provider's cache than it found then."""
+    def reread(self, flight: Flight, fact: AttemptFact, target: Target, usage: Usage, at_ms: int) -> bool:
+        """A try of the log is sent again, at that time: the provider's cache may hold something else than it did."""
         logged = flight.logged
-        held = self.warmth.same(logged.source, fact, usage, self.loop.now_ms())
+        held = self.warmth.same(logged.source, fact, usage, at_ms)
         if held is None:
             return False
         flight.logged = msgspec.structs.replace(logged, usage=usage, model=target.model, held=held, kept=True)
@@ -172,7 +175,7 @@ class Provider:
 
     def reread_of(self, exchange: Exchange, fact: AttemptFact, usage: Usage, one: Logged | None) -> Flight | None:
         """The same for the only try of a plain call; None: it finds what it found then."""
-        held = self.warmth.same(exchange, fact, usage, self.loop.now_ms())
+        held = self.warmth.same(exchange, fact, usage, fact.started_at_ms)
         if held is None:
             return None
         known = msgspec.structs.replace(one or logged(exchange), usage=usage, held=held, kept=True)
@@ -196,7 +199,7 @@ class Provider:
                 flight.moved = True
                 flight.usage = usage
                 if logged.source.blocks:
-                    self.reread(flight, fact, target, usage)
+                    self.reread(flight, fact, target, usage, self.loop.now_ms())
                 flight.ends_at = self.loop.time() + fact.latency_ms / 1000
                 return True
         return False

@@ -17,7 +17,7 @@ from farthing.lab.replay_books import Amounts, Levels
 from farthing.lab.replay_recall import Cached
 from farthing.lab.replay_warmth import Uses
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 
 class Flying(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

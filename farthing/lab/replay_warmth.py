@@ -26,8 +26,9 @@ SAME_MS: Final = 1_000
 """Two calls so close are one call at one time."""
 BLOCKS_MAX: Final = 250_000
 """Beginnings remembered of a model before old ones are dropped."""
-WARM_MIN: Final = 20
+WARM_MIN: Final = 10
 """Calls with a beginning that had just been sent, and without reads, that show a provider without a cache."""
+CACHES: Final = -1
 _DENSER: Final = 1.5
 """As many times the tokens of an average byte may be in one."""
 _NEVER: Final = -(2**62)
@@ -42,10 +43,9 @@ class Uses(msgspec.Struct, kw_only=True):
     """Under the log's policy only."""
     now: dict[str, int] = {}
     """In the replay only."""
-    warm: int = 0
-    """Calls of the log with a beginning that had just been sent."""
-    caches: bool = False
-    """Some prompt was read from the provider's cache, or written to it."""
+    warm: dict[str, int] = {}
+    """By prompts' first blocks: calls of the log with a beginning that had just been sent; ``CACHES``: some was
+    read from the provider's cache, or written to it. Not of the whole model, as parts of a log know their own only."""
     parted_ms: int = _NEVER
     """When a call was last sent under one policy only."""
 
@@ -80,14 +80,15 @@ class Warmth:
             least = _least(exchange, taken, fact.model)
             if _differs(uses, blocks[least:], was_ms, at_ms):
                 found = _bytes(exchange, _depth(uses, blocks, at_ms))
-        if not uses.caches:
-            self._learn(uses, exchange, taken, fact, cached=cached)
+        warm = uses.warm.get(blocks[0], 0)
+        if warm != CACHES:
+            warm = self._learn(uses, exchange, taken, fact, cached=cached)
         if moved:
             uses.add(uses.log, blocks, was_ms)
             uses.add(uses.now, blocks, at_ms)
         else:
             uses.add(uses.both, blocks, was_ms)
-        return found if uses.caches or uses.warm < WARM_MIN else None
+        return found if warm < WARM_MIN else None
 
     def other(self, exchange: Exchange, target: Target, at_ms: int) -> int:
         """A call goes to a target that the log has no answer of; how many bytes of its beginning are held there."""
@@ -117,19 +118,25 @@ class Warmth:
     def _uses(self, provider: str, model: str) -> Uses:
         found = self._models.get((provider, model))
         if found is None:
-            found = self._models[(provider, model)] = Uses(both={}, log={}, now={})
+            found = self._models[(provider, model)] = Uses(both={}, log={}, now={}, warm={})
         return found
 
-    def _learn(self, uses: Uses, exchange: Exchange, taken: int, fact: AttemptFact, *, cached: bool) -> None:
-        """Whether this model's provider has a cache at all."""
-        uses.caches = cached
-        if cached or uses.warm >= WARM_MIN:
-            return
-        at_ms, least = fact.started_at_ms, _least(exchange, taken / _DENSER**2, fact.model)
-        for block in reversed(exchange.blocks[least:]):
-            if at_ms - max(uses.both.get(block, _NEVER), uses.log.get(block, _NEVER)) < SURE_MS:
-                uses.warm += 1
-                return
+    def _learn(self, uses: Uses, exchange: Exchange, taken: int, fact: AttemptFact, *, cached: bool) -> int:
+        """Whether this model's provider has a cache at all, by calls that begin alike; as ``Uses.warm`` says it."""
+        first, at_ms = exchange.blocks[0], fact.started_at_ms
+        warm = uses.warm.get(first, 0)
+        if warm < WARM_MIN and not cached:
+            least = _least(exchange, taken / _DENSER**2, fact.model)
+            for block in reversed(exchange.blocks[least:]):
+                if at_ms - max(uses.both.get(block, _NEVER), uses.log.get(block, _NEVER)) < SURE_MS:
+                    uses.warm[first] = warm = warm + 1
+                    break
+        elif cached:
+            uses.warm[first] = warm = CACHES
+        if len(uses.warm) > BLOCKS_MAX:
+            for old in list(uses.warm)[: BLOCKS_MAX // 2]:
+                del uses.warm[old]
+        return warm
 
 
 def _input_of(usage: Usage) -> tuple[int, bool]:

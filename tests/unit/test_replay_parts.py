@@ -131,6 +131,12 @@ def test_a_request_is_in_the_same_part_on_every_machine():
     assert part_of(first, "org", 1_000) == 736
 
 
+def test_requests_that_begin_alike_are_in_one_part():
+    alike, other = [msgspec.structs.replace(one, blocks=("x", one.request_id)) for one in busy_log(50)], "request"
+    assert len({part_of(one, other, 1_000) for one in alike}) == 1
+    assert len({part_of(one, other, 1_000) for one in busy_log(50)}) > 40
+
+
 def test_the_exported_log_gives_every_request_once_and_goes_on_after_any(home):
     settings = settings_of(home, "")
     ledger, export = bootstrap.open_log(settings), bootstrap.open_log(settings, f"parquet:{home / 'parquet'}")
