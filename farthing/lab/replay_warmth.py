@@ -44,8 +44,8 @@ class Uses(msgspec.Struct, kw_only=True):
     now: dict[str, int] = {}
     """In the replay only."""
     warm: dict[str, int] = {}
-    """By prompts' first blocks: calls of the log with a beginning that had just been sent; ``CACHES``: some was
-    read from the provider's cache, or written to it. Not of the whole model, as parts of a log know their own only."""
+    """By prompts' first blocks: calls of the log with a beginning that had just been sent; ``CACHES``: some
+    was read from the provider's cache or written to it. Not of the whole model: a part of a log knows its own."""
     parted_ms: int = _NEVER
     """When a call was last sent under one policy only."""
 
