@@ -4,6 +4,7 @@ import dataclasses
 import sqlite3
 import time
 from contextlib import closing
+from urllib.parse import parse_qsl
 
 import pytest
 
@@ -17,16 +18,17 @@ from farthing.adapters.sqlite_import import SqliteImporter
 from farthing.adapters.sqlite_newest import SqliteNewest
 from farthing.adapters.sqlite_reader import SqliteLedger
 from farthing.core.allocation import AllocationRules, Rule
-from farthing.core.types import LedgerEntry, LedgerQuery, Totals
+from farthing.core.types import Exchange, LedgerEntry, LedgerQuery, PromptView, Scope, Totals
 from farthing.insight import ownership
 from farthing.insight.reports import sessions, spend, traces
 from farthing.server.pages import bounds, state
 from farthing.server.pages.ask import Ask, Person
-from farthing.server.pages.blocks import plain
+from farthing.server.pages.blocks import TableBlock, plain
 from farthing.server.pages.reading import RememberedLedger, ScopedLedger
 from farthing.server.pages.views import allocation, explore, requests
 from farthing.testing.lifelike import MONTH_MS, START_MS, lifelike_entries
 from farthing.testing.newest import ReadNewest
+from farthing.testing.records import an_entry
 
 ENTRIES = tuple(lifelike_entries(2_000, seed=3))
 NOW_MS = START_MS + MONTH_MS
@@ -225,3 +227,28 @@ def test_requests_of_what_was_never_seen_end_at_once_and_all_others_can_be_follo
         ask = dataclasses.replace(ask, ledger=ScopedLedger(ask.ledger._inner, newest, ()))
         said = [link.text for block in requests.build(ask).blocks if isinstance(block, tuple) for link in block]
         assert ("Older →" not in said) == ends
+
+
+@pytest.mark.parametrize("count", [30, 90])
+def test_no_refused_call_is_lost_where_a_page_has_no_time_for_all(tmp_path, count):
+    entries = [an_entry(f"e{at:03}", received_at_ms=NOW_MS - 1_000_000 + 1_000 * at) for at in range(count)]
+    refused = [
+        Exchange(
+            request_id=f"r{at:03}", received_at_ms=NOW_MS - 1_000_500 + 500 * at, scope=Scope(), dialect="openai",
+            view=PromptView(endpoint="chat", model="gpt-4o", body_bytes=9), outcome="refused", status=429,
+        )
+        for at in range(120)
+    ]  # fmt: skip
+    SqliteImporter(tmp_path / "farthing.db").import_batch(entries, refused)
+    newest = SqliteNewest(tmp_path / "farthing.db", look_s=0)
+    ledger = ScopedLedger(SqliteLedger(tmp_path / "farthing.db"), newest, ())
+    found, onward = [], ""
+    for _ in range(60):
+        ask = dataclasses.replace(ask_of(None, *parse_qsl(onward.partition("?")[2])), ledger=ledger)
+        page = requests.build(ask)
+        (table,) = [block.table for block in page.blocks if isinstance(block, TableBlock)]
+        found += [row[1] for row in table.rows]
+        onward = page.onward
+        if not onward:
+            break
+    assert sorted(found) == sorted([*(one.request_id for one in entries), *(one.request_id for one in refused)])

@@ -39,7 +39,7 @@ def build(ask: Ask) -> Page:
     found, unbooked, onward, cut = _page(ask, show, limit)
     table = requests.build(((entry, *_tokens(entry)) for entry in found), unbooked)
     if cut:
-        note = "Not every refused or failed call of this stretch of time is here; 'refused and failed' lists all."
+        note = "The rest of the refused and failed calls of this stretch of time is on the next page."
         table = msgspec.structs.replace(table, notes=(note, *table.notes))
     where = dict(state.where)
     opened = links(table.rows, lambda row: f"/requests/{quote(str(row[1]), safe='')}")
@@ -64,12 +64,13 @@ def build(ask: Ask) -> Page:
     )
     blocks: list[Block] = [*controls(state, "/requests", grouped=False, show=chosen), shows, block]
     moves = [Link(text="Newest", href=state.href("/requests", show=chosen))] if "before" in state.rest else []
-    moves += [Link(text="Older →", href=state.href("/requests", show=chosen, **onward))] if onward else []
+    onward = {"show": chosen, **onward} if onward else {}
+    moves += [Link(text="Older →", href=state.href("/requests", **onward))] if onward else []
     if moves:
         blocks.append(tuple(moves))
     lead = "Every try and every refusal, newest first; a request leads to its receipt, or to why it was refused."
     more = {**onward, "limit": state.rest.get("limit", "")}
-    rest = state.href("", show=chosen, **more).removeprefix(state.path) if onward else ""
+    rest = state.href("", **more).removeprefix(state.path) if onward else ""
     return Page(
         title="Requests", lead=lead, blocks=tuple(blocks), live="before" not in state.rest, onward=rest
     )  # fmt: skip
@@ -87,7 +88,7 @@ def _limit(ask: Ask) -> int:
 def _page(
     ask: Ask, show: str, limit: int
 ) -> tuple[tuple[LedgerEntry, ...], tuple[Exchange, ...], dict[str, str], bool]:
-    """(booked tries, calls without any, what the address of the next page says, some of the second are left out).
+    """(booked tries, calls without any, what the address of the next page says, some of the second are there).
 
     Between booked tries stand the calls of the same stretch of time: ``edge`` is where the page before ended.
     """
@@ -102,16 +103,25 @@ def _page(
     onward = {"before": cursor} if cursor else {}
     if show == "booked" or any(name in ENTRY_ONLY for name, _ in state.where):
         return found, (), onward, False
-    said = state.rest.get("edge", "")
-    upper = int(said) if said.isdigit() and len(said) < 16 else state.until_ms
+    upper, start = _edge(state.rest.get("edge", ""), state.until_ms)
     lower = min([upper, *(entry.received_at_ms for entry in found)]) if cursor else state.since_ms
     if cursor and not found:  # only the booked tries were looked through: what lies between them is still to come
-        return found, (), {**onward, "edge": str(upper)}, False
+        return found, (), {**onward, "edge": start or str(upper)}, False
     if cursor:
         onward["edge"] = str(lower)
     between = msgspec.structs.replace(query, since_ms=lower, until_ms=upper)
-    unbooked, rest = ask.ledger.newest_unbooked(between, before="", limit=max(UNBOOKED, 4 * limit))
+    unbooked, rest = ask.ledger.newest_unbooked(between, before=start, limit=max(UNBOOKED, 4 * limit))
+    if rest:  # there was no time or no room for all: the next page goes on with them
+        onward = {**onward, "edge": rest} if cursor else {"show": "refused", "before": rest}
     return found, unbooked, onward, bool(rest)
+
+
+def _edge(said: str, until_ms: int) -> tuple[int, str]:
+    """(instant before which calls without a try are listed, the cursor of the one that was listed last)."""
+    moment, _, number = said.partition(".")
+    if not (said.isascii() and moment.isdigit() and len(moment) < 16):
+        return until_ms, ""
+    return (int(moment) + 1, said) if number else (int(moment), "")
 
 
 def one(ask: Ask) -> Page:
