@@ -362,9 +362,11 @@ def fill(path: pathlib.Path, rules: Budgets, scopes: int) -> None:
 
 
 def counters_in(path: pathlib.Path) -> int:
-    """Rows of counters in the file."""
+    """Counters in the file, by row and by run."""
     connection = sqlite3.connect(path)
-    (count,) = connection.execute("SELECT count(*) FROM shares").fetchone()
+    (count,) = connection.execute(
+        "SELECT (SELECT count(*) FROM shares) + (SELECT coalesce(sum(counters), 0) FROM run_rows)"
+    ).fetchone()
     connection.close()
     return int(count)
 

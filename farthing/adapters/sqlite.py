@@ -29,6 +29,7 @@ from farthing.adapters.sqlite_rows import (
     quoted,
     reservation_from_row,
 )
+from farthing.adapters.sqlite_runs import USUAL, Sizes, in_runs_by_unit
 from farthing.adapters.sqlite_schema import BUSY_TIMEOUT_MS, Durability, connect, connect_read, migrate, store_error
 from farthing.adapters.sqlite_workers import WorkerLock, WorkerLocks
 from farthing.adapters.sqlite_writer import Writer
@@ -77,8 +78,10 @@ class SqliteBooks:
         on_lost: OnLost = "ceiling",
         unwritten_max: int = UNWRITTEN_MAX,
         busy_timeout_ms: int = BUSY_TIMEOUT_MS,
+        sizes: Sizes = USUAL,
     ) -> None:
         self.path = Path(path)
+        self._sizes = sizes
         self._worker = worker
         self._durability: Durability = durability
         self._on_lost: OnLost = on_lost
@@ -90,7 +93,9 @@ class SqliteBooks:
     async def start(self) -> None:
         """Open or create the file, recover workers that died, start writing. Raises ``StoreUnavailable``."""
         if self._running is None:
-            self._running = _Running(self.path, self._worker, self._durability, self._on_lost, self._busy_timeout_ms)
+            self._running = _Running(
+                self.path, self._worker, self._durability, self._on_lost, self._busy_timeout_ms, self._sizes
+            )
             self._running.writer.start()
 
     async def reserve(
@@ -188,7 +193,13 @@ class _Running:
     """What exists between start and close."""
 
     def __init__(
-        self, path: Path, worker: str, durability: Durability, on_lost: OnLost, busy_timeout_ms: int
+        self,
+        path: Path,
+        worker: str,
+        durability: Durability,
+        on_lost: OnLost,
+        busy_timeout_ms: int,
+        sizes: Sizes,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._path = path
@@ -204,7 +215,7 @@ class _Running:
             migrate(path, self._connection)
             folder = path.parent / "workers"
             recovery = Recovery(locks, on_lost, folder)
-            self.desk = Desk(worker, recovery)
+            self.desk = Desk(worker, recovery, sizes)
             self.desk.room.known = KnownCounters(lambda: connect_read(path), worker)
             self._register(recovery)
             self._journal = HoldJournal(folder, worker)
@@ -226,14 +237,16 @@ class _Running:
         logged = {} if alone else logged_in(self._reader.execute(_SELECT_POSTS, (self._worker,)))
         for counter, window in sorted(set(counters)):
             posted = dict(self._reader.execute(_SELECT_POSTED, (counter, window, self._worker)).fetchall())
+            in_runs = in_runs_by_unit(self._reader, counter, window)
             for unit in sorted(get_args(LimitUnit)):
-                mine = self.desk.account((counter, window, unit))
+                key = counter, window, unit
+                mine = self.desk.account(key)
                 balance = Balance(
                     counter=counter,
                     window=window,
                     unit=unit,
-                    posted=self._posted(mine, posted.get(unit, 0) + logged.get((counter, window, unit), 0)),
-                    held=(mine.held if mine else 0) + held.get((counter, window, unit), 0),
+                    posted=self._posted(mine, posted.get(unit, 0) + in_runs.get(unit, 0) + logged.get(key, 0)),
+                    held=(mine.held if mine else 0) + held.get(key, 0),
                 )
                 if balance.posted or balance.held:
                     yield balance

@@ -27,6 +27,7 @@ from farthing.adapters.sqlite_rows import (
     quoted,
     reservation_from_row,
 )
+from farthing.adapters.sqlite_runs import Sizes
 from farthing.core.errors import Conflict, StoreUnavailable
 from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
 
@@ -46,7 +47,7 @@ _SELECT_RESERVATION: Final = f"SELECT {quoted(RESERVATION_COLUMNS)} FROM reserva
 class Desk:
     """All of this worker's open reservations and accounts. Owned by the writer thread."""
 
-    def __init__(self, worker: str, recovery: Recovery) -> None:
+    def __init__(self, worker: str, recovery: Recovery, sizes: Sizes) -> None:
         self.worker = worker
         self.open: dict[str, Flight] = {}
         self._accounts: dict[CounterKey, Account] = {}
@@ -57,7 +58,7 @@ class Desk:
         self._unwritten: dict[str, Flight] = {}
         """Holds that stand in the journal only, oldest first."""
         self.room = Room(worker, self._accounts, recovery)
-        self.keeper = Keeper(worker, self._accounts, self.room)
+        self.keeper = Keeper(worker, self._accounts, self.room, sizes)
 
     # Reserving
 
@@ -129,7 +130,9 @@ class Desk:
         find = self._accounts.get
         for hold in holds:
             key = (hold.counter, hold.window, hold.unit)
-            account = find(key) or self._account(key)
+            account = find(key)
+            if account is None:
+                account = self._accounts[key] = Account(key)
             if hold.also or account.exact:
                 return False
             others = account.others

@@ -8,35 +8,23 @@ row for what its calls in flight hold, and from then on takes authority like eve
 
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Final
 
 from farthing.adapters.memory import CounterKey
 from farthing.adapters.sqlite_group import Account, Group, fold_shares, insert_post, replace_shares
 from farthing.adapters.sqlite_room import Room
-from farthing.adapters.sqlite_rows import Row
+from farthing.adapters.sqlite_runs import Place, Runs, Sizes
 
-FOLD_ACCOUNTS: Final = 16_384
-"""Counters with logged postings after which they are brought into ``shares``: the more at once, the more of them
-stand on one page; but who comes beside a worker that is alone waits for all of them."""
-
-FOLD_LOGGED: Final = 65_536
-"""So many logged postings, of however few counters, are brought there too: a recovery reads them all."""
-
-FOLD_S: Final = 30.0
-"""They are also brought there after so long, with the next group."""
-
-SLICE: Final = 512
-"""Counters brought there with one group, so that no call waits for all of them."""
-
-ACCOUNTS_MAX: Final = 50_000
-"""Counters kept in memory; idle ones beyond that are given back."""
+SAMPLES: Final = 16
+"""Counters looked at for each part, to find where it begins."""
 
 ALONE_MAX: Final = 8_192
 """Counters in memory up to which a worker whose company has left changes its rows; all calls wait for that."""
-
-EVICT: Final = 8_192
 
 _DELETE_SHARE: Final = 'DELETE FROM shares WHERE counter = ? AND "window" = ? AND unit = ? AND worker = ?'
 _COMPANY: Final = "SELECT coalesce(max(version), 0) FROM changes WHERE name = 'company'"
@@ -63,6 +51,10 @@ def others_of(connection: sqlite3.Connection, worker: str) -> bool:
     return connection.execute("SELECT 1 FROM workers WHERE worker <> ? LIMIT 1", (worker,)).fetchone() is not None
 
 
+Item = tuple[str, str, str, Account, int]
+"""Window, counter, unit, their account, what is logged. Items sort as they stand in the file; no key comes twice."""
+
+
 class Fold:
     """Logged amounts on their way into ``shares``, a part with each group.
 
@@ -70,31 +62,56 @@ class Fold:
     reads them and after a crash; when all is there, what was logged and taken back is deleted.
     """
 
-    __slots__ = ("last", "left", "undone")
+    __slots__ = ("_later", "_now", "count", "last", "runs", "undone")
 
-    def __init__(self, amounts: list[tuple[Account, int]], last: int) -> None:
-        self.left = sorted(amounts, key=_place)
-        """As they stand in the file."""
+    def __init__(self, items: list[Item], last: int, runs: Runs, part: int) -> None:
+        """``part``: how many are put into order at once, about."""
+        self.runs = runs
+        self.count = len(items)
+        """How many are still to come."""
+        self._now: list[Item] = []
+        """The next of them, in order."""
+        self._later = _parted(items, part)
         self.last = last
         """The newest row of ``posts`` that has something of it."""
         self.undone: list[int] = []
         """Rows of ``posts`` that take back what is in ``shares``."""
 
-    def next(self, most: int) -> list[tuple[Account, int]]:
-        """What comes now."""
-        return self.left[:most]
+    def next(self, most: int) -> list[Item]:
+        """What comes now, in the order of the file."""
+        while len(self._now) < most and self._later:
+            self._now += sorted(self._later.pop())
+        return self._now[:most]
+
+    def came(self, count: int) -> None:
+        """So many are in the file now."""
+        del self._now[:count]
+        self.count -= count
+
+    def left(self) -> Iterator[Item]:
+        """All that are still to come, in no order."""
+        return chain(self._now, *self._later)
 
 
-def _place(amount: tuple[Account, int]) -> tuple[str, str, str]:
-    counter, window, unit = amount[0].key
-    return window, counter, unit
+def _parted(items: list[Item], part: int) -> list[list[Item]]:
+    """Parts by place, the last one first. Sorting all of them at once would keep the event loop from running."""
+    if len(items) <= 2 * max(part, SAMPLES):
+        return [items]
+    step = max(1, len(items) // (len(items) // part * SAMPLES))
+    bounds = sorted(items[::step])[SAMPLES::SAMPLES]
+    parts: list[list[Item]] = [[] for _ in range(len(bounds) + 1)]
+    for item in items:
+        parts[bisect_right(bounds, item)].append(item)
+    parts.reverse()
+    return parts
 
 
 class Keeper:
     """Owned by the writer thread, like the accounts. What it does to them in memory needs the writer's lock."""
 
-    def __init__(self, worker: str, accounts: dict[CounterKey, Account], room: Room) -> None:
+    def __init__(self, worker: str, accounts: dict[CounterKey, Account], room: Room, sizes: Sizes) -> None:
         self._worker = worker
+        self._sizes = sizes
         self._accounts = accounts
         self._room = room
         self._dirty: dict[Account, None] = {}
@@ -120,87 +137,95 @@ class Keeper:
     def due(self) -> bool:
         """Enough is logged, or for long enough; or some of it is on its way already."""
         many = len(self._dirty)
-        if self._fold is not None or many >= FOLD_ACCOUNTS or self._logged >= FOLD_LOGGED:
+        sizes = self._sizes
+        if self._fold is not None or many >= sizes.fold_accounts or self._logged >= sizes.fold_logged:
             return True
-        return many > 0 and time.monotonic() - self._dirty_since >= FOLD_S
+        return many > 0 and time.monotonic() - self._dirty_since >= sizes.fold_s
 
-    def fold(self, group: Group, most: int = SLICE) -> None:
-        """Bring some of what is logged into ``shares``, with this group, and log that it is there no more."""
+    def fold(self, group: Group, most: int | None = None) -> None:
+        """Bring some of what is logged into runs and ``shares`` with this group; it is logged there no more."""
         group.begin()
         fresh = dict(group.logged)
-        fold = self._fold
-        if fold is None:
-            logged = [(account, account.logged + fresh.get(account, 0)) for account in {**self._dirty, **fresh}]
-            (last,) = group.connection.execute(_LAST_POST).fetchone()
-            fold = Fold([one for one in logged if one[1]], last)
-        part = fold.next(most)
-        common: list[tuple[str, str, str, int]] = []
-        own: list[Row] = []
-        states: list[tuple[Account, int, tuple[int, int, bool] | None]] = []
-        for account, amount in part:
-            key = account.key
-            if self._room.alone and not account.exact:
+        fold = self._fold or self._begin(group, fresh)
+        part = fold.next(most or self._sizes.slice)
+        common: list[Item] = []
+        told: list[tuple[Account, int, tuple[int, int, bool]]] = []
+        for item in part:
+            account, amount = item[3], item[4]
+            if account.exact or not self._room.alone:
+                told.append((account, amount, account.row(fresh.get(account, 0) - amount, self._room.recalled)))
+                continue
+            if account.others is None:
                 self._room.look_in(account, group)
-                common.append((*key, amount))
-                states.append((account, amount, None))
-            else:
-                state = account.row(fresh.get(account, 0) - amount, self._room.recalled)
-                own.append((*key, self._worker, state[0], state[1], +state[2]))
-                states.append((account, amount, state))
-        fold_shares(group.connection, common)
-        replace_shares(group.connection, own)
-        done = len(part) == len(fold.left)
+            common.append(item)
+        fold_shares(group.connection, fold.runs.write(group.connection, [(*one[:3], one[4]) for one in common]))
+        replace_shares(group.connection, [(*one.key, self._worker, row[0], row[1], +row[2]) for one, _, row in told])
         undone = 0
-        if done:
+        if len(part) == fold.count:
             group.connection.execute(_DELETE_POSTS, (self._worker, fold.last))
             group.connection.executemany(_DELETE_POST, [(number,) for number in fold.undone])
         else:
-            undone = insert_post(group.connection, self._worker, [(*one.key, -amount) for one, amount in part])
-        group.after.append(partial(self._folded, fold, states, undone))
+            undone = insert_post(group.connection, self._worker, [(*one[3].key, -one[4]) for one in part])
+        group.after.append(partial(self._folded, fold, common, told, undone))
+
+    def _begin(self, group: Group, fresh: Mapping[Account, int]) -> Fold:
+        """All that is logged now."""
+        items: list[Item] = []
+        common: Counter[Place] = Counter()
+        for account in {**self._dirty, **fresh}:
+            amount = account.logged + fresh.get(account, 0)
+            if amount:
+                counter, window, unit = account.key
+                items.append((window, counter, unit, account, amount))
+                if not account.exact:
+                    common[window, unit] += 1
+        (last,) = group.connection.execute(_LAST_POST).fetchone()
+        runs = Runs(group.connection, common if self._room.alone else {}, self._sizes)
+        return Fold(items, last, runs, self._sizes.part)
 
     def _folded(
         self,
         fold: "Fold",
-        states: Sequence[tuple[Account, int, tuple[int, int, bool] | None]],
+        common: Sequence[Item],
+        told: Sequence[tuple[Account, int, tuple[int, int, bool]]],
         undone: int,
         committed: bool,
     ) -> None:
         if not committed:
             return
-        moved = []
-        for account, amount, written in states:
+        for _, _, _, account, amount in common:
             account.logged -= amount
-            if written is not None:
-                account.written = written
-            else:
-                account.posted -= amount
-                account.others = (account.others or 0) + amount
-                moved.append((account.key, amount))
-        if self._room.known is not None:
-            self._room.known.add(moved)
-        for account, _, _ in states:
+            account.posted -= amount
+            account.others = (account.others or 0) + amount
             account.moving = False
-        del fold.left[: len(states)]
+        for account, amount, row in told:
+            account.logged -= amount
+            account.written = row
+            account.moving = False
+        if self._room.known is not None:
+            self._room.known.add((account.key, amount) for _, _, _, account, amount in common)
+        fold.came(len(common) + len(told))
+        fold.runs.written()
         if self._fold is None:
             self._logged = 0
-            for account, _ in fold.left:
-                account.moving = True
+            for item in fold.left():
+                item[3].moving = True
         fold.undone.append(undone)
-        self._fold = fold if fold.left else None
-        if not fold.left:
+        self._fold = fold if fold.count else None
+        if not fold.count:
             self._dirty = {account: None for account in self._dirty if account.logged}
             self._dirty_since = time.monotonic()
 
     def fold_idle(self, group: Group) -> bool:
         """Give the oldest idle accounts back when there are too many; True if the file changes with that."""
-        if len(self._accounts) <= ACCOUNTS_MAX:
+        if len(self._accounts) <= self._sizes.accounts:
             return False
         idle = []
         for account in self._accounts.values():
             used = account.held or account.logged or account.moving or account.folding
             if not used and account.group is None:
                 idle.append(account)
-                if len(idle) == EVICT:
+                if len(idle) == self._sizes.evicted:
                     break
         if self._room.alone:
             for account in idle:
@@ -266,6 +291,8 @@ class Keeper:
 
     def _part(self, run: Callable[[], Group]) -> None:
         """Another worker has registered: say what calls in flight hold, and be one of many."""
+        if self._room.known is not None:
+            self._room.known.forget()
         self._clear(run)
         group = run()
         group.begin()
@@ -341,7 +368,7 @@ class Keeper:
         """Nothing is logged any more."""
         while self._dirty or self._fold is not None:
             group = run()
-            self.fold(group, len(self._dirty) + 1)
+            self.fold(group, self._sizes.part)
             self._finish(group, alone=self._room.alone)
 
     def _finish(self, group: Group, *, alone: bool) -> None:

@@ -1,8 +1,9 @@
 """What stands in the file on counters, known to a worker that is alone: it need not look them up one by one.
 
 By window, because what windows that are over booked is not asked for any more: a window is loaded by a thread of its
-own when it is first asked for, and brought up to date by what the writer books. Usual windows are tables of sums;
-one with more counters than memory should be spent on has a Bloom filter, which knows only what is surely new.
+own when it is first asked for, brought up to date by what the writer books, and moved to a larger table by such a
+thread before it is full. Usual windows are tables of sums; one with more counters than memory should be spent on has
+a Bloom filter, which knows only what is surely new.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from farthing.adapters.memory import CounterKey
+from farthing.adapters.sqlite_runs import all_of, count_in_runs
 from farthing.core.errors import StoreUnavailable
 
 SUMS_MAX: Final = 2_000_000
@@ -26,6 +28,9 @@ BITS: Final = 16
 """Of the filter, per counter that there is room for: when full, one new counter in seventy is looked up in vain."""
 
 PAGE: Final = 256
+
+LEAST: Final = 1 << 16
+"""Places of the smallest table: what one holds more is moved to a larger one while this one still has room."""
 
 _COUNT: Final = 'SELECT count(*) FROM (SELECT 1 FROM shares WHERE "window" = ?)'
 _SELECT: Final = 'SELECT counter, unit, posted + authority FROM shares WHERE "window" = ? AND worker <> ?'
@@ -46,9 +51,9 @@ class KnownCounters:
         self._used: dict[str, float] = {}
         """When something was last booked on a window, or it was loaded."""
         self._meanwhile: dict[str, list[Amount]] = {}
-        """Of windows that are being loaded: what was booked since."""
+        """Of windows that are being loaded or moved: what was booked since."""
         self.wanted: set[str] = set()
-        """Windows that were asked for and are not known."""
+        """Windows that were asked for and are not known, or will soon be full."""
 
     def booked(self, key: CounterKey) -> int | None:
         """What stands in the file on a counter, 0 where nothing does; None: not known, ask the file."""
@@ -61,26 +66,36 @@ class KnownCounters:
 
     def add(self, amounts: Iterable[tuple[CounterKey, int]]) -> None:
         """These amounts were added to the rows of counters."""
+        if not self._windows and not self._meanwhile:
+            return
         now = time.monotonic()
         by_window: dict[str, list[Amount]] = {}
         for key, amount in amounts:
-            by_window.setdefault(key[1], []).append((hash(key) or 1, amount))
+            more = by_window.get(key[1])
+            if more is None:
+                more = by_window[key[1]] = []
+            more.append((hash(key) or 1, amount))
         with self._lock:
             for name, more in by_window.items():
                 window = self._windows.get(name)
+                since = self._meanwhile.get(name)
+                if since is not None:
+                    since += more
                 if window is not None:
                     self._used[name] = now
                     if not _added(window, more):
                         del self._windows[name]  # it is loaded anew, with more room, when it is asked for
-                elif name in self._meanwhile:
-                    self._meanwhile[name] += more
+                    elif since is None and isinstance(window, _Sums) and window.crowded():
+                        self.wanted.add(name)
 
     def load(self) -> None:
         """Load in the background what is wanted, as the file is now: nothing may be booked there at this moment."""
         wanted, self.wanted = self.wanted, set()
         with self._lock:
-            meanwhile: dict[str, list[Amount]] = {name: [] for name in wanted}
+            meanwhile: dict[str, list[Amount]] = {name: [] for name in wanted if name not in self._meanwhile}
             self._meanwhile.update(meanwhile)
+            known = {name: self._windows.get(name) for name in meanwhile}
+            full = {name: window.copy() for name, window in known.items() if isinstance(window, _Sums)}
             due = time.monotonic() - KEPT_S
             for name in [name for name in self._windows if self._used[name] < due]:
                 del self._windows[name], self._used[name]
@@ -94,7 +109,7 @@ class KnownCounters:
                 connection.close()
             self._give_up(meanwhile)
             return
-        arguments = (connection, meanwhile)
+        arguments = (connection, meanwhile, full)
         threading.Thread(target=self._load, args=arguments, name="farthing-counters", daemon=True).start()
 
     def forget(self) -> None:
@@ -102,11 +117,14 @@ class KnownCounters:
         with self._lock:
             self._windows, self._meanwhile, self.wanted = {}, {}, set()
 
-    def _load(self, connection: sqlite3.Connection, meanwhile: dict[str, list[Amount]]) -> None:
+    def _load(
+        self, connection: sqlite3.Connection, meanwhile: dict[str, list[Amount]], full: dict[str, "_Sums"]
+    ) -> None:
         try:
             with contextlib.closing(connection):
                 for name, since in meanwhile.items():
-                    window = self._read(connection, name, since)
+                    crowded = full.pop(name, None)
+                    window = self._read(connection, name, since) if crowded is None else crowded.moved()
                     with self._lock:
                         if self._meanwhile.get(name) is since:
                             del self._meanwhile[name]
@@ -123,12 +141,17 @@ class KnownCounters:
 
     def _read(self, connection: sqlite3.Connection, name: str, since: list[Amount]) -> "_Sums | _Bits":
         (count,) = connection.execute(_COUNT, (name,)).fetchone()
+        count += count_in_runs(connection, name)
         window = _Sums(count) if count <= SUMS_MAX else _Bits(count)
         cursor = connection.execute(_SELECT, (name, self._worker))
         while rows := cursor.fetchmany(PAGE):
             if self._meanwhile.get(name) is not since:
                 break  # forgotten in the meantime
             window.add([(hash((counter, name, unit)) or 1, amount) for counter, unit, amount in rows])
+        for amounts in all_of(connection, name):
+            if self._meanwhile.get(name) is not since:
+                break
+            window.add([(hash(key) or 1, amount) for key, amount in amounts])
         return window
 
 
@@ -150,11 +173,32 @@ class _Sums:
     __slots__ = ("_amounts", "_left", "_mask", "_numbers")
 
     def __init__(self, counters: int) -> None:
-        size = 1 << max(12, (counters * 5 // 3).bit_length())
+        size = max(LEAST, 1 << (counters * 5 // 3).bit_length())
         self._left = size * 3 // 4
         self._numbers = array("q", bytes(8 * size))
         self._amounts = array("q", bytes(8 * size))
         self._mask = size - 1
+
+    def crowded(self) -> bool:
+        """It will soon be full."""
+        return self._left < self._mask >> 3
+
+    def copy(self) -> "_Sums":
+        """The same sums at this moment."""
+        same = _Sums.__new__(_Sums)
+        same._numbers, same._amounts = self._numbers[:], self._amounts[:]
+        same._left, same._mask = self._left, self._mask
+        return same
+
+    def moved(self, most: int = SUMS_MAX) -> "_Sums | _Bits":
+        """The same sums with room for as many again; only what is surely new where they are more than ``most``."""
+        count = (self._mask + 1) * 3 // 4 - self._left
+        window = _Sums(2 * count) if count <= most else _Bits(count)
+        numbers, amounts = self._numbers, self._amounts
+        for start in range(0, len(numbers), PAGE):
+            page = zip(numbers[start : start + PAGE], amounts[start : start + PAGE], strict=True)
+            window.add([one for one in page if one[0]])
+        return window
 
     def booked(self, number: int) -> int | None:
         """The sum."""

@@ -11,6 +11,7 @@ from farthing.adapters.ledger_query import MEASURES, check_query, totals_of
 from farthing.adapters.memory import CounterKey
 from farthing.adapters.sqlite_group import logged_in
 from farthing.adapters.sqlite_rows import ENTRY_COLUMNS, entry_from_row, exchange_from_body, quoted
+from farthing.adapters.sqlite_runs import in_runs_by_unit
 from farthing.adapters.sqlite_schema import connect_read, store_error
 from farthing.core.dimensions import TIME_DIMENSIONS
 from farthing.core.errors import NotFound
@@ -127,6 +128,8 @@ class SqliteLedger:
             for counter, window in wanted:
                 for unit, amount in connection.execute(_SELECT_POSTED, (counter, window)):
                     posted[counter, window, unit] = amount
+                for unit, amount in in_runs_by_unit(connection, counter, window).items():
+                    posted[counter, window, unit] = posted.get((counter, window, unit), 0) + amount
             logged = logged_in(connection.execute("SELECT body FROM posts"))
             held = {row[:3]: row[3] for row in connection.execute(_SELECT_HELD)}
         found = []

@@ -10,6 +10,7 @@ from farthing.adapters.memory import CounterKey, counted_keys
 from farthing.adapters.sqlite_group import Account, Group, Reserve
 from farthing.adapters.sqlite_known import KnownCounters
 from farthing.adapters.sqlite_recovery import Recovery
+from farthing.adapters.sqlite_runs import in_runs, in_runs_by_window
 from farthing.core.errors import StoreUnavailable
 from farthing.core.types import Hold
 
@@ -102,7 +103,7 @@ class Room:
 
     def _looked(self, account: Account, connection: sqlite3.Connection) -> int:
         (found,) = connection.execute(_SELECT_SUM, (*account.key, self._worker)).fetchone()
-        account.others = others = int(found)
+        account.others = others = int(found) + in_runs(connection, account.key)
         return others
 
     # Room
@@ -127,6 +128,7 @@ class Room:
         group.begin()
         rows = group.connection.execute(_SELECT_OTHERS, (*account.key, self._worker)).fetchall()
         others = sum(posted + authority for _, posted, authority, _ in rows)
+        others += in_runs(group.connection, account.key)
         left: int = hold.limit - others - account.posted - account.held
         if need > left and self._recovery.of_dead({row[0] for row in rows} - {""}, group):
             return self._acquire(account, hold, need, group)
@@ -175,7 +177,8 @@ class Room:
         found: list[tuple[str, str, int, int, int]] = group.connection.execute(
             _select_windows(len(windows)), (hold.counter, *windows, hold.unit, self._worker)
         ).fetchall()
-        return found
+        in_runs = in_runs_by_window(group.connection, hold.counter, windows, hold.unit)
+        return [*found, *((window, "", posted, 0, 1) for window, posted in in_runs)]
 
     def recall(self, hold: Hold, act: Reserve, group: Group) -> bool:
         """True while another worker may still give authority back and this act may still wait for it."""

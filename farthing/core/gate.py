@@ -83,15 +83,16 @@ def judge(
 
 
 def bounds(differences: Sequence[float], *, alpha: float = ALPHA, method: str = "betting") -> tuple[float, float]:
-    """One-sided lower and upper bounds of the mean difference, each at level ``alpha``."""
+    """One-sided lower and upper bounds of the mean difference, each at level ``alpha``; the mean seen is within."""
+    count = len(differences)
+    mean = sum(differences) / count
     if method == "normal":
-        count = len(differences)
-        mean = sum(differences) / count
         reach = NormalDist().inv_cdf(1 - alpha) * sqrt((_variance(differences, mean) + 1 / count) / count)
         return max(-1.0, mean - reach), min(1.0, mean + reach)
     scaled = [(value + 1) / 2 for value in _mixed(differences)]
     low = 1 - _betting_high([1 - value for value in scaled], alpha)
-    return 2 * low - 1, 2 * _betting_high(scaled, alpha) - 1
+    # A streak may win a bet that the values after it would lose; wider bounds are as valid.
+    return min(2 * low - 1, mean), max(2 * _betting_high(scaled, alpha) - 1, mean)
 
 
 def _mixed(values: Sequence[float]) -> list[float]:

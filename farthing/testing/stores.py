@@ -9,6 +9,7 @@ from farthing.adapters.leases_books import LeasedBooks
 from farthing.adapters.leases_open import postgres_books, valkey_books
 from farthing.adapters.memory import MemoryBooks
 from farthing.adapters.sqlite import SqliteBooks
+from farthing.adapters.sqlite_runs import Sizes
 from farthing.core.types import (
     Denied,
     Exchange,
@@ -49,6 +50,14 @@ async def open_sqlite(home: Path, worker: str) -> BooksUnderTest:
 async def open_sqlite_relaxed(home: Path, worker: str) -> BooksUnderTest:
     """SQLite with relaxed durability."""
     books = SqliteBooks(home / "books.db", worker=worker, durability="relaxed")
+    await books.start()
+    return books
+
+
+async def open_sqlite_folding(home: Path, worker: str) -> BooksUnderTest:
+    """SQLite that brings what it books into its tables all the time, in many small runs."""
+    sizes = Sizes(fold_accounts=5, fold_logged=20, slice=3, part=2, accounts=12, evicted=4, run=2, runs=3, row=2)
+    books = SqliteBooks(home / "books.db", worker=worker, sizes=sizes)
     await books.start()
     return books
 

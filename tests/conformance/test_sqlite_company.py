@@ -7,19 +7,23 @@ from contextlib import asynccontextmanager
 import pytest
 
 from farthing.adapters.sqlite import SqliteBooks
+from farthing.adapters.sqlite_runs import USUAL
 from farthing.adapters.sqlite_workers import WorkerLocks
 from farthing.core.errors import StoreUnavailable
 from farthing.core.types import Denied, Held
 from farthing.ports.books import Settlement
 from farthing.testing.records import AT_MS, a_hold, a_reservation, an_entry
 
-MANY = 60_000
-"""More counters than a worker keeps in memory."""
+FEW = USUAL._replace(fold_accounts=2_000, accounts=5_000, evicted=1_000)
+"""For a worker that keeps few counters in memory."""
+
+MANY = 12_000
+"""More than those."""
 
 
 @asynccontextmanager
-async def opened(home, worker="w1"):
-    books = SqliteBooks(home / "books.db", worker=worker)
+async def opened(home, worker="w1", sizes=USUAL):
+    books = SqliteBooks(home / "books.db", worker=worker, sizes=sizes)
     await books.start()
     try:
         yield books
@@ -134,13 +138,13 @@ async def test_what_a_dead_worker_left_is_booked_by_a_living_one_that_has_nothin
 
 
 async def test_counters_that_were_forgotten_are_found_again_exactly(tmp_path):
-    async with opened(tmp_path) as books:
+    async with opened(tmp_path, sizes=FEW) as books:
         page = 1_000
         for first in range(0, MANY, page):
             holds = [a_hold(f"user={number}", 7, limit=10) for number in range(first, first + page)]
             assert isinstance(await call(books, f"r{first}", *holds), Held)
         known = len(books._running.desk._accounts)
-        assert known <= 55_000
+        assert known <= 8_000
         for number in (0, 1, 777, MANY - 1):
             name = f"user={number}"
             over = await books.reserve(a_reservation(f"o{number}", a_hold(name, 4, limit=10)), now_ms=AT_MS)
