@@ -19,7 +19,8 @@ def stacked(table: Table) -> Figure:
             "type": "bar",
             "name": column.title,
             "x": times,
-            "y": [_usd(row[place]) for row in table.rows],
+            # what has no known price is drawn as nothing
+            "y": [None if row[place] is None else _usd(row[place]) for row in table.rows],
             "hovertemplate": "%{x}<br>%{fullData.name}: $%{y:,.4~f}<extra></extra>",
         }
         for place, column in enumerate(table.columns)

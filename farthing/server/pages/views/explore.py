@@ -33,15 +33,16 @@ def build(ask: Ask) -> Page:
     query = spend.query(by, since_ms=state.since_ms, until_ms=state.until_ms, where=state.where)
     query, shortened = at_once(ask, query, times=2 if compared else 1, chart=_chart(ask, query))
     rows, groups = _rows(ask, query, limit, full=not compared)
+    whole = ask.ledger.totals(msgspec.structs.replace(query, group_by=()))
     if compared:
         table = _compared(ask, query, limit, groups)
     else:
-        whole = ask.ledger.totals(msgspec.structs.replace(query, group_by=()))
         table = spend.build(rows, whole, by, title=f"Spend by {', '.join(by)}", limit=limit, groups=groups)
     address = {by[0]: links(table.rows, lambda row: _drill(state, by, row))}
     blocks: list[Block] = [*controls(state, "/explore", comparable=True), *shortened]
     if rows:
-        blocks.append(_over_time(ask, query, rows, groups or len(rows)))
+        unpriced = any(one.unpriced for one in whole)
+        blocks.append(_over_time(ask, query, rows, groups or len(rows), unpriced=unpriced))
     blocks.append(
         TableBlock(
             id="spend",
@@ -117,8 +118,9 @@ def controls(
     return periods, (*by, *compared), form
 
 
-def _over_time(ask: Ask, query: LedgerQuery, rows: tuple[Totals, ...], count: int) -> TableBlock:
-    """``rows``: the groups of the query, the largest of them at least; ``count``: how many there are."""
+def _over_time(ask: Ask, query: LedgerQuery, rows: tuple[Totals, ...], count: int, *, unpriced: bool) -> TableBlock:
+    """``rows``: the groups of the query, the largest of them at least; ``count``: how many there are. ``unpriced``:
+    some entries are, and what has only such ones must not be drawn as costing nothing."""
     state, by = ask.state, query.group_by
     since_ms, until_ms = query.since_ms or 0, state.until_ms
     over_time = _chart(ask, query)
@@ -135,11 +137,12 @@ def _over_time(ask: Ask, query: LedgerQuery, rows: tuple[Totals, ...], count: in
         found: list[Totals] = []
         for group in trend.largest(rows):
             one = msgspec.structs.replace(over_time, where=(*state.where, *zip(groups, group, strict=True)))
-            found += _amounts(ask, one)
-        others = _amounts(ask, msgspec.structs.replace(over_time, group_by=(state.grain,))), count
+            found += _amounts(ask, one, unpriced=unpriced)
+        by_time = msgspec.structs.replace(over_time, group_by=(state.grain,))
+        others = _amounts(ask, by_time, unpriced=unpriced), count
         table = trend.build(tuple(found), state.grain, groups, slots=slots, others=others)
     else:
-        table = trend.build(_amounts(ask, over_time), state.grain, groups, slots=slots)
+        table = trend.build(_amounts(ask, over_time, unpriced=unpriced), state.grain, groups, slots=slots)
     return TableBlock(
         id="trend", table=table, figure=figures.stacked(table), describes=f"{table.title}, stacked bars.", folded=True
     )
@@ -152,9 +155,12 @@ def _chart(ask: Ask, query: LedgerQuery) -> LedgerQuery:
     return trend.query(ask.state.grain, groups, since_ms=query.since_ms or 0, until_ms=until_ms, where=query.where)
 
 
-def _amounts(ask: Ask, query: LedgerQuery) -> tuple[Totals, ...]:
-    """The answer with amounts only: all that a chart needs."""
-    return _plain(ask.ledger.amounts(query))
+def _amounts(ask: Ask, query: LedgerQuery, *, unpriced: bool) -> tuple[Totals, ...]:
+    """The answer with amounts only: all that a chart needs, but for groups that may have no known price."""
+    found = ask.ledger.amounts(query)
+    free = [group for group, (amount, _) in found.items() if not amount] if unpriced else []
+    known = {row.group: row for row in ask.ledger.some(query, free)} if free else {}
+    return tuple(known.get(row.group, row) for row in _plain(found))
 
 
 def _plain(found: Amounts) -> tuple[Totals, ...]:
