@@ -35,17 +35,17 @@ class Rebuilding(StoreUnavailable):
     """The store lost its data and waits for all living workers to declare what they use."""
 
 
-class Want(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Want(msgspec.Struct, frozen=True, gc=False):
     """What a worker asks for on one counter: authority for what it uses now and ``ask`` more."""
 
     key: CounterKey
-    also: tuple[CounterKey, ...] = ()
-    """Other windows whose use counts against the limit too."""
     limit: int
     used: int
     ask: int
     slice: int
     """What it would like to have beyond that while there is plenty."""
+    also: tuple[CounterKey, ...] = ()
+    """Other windows whose use counts against the limit too."""
     ends_at_ms: int = 0
     """When the counter counts for nothing any more; 0: never."""
     recall: bool = False
@@ -65,15 +65,6 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False
     """The number of the recall that this want has started."""
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """This worker's authority on a counter as it is from now on; 0 gives up the lease."""
-
-    key: CounterKey
-    authority: int
-    answers: int = 0
-    """The recall that this answers: authority is exactly what is in use."""
-
-
 class Posted(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What the ledger has booked on a counter, at a version of that counter."""
 
@@ -81,6 +72,17 @@ class Posted(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=Fals
     amount: int
     version: int
     ends_at_ms: int = 0
+
+
+class Share(msgspec.Struct, frozen=True, gc=False):
+    """This worker's authority on a counter as it is from now on; 0 gives up the lease."""
+
+    key: CounterKey
+    authority: int
+    answers: int = 0
+    """The recall that this answers: authority is exactly what is in use."""
+    booked: Posted | None = None
+    """What the ledger has booked on it, where that is news too."""
 
 
 class LeaseStore(Protocol):
@@ -96,7 +98,7 @@ class LeaseStore(Protocol):
         """Join, or come back after ``LeaseLost``: this is what I use, whether there is room for it or not."""
         ...
 
-    async def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
+    async def renew(self, shares: Sequence[Share]) -> Mapping[CounterKey, tuple[int, int]]:
         """I live; my authority and the ledger's figures have changed so. The recalls: counter → (number, now_ms)."""
         ...
 
@@ -121,27 +123,33 @@ class LeaseStore(Protocol):
     def close(self) -> None: ...
 
 
-class Account(msgspec.Struct, eq=False, gc=False):
-    """This worker's side of one counter."""
+class Account:
+    """This worker's side of one counter. A plain class: fields of one are set ten times for each that is made."""
 
-    key: CounterKey
-    used_at: float = 0.0
-    held: int = 0
-    """Set aside by calls in flight."""
-    pending: int = 0
-    """Spent, and not known to be booked by the store yet."""
-    authority: int = 0
-    limit: int | None = None
-    """The limit under which the authority was granted; None: there is none, or it counts other windows too."""
-    busy: bool = False
-    """A grant is on its way: nothing is decided without it."""
-    exact: bool = False
-    """A limit over several windows counts it: authority is never more than what is in use."""
-    answered: int = 0
-    """The last recall that was answered."""
-    dropped: bool = False
-    """Forgotten; a call that held nothing on it may still know it."""
-    ends_at_ms: int = 0
+    __slots__ = (
+        "answered", "authority", "busy", "claims", "dropped", "exact", "held", "key", "limit", "pending", "used_at",
+    )  # fmt: skip
+
+    def __init__(self, key: CounterKey, used_at: float = 0.0) -> None:
+        self.key = key
+        self.used_at = used_at
+        self.held = 0
+        """Set aside by calls in flight."""
+        self.pending = 0
+        """Spent, and not known to be booked by the store yet."""
+        self.authority = 0
+        self.limit: int | None = None
+        """The limit under which the authority was granted; None: there is none, or it counts other windows too."""
+        self.busy = False
+        """A grant is on its way: nothing is decided without it."""
+        self.exact = False
+        """A limit over several windows counts it: authority is never more than what is in use."""
+        self.answered = 0
+        """The last recall that was answered."""
+        self.dropped = False
+        """Forgotten; a call that held nothing on it may still know it."""
+        self.claims = 0
+        """How many calls wait for what they lack on it: what is left is not given to one that came later."""
 
     @property
     def used(self) -> int:

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import cached_property
 
 import msgspec
 
-from farthing.adapters.leases import LEASE_S, Account, Grant, LeaseLost, Posted, Share
-from farthing.adapters.leases_desk import Flight, Need, Terms, Tombstone, Waiting
+from farthing.adapters.leases import LEASE_S, Account, Grant, LeaseLost, Posted, Want
+from farthing.adapters.leases_calls import Flight, Need, Terms, Tombstone, Waiting
 from farthing.adapters.leases_state import (
     IDLE_TICK_S,
     NEWS_S,
@@ -28,6 +29,23 @@ from farthing.core.errors import Conflict, OutageAllowanceSpent, StoreUnavailabl
 from farthing.core.types import Denied, Held, Hold, LedgerEntry, Reservation
 
 
+class Asked:
+    """What the store was asked in a round, and its answers."""
+
+    def __init__(self, needs: Sequence[Need] = (), wants: Sequence[Want] = (), grants: Sequence[Grant] = ()) -> None:
+        self._told = needs, wants, grants
+
+    @cached_property
+    def fresh(self) -> Mapping[Terms, Grant]:
+        """The answers as ``Desk.decide`` reads them; most calls are answered without."""
+        found = {}
+        for need, want, grant in zip(*self._told, strict=True):
+            if want.also:  # it was asked for less than the limit: what this worker uses in other windows was left out
+                grant = msgspec.structs.replace(grant, room=grant.room + need.hold.limit - want.limit)
+            found[need.terms] = grant
+        return found
+
+
 class Asking(State):
     """Holding calls: in memory while the lease covers them, else by asking the store."""
 
@@ -40,9 +58,9 @@ class Asking(State):
         needs: list[Need] | None = None
         accounts: Sequence[Account] = ()
         if self._may_spend():
-            covered = desk.covering(reservation, desk.claimed)
+            covered = desk.covering(reservation)
             if covered is None:
-                verdict = desk.decide(reservation, {}, {}, patient=True, claimed=desk.claimed)
+                verdict = desk.decide(reservation, {}, {}, patient=True, late=True)
                 covered = [], verdict if isinstance(verdict, list) else []
             accounts, needs = covered
             if not needs:
@@ -55,6 +73,7 @@ class Asking(State):
             waiting.needs, waiting.accounts = needs, accounts
             desk.claim(waiting, needs)
         self._waiting[waiting] = None
+        self._asking = True
         self._pump_kick.set()
         try:
             return await waiting.future
@@ -147,6 +166,9 @@ class Asking(State):
             except StoreUnavailable as error:
                 self._refuse_late(batch, error)
                 settled = False
+            self._asking = False
+            if self._gathering is not None:
+                self._loop.call_soon(self._gathered)  # with what those settle at once who have just been answered
             if not settled:
                 await asyncio.sleep(max(0.0, 0.003 - (time.monotonic() - began)))
 
@@ -155,54 +177,53 @@ class Asking(State):
         if not self._may_spend() and not await self._declare():
             raise StoreUnavailable("The store of budgets is away or being rebuilt.", hint="Try again.")
         async with self._lease_lock:
-            fresh = await self._ask(batch)
-        return self._answer_all(batch, fresh)
+            asked = await self._ask(batch)
+        return self._answer_all(batch, asked)
 
-    async def _ask(self, batch: list[Waiting]) -> dict[Terms, Grant]:
+    async def _ask(self, batch: list[Waiting]) -> Asked:
+        desk = self.desk
         sums: dict[Terms, Need] = {}
         now_ms = 0
         for waiting in batch:
-            now_ms = max(now_ms, waiting.now_ms)
-            if waiting.reservation.id in self.desk.open:
-                continue
+            if waiting.now_ms > now_ms:
+                now_ms = waiting.now_ms
             needs, waiting.needs = waiting.needs, None
             if needs is None:
-                verdict = self.desk.decide(waiting.reservation, {}, {}, patient=True)
+                verdict = desk.decide(waiting.reservation, {}, {}, patient=True)
                 needs = verdict if isinstance(verdict, list) else []
             for need in needs:
-                terms = need.terms
-                need.recall = terms in waiting.short
-                known = sums.get(terms)
-                if known is None:
-                    sums[terms] = need
-                else:
+                if waiting.short:
+                    need.recall = need.terms in waiting.short
+                known = sums.setdefault(need.terms, need)
+                if known is not need:
                     known.ask += need.ask
                     known.recall = known.recall or need.recall
         self._expire(now_ms)
-        for need in sums.values():
+        asks = list(sums.values())
+        for need in asks:
             if need.hold.also:
-                self.desk.make_exact(need.hold)
+                desk.make_exact(need.hold)
         if self._untold():
             self._process(await self._tell())
-        if not sums:
-            return {}
-        wants = [self.desk.want(need) for need in sums.values()]
+        return await self._grants(asks, now_ms) if asks else Asked()
+
+    async def _grants(self, needs: list[Need], now_ms: int) -> Asked:
+        wants = list(map(self.desk.want, needs))
+        grants: Sequence[Grant] | None = None
         try:
             grants = await self._lease_call(self._leases.grant(wants, now_ms=now_ms))
         except StoreUnavailable:
             self.desk.untold(wants)  # it may have been granted all the same: what nobody holds here goes back
             raise
         finally:
-            for want in wants:
-                self.desk.account(want.key).busy = False
-        fresh = dict(zip(sums, grants, strict=True))
-        self.desk.granted(fresh)
-        for (terms, need), want, grant in zip(sums.items(), wants, grants, strict=True):
-            if want.also:  # it was asked for less than the limit: what this worker uses in other windows was left out
-                fresh[terms] = msgspec.structs.replace(grant, room=grant.room + need.hold.limit - want.limit)
-        return fresh
+            if grants is None:
+                for need in needs:
+                    if need.account is not None:
+                        need.account.busy = False
+        self.desk.granted(needs, grants)
+        return Asked(needs, wants, grants)
 
-    def _answer_all(self, batch: list[Waiting], fresh: dict[Terms, Grant]) -> bool:
+    def _answer_all(self, batch: list[Waiting], asked: Asked) -> bool:
         answered = False
         now_s = time.monotonic()
         passed: set[CounterKey] = set()
@@ -213,29 +234,30 @@ class Asking(State):
             if passed and not passed.isdisjoint(map(counter_key, waiting.reservation.holds)):
                 continue  # one that came earlier is not answered yet
             if waiting.short:
+                fresh = asked.fresh
                 begun = {terms: fresh[terms].recall for terms in waiting.short if terms in fresh}
                 waiting.recalls = {**waiting.recalls, **{terms: one for terms, one in begun.items() if one}}
                 waiting.short = frozenset()
-            if self._answer_one(waiting, fresh, now_s):
+            if self._answer_one(waiting, asked, now_s):
                 answered = True
                 self._leave(waiting)
             else:
-                passed.update(waiting.claims)
+                passed.update([account.key for account in waiting.claims])
         return answered
 
-    def _answer_one(self, waiting: Waiting, fresh: dict[Terms, Grant], now_s: float) -> bool:
-        patient = waiting.deadline == 0.0 or now_s < waiting.deadline
+    def _answer_one(self, waiting: Waiting, asked: Asked, now_s: float) -> bool:
+        reservation, accounts = waiting.reservation, waiting.accounts
         try:
-            if self.desk.known(waiting.reservation):
-                waiting.future.set_result(Held(id=waiting.reservation.id))
+            if self.desk.known(reservation):
+                waiting.future.set_result(Held(id=reservation.id))
                 return True
-            accounts = waiting.accounts
             verdict: Held | Denied | list[Need]
-            if accounts and self.desk.covers(waiting.reservation, accounts):
-                verdict = Held(id=waiting.reservation.id)
+            if accounts and self.desk.covers(reservation, accounts):
+                verdict = Held(id=reservation.id)
             else:
                 accounts = ()
-                verdict = self.desk.decide(waiting.reservation, fresh, waiting.recalls, patient=patient)
+                patient = waiting.deadline == 0.0 or now_s < waiting.deadline
+                verdict = self.desk.decide(reservation, asked.fresh, waiting.recalls, patient=patient)
             if isinstance(verdict, list):
                 waiting.short = frozenset([need.terms for need in verdict if need.recall])
                 if waiting.short and waiting.deadline == 0.0:
@@ -245,7 +267,7 @@ class Asking(State):
             if isinstance(verdict, Denied) and self._settled_soon(waiting, verdict.hold):
                 return False
             if isinstance(verdict, Held):
-                self._take(waiting.reservation, waiting.row, accounts)
+                self._take(reservation, waiting.row, accounts)
                 late = self._acts > waiting.number  # others came later, and maybe after its end
                 if late and self.desk.any_due(self._now_ms):
                     self._expire(self._now_ms)
@@ -293,28 +315,29 @@ class Asking(State):
         desk = self.desk
         hurry = 0 < self._hurry_seq <= self._shipped_seq
         if now_s < self._news_due_s and not (desk.urgent or desk.recalled or self._closing or hurry):
-            recalls = await self._lease_call(self._leases.renew([], []))
+            recalls = await self._lease_call(self._leases.renew([]))
             self._renewed_s = now_s
             return recalls
         self._news_due_s = now_s + NEWS_S
         if hurry:
             self._hurry_seq = 0
         booked = [self._booked.popleft() for _ in range(len(self._booked))]
-        sums: dict[CounterKey, int] = {}
         newest: dict[CounterKey, Posted] = {}
         for posts, posted in booked:
-            for key, amount in posts.items():
-                sums[key] = sums.get(key, 0) + amount
+            desk.booked(posts)
             for one in posted:
                 newest[one.key] = one
-        self.desk.booked(sums)
-        shares: list[Share] = self.desk.shares()
+        shares = desk.shares(newest)
         asked_s = time.monotonic()
         try:
-            recalls = await self._lease_call(self._leases.renew(shares, list(newest.values())))
+            recalls = await self._lease_call(self._leases.renew(shares))
         except StoreUnavailable:
-            self.desk.unbooked(sums)
-            self.desk.untold(shares)
+            sums: dict[CounterKey, int] = {}
+            for posts, _ in booked:
+                for key, amount in posts.items():
+                    sums[key] = sums.get(key, 0) + amount
+            desk.unbooked(sums)
+            desk.untold(shares)
             self._booked.extendleft(reversed(booked))
             raise
         self._renewed_s = asked_s

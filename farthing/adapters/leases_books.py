@@ -9,9 +9,9 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from farthing.adapters.journal import EntryJournal, JournalThread, remove_entries
 from farthing.adapters.leases import LEASE_S, LeaseStore
@@ -21,12 +21,19 @@ from farthing.adapters.leases_state import (
     LedgerReader,
     log,
 )
-from farthing.adapters.memory import check_settlement
 from farthing.adapters.postgres_shelf import Shelf
 from farthing.adapters.sqlite_journal import HoldJournal
 from farthing.core.errors import StoreUnavailable
 from farthing.core.types import Denied, Exchange, Held, LedgerEntry, LedgerQuery, Reservation, Totals
 from farthing.ports.books import Balance, Settlement
+
+
+def _not_open() -> StoreUnavailable:
+    return StoreUnavailable("The books are not open.", hint="Call start() first.")
+
+
+async def _refused() -> NoReturn:
+    raise _not_open()
 
 
 class LeasedBooks:
@@ -67,14 +74,15 @@ class LeasedBooks:
             await running.start()
             self._running = running
 
-    async def reserve(
+    def reserve(
         self, reservation: Reservation, *, now_ms: int, stub: LedgerEntry | None = None
-    ) -> Held | Denied:
-        return await self._require().reserve(reservation, now_ms, stub)
+    ) -> Coroutine[None, None, Held | Denied]:
+        running = self._running
+        return _refused() if running is None else running.reserve(reservation, now_ms, stub)
 
-    async def settle(self, settlement: Settlement, *, now_ms: int) -> None:
-        check_settlement(settlement)
-        await self._require().settle(settlement, now_ms)
+    def settle(self, settlement: Settlement, *, now_ms: int) -> Coroutine[None, None, None]:
+        running = self._running
+        return _refused() if running is None else running.settle(settlement, now_ms)
 
     async def prune(self, before_ms: int) -> int:
         """Delete exchanges received before ``before_ms``; the number deleted. Ledger entries are never deleted."""
@@ -123,7 +131,7 @@ class LeasedBooks:
 
     def _require(self) -> "_Running":
         if self._running is None:
-            raise StoreUnavailable("The books are not open.", hint="Call start() first.")
+            raise _not_open()
         return self._running
 
 

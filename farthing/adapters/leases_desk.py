@@ -3,17 +3,13 @@
 Pure bookkeeping in memory, owned by the event loop; ``leases_books`` does the waiting, ``LeaseStore`` the sharing.
 """
 
-import asyncio
-from collections.abc import Container, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-import msgspec
-
 from farthing.adapters.journal import Post
-from farthing.adapters.leases import ALL_ANSWERED, SLICE, Account, Grant, Share, Want
-from farthing.adapters.memory import CounterKey, Expiries, counted_keys, counter_key
-from farthing.adapters.sqlite_rows import Row
+from farthing.adapters.leases import ALL_ANSWERED, SLICE, Account, Grant, Posted, Share, Want
+from farthing.adapters.leases_calls import Flight, Need, Terms, Tombstone, Waiting
+from farthing.adapters.memory import CounterKey, Expiries, counted_keys
 from farthing.core.errors import Conflict
 from farthing.core.types import Denied, Held, Hold, Reservation
 from farthing.ports.books import Settlement
@@ -25,73 +21,11 @@ ACCOUNTS_MAX: Final = 50_000
 IDLE_S: Final = 30.0
 """Authority on a counter that was not used for so long is given back."""
 
-Terms = tuple[CounterKey, int, tuple[str, ...]]
-"""A counter, the limit on it and the other windows that count: what one grant is about."""
-
 _LATE_MS: Final = 3_600_000
 """How long after its window's end a counter still gets what settles late."""
 
 _SPANNING_MS: Final = 100 * 86_400_000
 """The same where its window counts against the limits of later ones."""
-
-_NO_RECALLS: Final[Mapping[Terms, int]] = MappingProxyType({})
-
-
-class Tombstone(msgspec.Struct, frozen=True, gc=False):
-    """A reservation that is held no more; ``entry_ids`` is None while it has expired but was never settled."""
-
-    reservation: Reservation
-    amounts: tuple[int, ...]
-    entry_ids: tuple[str, ...] | None
-
-
-class Flight(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A reservation in flight, with its accounts by hold."""
-
-    id: str
-    expires_at_ms: int
-    reservation: Reservation
-    accounts: tuple[Account, ...]
-
-
-class Waiting:
-    """A reservation that needs the store's answer."""
-
-    __slots__ = (
-        "accounts", "claims", "deadline", "future", "needs", "now_ms", "number", "recalls", "reservation", "row",
-        "short",
-    )  # fmt: skip
-
-    def __init__(
-        self, reservation: Reservation, row: Row, now_ms: int, number: int, future: "asyncio.Future[Held | Denied]"
-    ) -> None:
-        self.reservation = reservation
-        self.row = row
-        self.now_ms = now_ms
-        self.number = number
-        """How many acts had come when this one came."""
-        self.future = future
-        self.recalls: Mapping[Terms, int] = _NO_RECALLS
-        """The recall that was started for this reservation, by terms."""
-        self.accounts: Sequence[Account] = ()
-        """Of its holds, where they were looked up when it came."""
-        self.needs: list[Need] | None = None
-        """What it lacked when it came, until the store was asked for it."""
-        self.claims: tuple[CounterKey, ...] = ()
-        """Counters of which it is short: what is left of them is not given to one that came later."""
-        self.short: frozenset[Terms] = frozenset()
-        """Terms on which a recall must be started."""
-        self.deadline = 0.0
-        """Monotonic time until which others may still give back; 0: nobody was asked yet."""
-
-
-class Need(msgspec.Struct, gc=False):
-    """What a reservation lacks on one counter."""
-
-    hold: Hold
-    terms: Terms
-    ask: int
-    recall: bool = False
 
 
 class Desk:
@@ -102,8 +36,6 @@ class Desk:
         self.accounts: dict[CounterKey, Account] = {}
         self.recalled: dict[CounterKey, int] = {}
         """Counters on which some worker is short: no slices there, and what is not in use goes back."""
-        self.claimed: dict[CounterKey, int] = {}
-        """Counters that reservations wait for, with how many of them; see ``Waiting.claims``."""
         self.urgent = False
         """More is in use somewhere than the store knows of."""
         self.now_s = 0.0
@@ -113,6 +45,8 @@ class Desk:
         self._older: dict[str, Tombstone] = {}
         """Two generations: the older one is forgotten as a whole."""
         self._expiries = Expiries()
+        self.any_due: Callable[[int], bool] = self._expiries.any_due
+        """``expire`` may have something to do."""
 
     # Deciding
 
@@ -134,12 +68,12 @@ class Desk:
         recalls: Mapping[Terms, int],
         *,
         patient: bool,
-        claimed: Container[CounterKey] = (),
+        late: bool = False,
     ) -> Held | Denied | list[Need]:
         """Held, denied, or what must be asked of the store first. ``fresh``: its answers of this moment.
 
         ``recalls`` says which recall must have been answered by everybody before a refusal is certain; it is certain
-        without when patience has ended. What is left of ``claimed`` counters is not given away.
+        without when patience has ended. ``late``: others wait already; what they claim is not given away.
         """
         needed: dict[CounterKey, int] = {}
         over: list[Denied] = []
@@ -149,11 +83,11 @@ class Desk:
             account = self.accounts.get(key)
             before = needed.get(key, 0)
             need = before + hold.amount
-            if account is None or not _covers(account, hold, need) or (claimed and key in claimed):
+            if account is None or not _covers(account, hold, need) or (late and account.claims):
                 terms = (key, hold.limit, hold.also)
                 grant = fresh.get(terms)
                 if grant is None:
-                    needs.append(Need(hold, terms, need))
+                    needs.append(Need(hold, terms, need, account))
                 else:
                     left = self._left(grant, hold, needed)
                     if hold.amount > left:
@@ -162,50 +96,73 @@ class Desk:
                         if not hold.hard:
                             over.append(Denied(id=reservation.id, hold=hold, left=max(0, left)))
                         elif not sure and patient:
-                            needs.append(Need(hold, terms, need, recall=asked is None))
+                            needs.append(Need(hold, terms, need, account, recall=asked is None))
                         elif not needs:
                             return Denied(id=reservation.id, hold=hold, left=max(0, left))
                     elif account is None or account.held + account.pending + need > account.authority:
-                        needs.append(Need(hold, terms, need))
+                        needs.append(Need(hold, terms, need, account))
             needed[key] = need
+        if needs and len(needed) < len(reservation.holds):
+            needs += self._beside(needs, reservation, fresh)
         return needs or Held(id=reservation.id, over=tuple(over))
+
+    def _beside(self, needs: Sequence[Need], reservation: Reservation, fresh: Mapping[Terms, Grant]) -> list[Need]:
+        """Other limits of the call on counters that it lacks authority on.
+
+        They must be asked for together: an account knows one limit, so each answer makes the other unknown again.
+        """
+        asked = {need.terms for need in needs}
+        keys = {terms[0] for terms in asked}
+        needed: dict[CounterKey, int] = {}
+        found = []
+        for hold in reservation.holds:
+            key = (hold.counter, hold.window, hold.unit)
+            terms = (key, hold.limit, hold.also)
+            needed[key] = need = needed.get(key, 0) + hold.amount
+            if key in keys and terms not in asked and terms not in fresh:
+                found.append(Need(hold, terms, need, self.accounts.get(key)))
+        return found
 
     def claim(self, waiting: Waiting, needs: Iterable[Need]) -> None:
         """Who comes later shall not pass by on these counters."""
-        waiting.claims = tuple([need.terms[0] for need in needs])
-        for key in waiting.claims:
-            self.claimed[key] = self.claimed.get(key, 0) + 1
+        claims = []
+        for need in needs:
+            account = need.account
+            if account is None:
+                account = self.account(need.terms[0])
+            account.claims += 1
+            claims.append(account)
+        waiting.claims = claims
 
     def unclaim(self, waiting: Waiting) -> None:
         """It is answered, or waits for others than this worker."""
-        for key in waiting.claims:
-            self.claimed[key] -= 1
-            if not self.claimed[key]:
-                del self.claimed[key]
+        for account in waiting.claims:
+            account.claims -= 1
         waiting.claims = ()
 
     def want(self, need: Need) -> Want:
         """What to ask of the store; the account is busy until ``granted``."""
         hold, key = need.hold, need.terms[0]
-        account = self.accounts.get(key) or self.account(key)
+        account = need.account
+        if account is None or account.dropped:
+            account = need.account = self.account(key)
         account.busy = True
+        resets_at_ms = hold.resets_at_ms
         also: tuple[CounterKey, ...] = ()
         elsewhere = 0
         if hold.also:
             also = counted_keys(hold)[1:]
             elsewhere = sum([self.accounts[other].used for other in also if other in self.accounts])
-        if hold.resets_at_ms is not None:
-            # Windows that count against later ones too live on; how long is not known here.
-            account.ends_at_ms = _ends_at_ms(hold)
         return Want(
-            key=key,
-            also=also,
-            limit=hold.limit - elsewhere,
-            used=account.held + account.pending,
-            ask=need.ask,
-            slice=0 if also or account.exact else SLICE * max(1, hold.amount),
-            ends_at_ms=account.ends_at_ms,
-            recall=need.recall,
+            key,
+            hold.limit - elsewhere,
+            account.held + account.pending,
+            need.ask,
+            0 if also or account.exact else SLICE * max(1, hold.amount),
+            also,
+            # Windows that count against later ones too live on; how long is not known here.
+            0 if resets_at_ms is None else resets_at_ms + (_SPANNING_MS if also else _LATE_MS),
+            need.recall,
         )
 
     def make_exact(self, hold: Hold) -> None:
@@ -216,24 +173,22 @@ class Desk:
                 account.exact = True
                 self._trim(account)
 
-    def granted(self, answers: Mapping[Terms, Grant]) -> None:
+    def granted(self, needs: Sequence[Need], grants: Sequence[Grant]) -> None:
         """The store has answered. Of several limits on one counter, the widest decided the authority."""
-        fresh: dict[CounterKey, Account] = {}
-        for (key, limit, also), grant in answers.items():
-            account = self.accounts.get(key) or self.account(key)
-            if key not in fresh or grant.authority > account.authority:
+        for need, grant in zip(needs, grants, strict=True):
+            account = need.account
+            assert account is not None
+            if account.busy or grant.authority > account.authority:
                 account.authority = grant.authority
-                account.limit = None if also else limit
-            fresh[key] = account
-            account.busy = False
-            account.answered = 0
-        for account in fresh.values():
-            if account.authority < account.held + account.pending:
-                self.cover(account)
+                account.limit = None if need.hold.also else need.hold.limit
+                account.busy = False
+                account.answered = 0
+        for need in needs:
+            known = need.account
+            if known is not None and known.authority < known.held + known.pending:
+                self.cover(known)
 
-    def covering(
-        self, reservation: Reservation, claimed: Container[CounterKey] = ()
-    ) -> tuple[list[Account], list[Need]] | None:
+    def covering(self, reservation: Reservation) -> tuple[list[Account], list[Need]] | None:
         """The accounts of all holds, and what those lack that do not surely cover theirs, as ``decide`` says it.
 
         None: two holds are on one counter, and ``decide`` must look.
@@ -243,26 +198,23 @@ class Desk:
         needs: list[Need] = []
         for hold in reservation.holds:
             key = (hold.counter, hold.window, hold.unit)
-            amount = hold.amount
             if key in known:
                 account = known[key]
-                if account in accounts:
-                    return None
                 free = account.authority - account.held - account.pending
                 if (
-                    free < amount
+                    free < hold.amount
                     or free <= 0
                     or account.limit != hold.limit
                     or account.busy
+                    or account.claims
                     or hold.also
-                    or (claimed and key in claimed)
                 ):
-                    needs.append(Need(hold, (key, hold.limit, hold.also), amount))
+                    needs.append(Need(hold, (key, hold.limit, hold.also), hold.amount, account))
             else:
                 account = known[key] = Account(key, self.now_s)
-                needs.append(Need(hold, (key, hold.limit, hold.also), amount))
+                needs.append(Need(hold, (key, hold.limit, hold.also), hold.amount, account))
             accounts.append(account)
-        return accounts, needs
+        return None if len(set(accounts)) < len(accounts) else (accounts, needs)
 
     def covers(self, reservation: Reservation, accounts: Sequence[Account]) -> bool:
         """The accounts that ``covering`` has found surely cover the holds now."""
@@ -280,24 +232,27 @@ class Desk:
         return True
 
     def hold(self, reservation: Reservation, accounts: Sequence[Account] = ()) -> None:
-        """Set everything aside; ``accounts`` are those of the holds, where they are at hand."""
-        now_s = self.now_s
-        accounts = accounts or [self.account(counter_key(hold)) for hold in reservation.holds]
-        for account, hold in zip(accounts, reservation.holds, strict=True):
-            account.held += hold.amount
-            account.used_at = now_s
-            if account.authority < account.held + account.pending:
-                self.cover(account)
+        """Set everything aside; ``accounts`` are those of the holds, where they are at hand and cover them."""
+        if accounts:
+            for account, hold in zip(accounts, reservation.holds, strict=True):
+                account.held += hold.amount
+        else:
+            accounts = [self.account((hold.counter, hold.window, hold.unit)) for hold in reservation.holds]
+            for account, hold in zip(accounts, reservation.holds, strict=True):
+                account.held += hold.amount
+                if account.authority < account.held + account.pending:
+                    self.cover(account)
         id = reservation.id
-        flight = self.open[id] = Flight(id, reservation.expires_at_ms, reservation, tuple(accounts))
+        flight = self.open[id] = Flight(id, reservation.expires_at_ms, reservation, accounts)
         self._expiries.add(flight, self.open)
 
     def release(self, flight: Flight) -> None:
         """Set nothing aside any more."""
         del self.open[flight.id]
-        recalled = self.recalled
+        now_s, recalled = self.now_s, self.recalled
         for account, hold in zip(flight.accounts, flight.reservation.holds, strict=True):
             account.held -= hold.amount
+            account.used_at = now_s
             if account.exact or (recalled and account.key in recalled):
                 self._trim(account)
 
@@ -320,8 +275,6 @@ class Desk:
             account = self.account((post.counter, post.window, post.unit))
             account.pending += post.amount
             account.used_at = now_s
-            if post.ends_at_ms:
-                account.ends_at_ms = post.ends_at_ms
             if account.authority < account.held + account.pending:
                 self.cover(account)
 
@@ -337,12 +290,10 @@ class Desk:
         for account, post in zip(accounts, posts, strict=True):
             if account.dropped:  # nothing was held on it
                 account = self.account((post.counter, post.window, post.unit))
-            account.held -= post.held
-            account.pending += post.amount
+            held = account.held = account.held - post.held
+            pending = account.pending = account.pending + post.amount
             account.used_at = now_s
-            if post.ends_at_ms:
-                account.ends_at_ms = post.ends_at_ms
-            if account.authority < account.held + account.pending:
+            if account.authority < held + pending:
                 self.cover(account)
             elif account.exact or (recalled and account.key in recalled):
                 self._trim(account)
@@ -364,10 +315,6 @@ class Desk:
             account.pending += amount
             account.authority += max(0, amount)
             self.cover(account)
-
-    def any_due(self, now_ms: int) -> bool:
-        """``expire`` may have something to do."""
-        return self._expiries.any_due(now_ms)
 
     def expire(self, now_ms: int) -> list[Reservation]:
         """Release what is past its time; a call that still settles is booked all the same."""
@@ -411,11 +358,15 @@ class Desk:
                 self._mark(account)
         return expired
 
-    def shares(self) -> list[Share]:
-        """What the store does not know yet. Accounts that a grant is on its way for are told by that."""
+    def shares(self, booked: Mapping[CounterKey, Posted]) -> list[Share]:
+        """What the store does not know yet, with what is booked there.
+
+        Accounts that a grant is on its way for are told by that.
+        """
         marked, self._dirty = self._dirty, {}
         self.urgent = False
-        return [Share(key=one.key, authority=one.authority, answers=one.answered) for one in marked.values()]
+        find = booked.get
+        return [Share(key, one.authority, one.answered, find(key)) for key, one in marked.items()]
 
     def untold(self, told: Iterable[Share | Want]) -> None:
         """What the store has made of this is not known: it is told how things are, later."""
@@ -436,7 +387,12 @@ class Desk:
         many = len(self.accounts) > ACCOUNTS_MAX
         due = self.now_s - (1.0 if many else IDLE_S)
         for account in list(self.accounts.values()):
-            if account.held == 0 == account.pending and account.used_at < due and not account.busy:
+            if (
+                account.held == 0 == account.pending
+                and account.used_at < due
+                and not account.busy
+                and not account.claims
+            ):
                 if account.authority:
                     account.authority = 0
                     self._mark(account)
@@ -479,22 +435,10 @@ def posts_of(settlement: Settlement, deltas: Sequence[int]) -> tuple[Post, ...]:
     """What a settlement adds to each counter."""
     if settlement.reservation is None:
         return ()
-    return tuple(
-        [
-            Post(
-                hold.counter,
-                hold.window,
-                hold.unit,
-                delta,
-                hold.amount,
-                0 if hold.resets_at_ms is None else hold.resets_at_ms + (_SPANNING_MS if hold.also else _LATE_MS),
-            )
-            for hold, delta in zip(settlement.reservation.holds, deltas, strict=True)
-            if delta
-        ]
-    )
-
-
-def _ends_at_ms(hold: Hold) -> int:
-    """When its counter counts for nothing any more; 0: never."""
-    return 0 if hold.resets_at_ms is None else hold.resets_at_ms + (_SPANNING_MS if hold.also else _LATE_MS)
+    posts = []
+    for hold, delta in zip(settlement.reservation.holds, deltas, strict=True):
+        if delta:
+            resets_at_ms = hold.resets_at_ms
+            ends_at_ms = 0 if resets_at_ms is None else resets_at_ms + (_SPANNING_MS if hold.also else _LATE_MS)
+            posts.append(Post(hold.counter, hold.window, hold.unit, delta, hold.amount, ends_at_ms))
+    return tuple(posts)

@@ -9,9 +9,10 @@ import msgspec
 
 from farthing.adapters.journal import Record, line_of
 from farthing.adapters.leases_asking import Asking
-from farthing.adapters.leases_desk import Flight, Tombstone, posts_of
+from farthing.adapters.leases_calls import Flight, Tombstone
+from farthing.adapters.leases_desk import posts_of
 from farthing.adapters.leases_state import RECENT_MAX, RETRY_S, Written
-from farthing.adapters.memory import amount_deltas
+from farthing.adapters.memory import amount_deltas, check_settlement
 from farthing.adapters.postgres_rows import entry_to_json, exchange_to_json
 from farthing.adapters.sqlite_rows import lost_reversal
 from farthing.core.errors import Conflict, StoreUnavailable
@@ -23,13 +24,18 @@ class Settling(Asking):
     """Settling calls: into the journal of this worker, once each."""
 
     async def settle(self, settlement: Settlement, now_ms: int) -> None:
+        check_settlement(settlement)
         self._enter(now_ms)
         reservation = settlement.reservation
-        rows = {entry.id: entry_to_json(entry) for entry in settlement.entries}
+        rows: dict[str, bytes] = {}
+        for entry in settlement.entries:
+            rows[entry.id] = entry_to_json(entry)
         exchange = None if settlement.exchange is None else exchange_to_json(settlement.exchange)
         if reservation is None:
             fresh = await self._look_up(rows) if rows else rows
-            await self._written(self._write(settlement, fresh, exchange, (), None))
+            booked = self._write(settlement, fresh, exchange, (), None)
+            if booked.future is not None:
+                await booked.future
             return
         key = reservation.id
         settling = self._settling
@@ -43,8 +49,12 @@ class Settling(Asking):
                 one = await self._settle_late(settlement, reservation, rows, exchange)
             else:
                 one = self._settle_open(settlement, flight, rows, exchange)
-            if one is not None:
-                await self._written(one)
+            if one is not None and one.future is not None:
+                try:
+                    await one.future  # until the disk has it
+                except asyncio.CancelledError:
+                    self._left(one)
+                    raise
         finally:
             if key not in self._unfinished:
                 self._finished(key)
@@ -182,17 +192,11 @@ class Settling(Asking):
             self._count(one)
         return one
 
-    async def _written(self, one: Written) -> None:
-        """Wait for the disk. Raises ``StoreUnavailable`` when the journal cannot be written."""
-        if one.future is None:
-            return
-        try:
-            await one.future
-        except asyncio.CancelledError:
-            ended = one.record.ended
-            if ended and one in (*self._group, *self._lines):
-                self._unfinished.add(ended)  # nobody else may settle it before the journal has
-            raise
+    def _left(self, one: Written) -> None:
+        """Its caller waits no more: nobody else may settle it before the journal has."""
+        ended = one.record.ended
+        if ended and one in (*self._group, *self._lines):
+            self._unfinished.add(ended)
 
     def _count(self, one: Written) -> None:
         """It is settled: what it held is free, and what it cost counts."""
@@ -217,11 +221,6 @@ class Settling(Asking):
         for id in rows:
             self._recent.pop(id, None)
             self._less_recent.pop(id, None)
-
-    def _write_next(self) -> None:
-        """Give the journal's thread all that has gathered; settlements of one turn of the loop share a group."""
-        self._group, self._lines = self._lines, []
-        self._disk.write([one.line for one in self._group], [one.record for one in self._group])
 
     def _group_done(self, error: OSError | None) -> None:
         """The journal's thread has written the group, or failed to."""

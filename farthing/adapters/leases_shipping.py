@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import get_args
 
-from farthing.adapters.journal import read_entries, remove_entries, workers_of
+from farthing.adapters.journal import CHUNK_RECORDS, read_entries, remove_entries, workers_of
 from farthing.adapters.leases_settling import Settling
 from farthing.adapters.leases_state import (
     BEAT_S,
@@ -37,7 +37,7 @@ class Shipping(Settling):
             await asyncio.sleep(SHIP_LINGER_S)
             self._to_ship.clear()
             try:
-                await self._ship()
+                await self._ship(some=True)
             except StoreUnavailable as error:
                 if self._ledger_ok:
                     self._outages += 1
@@ -50,8 +50,8 @@ class Shipping(Settling):
                 self._ledger_ok = True
                 pause_s = RETRY_S
 
-    async def _ship(self) -> None:
-        """Ship until nothing is left."""
+    async def _ship(self, *, some: bool = False) -> None:
+        """Ship until nothing is left; ``some``: or so little that it is better shipped with what comes next."""
         while True:
             begun, ended = self._lasting(), self._take_ended()
             if not self._journal.waiting and not begun and not ended:
@@ -63,6 +63,10 @@ class Shipping(Settling):
                 self._ended_rows += ended
                 self._unwritten |= {str(row[0]): (row, 0.0) for row in begun if str(row[0]) in self.desk.open}
                 raise
+            if some and 0 < self._seq - self._shipped_seq < CHUNK_RECORDS:
+                self._first_waiting_s = time.monotonic()
+                self._to_ship.set()
+                return
 
     async def _ship_once(self, begun: Sequence[Row], ended: Sequence[str]) -> None:
         ship = partial(self._ship_chunk, begun, ended)

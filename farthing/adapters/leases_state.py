@@ -11,7 +11,8 @@ from typing import Final, Literal, Protocol, TypeVar
 
 from farthing.adapters.journal import EntryJournal, JournalThread, Line, Post, Record
 from farthing.adapters.leases import LEASE_S, LeaseLost, LeaseStore, Posted
-from farthing.adapters.leases_desk import Desk, Flight, Tombstone, Waiting
+from farthing.adapters.leases_calls import Flight, Tombstone, Waiting
+from farthing.adapters.leases_desk import Desk
 from farthing.adapters.memory import CounterKey
 from farthing.adapters.postgres_shelf import Shelf
 from farthing.adapters.sqlite_journal import HoldJournal
@@ -42,6 +43,10 @@ IDLE_TICK_S: Final = 3.0
 """How often a worker looks which authority it does not use, while it has little."""
 
 SHIP_LINGER_S: Final = 0.03
+GATHER_S: Final = 0.001
+"""How long settlements wait, at most, for an answer of the lease store that calls wait for: who settles at once is
+written with them. Else callers fall into two halves, each waiting for the other's disk or question."""
+
 BEAT_S: Final = LEASE_S / 4
 LASTING_S: Final = 0.2
 """A call in flight for longer gets a row in the database, which survives the death of this machine."""
@@ -133,6 +138,10 @@ class State:
         self._group: list[Written] = []
         """What the journal's thread is writing."""
         self._writing = False
+        self._asking = False
+        """Calls wait for the lease store's answer."""
+        self._gathering: asyncio.TimerHandle | None = None
+        """Settlements wait for that answer too, see ``GATHER_S``."""
         self._to_ship = asyncio.Event()
         self._pump_kick = asyncio.Event()
         self._waiting: dict[Waiting, None] = {}
@@ -174,6 +183,21 @@ class State:
     async def on_shelf(self, act: Callable[[], Answer]) -> Answer:
         """Run on the ledger's thread."""
         return await self._loop.run_in_executor(self._db, act)
+
+    def _write_next(self) -> None:
+        """Give the journal's thread all that has gathered; settlements of one turn of the loop share a group."""
+        if self._asking and self._gathering is None:
+            self._gathering = self._loop.call_later(GATHER_S, self._gathered)
+            return
+        self._gathering = None
+        self._group, self._lines = self._lines, []
+        self._disk.write([one.line for one in self._group], [one.record for one in self._group])
+
+    def _gathered(self) -> None:
+        """The lease store has answered, or takes its time."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._write_next()
 
     async def _declare(self) -> bool:
         """Tell what is in use, after the store has forgotten it; False: not possible yet."""

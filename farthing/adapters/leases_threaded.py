@@ -19,7 +19,7 @@ class BlockingLeases(Protocol):
 
     def declare(self, shares: Sequence[Share]) -> None: ...
 
-    def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]: ...
+    def renew(self, shares: Sequence[Share]) -> Mapping[CounterKey, tuple[int, int]]: ...
 
     def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]: ...
 
@@ -45,8 +45,8 @@ class ThreadedLeases:
     async def declare(self, shares: Sequence[Share]) -> None:
         await self._run(partial(self._store.declare, shares))
 
-    async def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
-        return await self._run(partial(self._store.renew, shares, posted))
+    async def renew(self, shares: Sequence[Share]) -> Mapping[CounterKey, tuple[int, int]]:
+        return await self._run(partial(self._store.renew, shares))
 
     async def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]:
         return await self._run(partial(self._store.grant, wants, now_ms=now_ms))

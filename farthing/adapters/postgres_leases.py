@@ -66,7 +66,7 @@ class PostgresLeases:
             )
             self._write(connection, shares)
 
-    def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
+    def renew(self, shares: Sequence[Share]) -> Mapping[CounterKey, tuple[int, int]]:
         with self._using() as connection, connection.transaction():
             self._alive(connection)
             self._write(connection, shares)

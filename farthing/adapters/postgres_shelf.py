@@ -436,10 +436,15 @@ def _sums(posts: Iterable[Post]) -> Added:
     """What is added to each counter, and when it ends."""
     sums: dict[CounterKey, int] = {}
     ends: dict[CounterKey, int] = {}
+    find = sums.get
     for post in posts:
         key = (post.counter, post.window, post.unit)
-        sums[key] = sums.get(key, 0) + post.amount
-        ends[key] = post.ends_at_ms
+        known = find(key)
+        if known is None:
+            sums[key] = post.amount
+            ends[key] = post.ends_at_ms
+        else:
+            sums[key] = known + post.amount
     return sums, ends
 
 

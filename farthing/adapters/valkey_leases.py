@@ -23,7 +23,7 @@ from valkey.exceptions import ResponseError, ValkeyError
 
 from farthing.adapters.leases import GRACE, LEASE_S, Grant, LeaseLost, Posted, Rebuilding, Share, Want
 from farthing.adapters.memory import CounterKey
-from farthing.adapters.valkey_line import TIMEOUT_S, ValkeyLine, packed
+from farthing.adapters.valkey_line import TIMEOUT_S, ValkeyLine, packed, words
 from farthing.core.errors import StoreUnavailable
 
 SEED_PAGE: Final = 2_000
@@ -99,25 +99,26 @@ class ValkeyLeases:
         common = (folder / "common.lua").read_text(encoding="utf-8")
         self._scripts = {name: common + (folder / f"{name}.lua").read_text(encoding="utf-8") for name in _SCRIPTS}
         self._hashes = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in self._scripts.items()}
+        first = [self._name("epoch"), self._pulse(), self._name("recalls")]
+        self._first = {"renew": [*first, self._mine()], "grant": [*first, self._name("number"), self._mine()]}
+        """Names that are not of counters."""
+        self._first_words = {name: words(names) for name, names in self._first.items()}
 
     async def declare(self, shares: Sequence[Share]) -> None:
         await self._apart(partial(self._declare, shares))
 
-    async def renew(self, shares: Sequence[Share], posted: Sequence[Posted]) -> Mapping[CounterKey, tuple[int, int]]:
-        keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._mine()]
-        figures = {one.key: one for one in posted}
+    async def renew(self, shares: Sequence[Share]) -> Mapping[CounterKey, tuple[int, int]]:
+        keys: list[str] = []
         told: list[tuple[int, ...]] = []
         for share in shares:
-            keys.append(self._counters + _SEPARATOR.join(share.key))
-            one = figures.pop(share.key, None)
+            counter, window, unit = share.key
+            keys.append(f"{self._counters}{counter}{_SEPARATOR}{window}{_SEPARATOR}{unit}")
+            one = share.booked
             if one is None:
                 told.append((share.authority, share.answers))
             else:
                 ends_ms = one.ends_at_ms and one.ends_at_ms + KEPT_MS
                 told.append((share.authority, share.answers, one.amount, one.version, ends_ms))
-        for one in figures.values():
-            keys.append(self._counter(one.key))
-            told.append((one.amount, one.version, _forget_ms(one.ends_at_ms)))
         answer = await self._ask("renew", keys, [self._worker, str(self._lease_ms), _encode(told).decode()])
         pairs = answer[1]
         recalls = {}
@@ -127,10 +128,11 @@ class ValkeyLeases:
         return recalls
 
     async def grant(self, wants: Sequence[Want], *, now_ms: int) -> Sequence[Grant]:
-        keys = [self._name("epoch"), self._pulse(), self._name("recalls"), self._name("number"), self._mine()]
+        keys: list[str] = []
         told = []
         for want in wants:
-            keys.append(self._counters + _SEPARATOR.join(want.key))
+            counter, window, unit = want.key
+            keys.append(f"{self._counters}{counter}{_SEPARATOR}{window}{_SEPARATOR}{unit}")
             if want.also:
                 keys += map(self._counter, want.also)
             ends_ms = want.ends_at_ms and want.ends_at_ms + KEPT_MS
@@ -165,11 +167,13 @@ class ValkeyLeases:
     # On the line
 
     async def _ask(self, name: str, keys: Sequence[str], told: Sequence[str]) -> Any:
-        """A script's answer. Raises ``LeaseLost``, ``StoreUnavailable``."""
-        count, epoch = str(len(keys)), self._epoch
+        """A script's answer; ``keys`` are of counters. Raises ``LeaseLost``, ``StoreUnavailable``."""
+        first, epoch = self._first[name], self._epoch
+        count, counters, rest = len(first) + len(keys), words(keys), words(told)
 
         def command(verb: str, script: str) -> bytes:
-            return packed([verb, script, count, *keys, epoch, str(next(self._numbers)), *told])
+            begin, end = words((verb, script, str(count))), words((epoch, str(next(self._numbers))))
+            return packed(count + 5 + len(told), f"{begin}{self._first_words[name]}{counters}{end}{rest}")
 
         try:
             answer = await self._line.say(partial(command, "EVALSHA", self._hashes[name]))

@@ -121,9 +121,14 @@ class _Talk(asyncio.Protocol):
                 answer.set_exception(error)
 
 
-def packed(words: Sequence[str]) -> bytes:
-    """A command as it travels."""
-    text = "".join([(_LENGTHS[size] if (size := len(word)) < _SHORT else _told(size)) + word for word in words])
-    if not text.isascii():  # then their lengths in bytes are others
-        text = "".join([_told(len(word.encode())) + word for word in words])
-    return f"*{len(words)}{text}\r\n".encode()
+def words(texts: Sequence[str]) -> str:
+    """Words of a command as they travel."""
+    told = "".join([(_LENGTHS[size] if (size := len(text)) < _SHORT else _told(size)) + text for text in texts])
+    if told.isascii():
+        return told
+    return "".join([_told(len(text.encode())) + text for text in texts])
+
+
+def packed(count: int, text: str) -> bytes:
+    """A command of so many ``words``."""
+    return f"*{count}{text}\r\n".encode()

@@ -12,7 +12,8 @@ from farthing.adapters.postgres_shelf import Shelf
 from farthing.adapters.valkey_leases import ValkeyLeases
 from farthing.core.errors import StoreUnavailable
 from farthing.core.types import Held
-from farthing.testing.records import AT_MS, a_hold, a_reservation
+from farthing.ports.books import Settlement
+from farthing.testing.records import AT_MS, a_hold, a_reservation, an_entry
 from farthing.testing.servers import postgres_url, valkey_url
 from farthing.testing.stores import namespace_of
 
@@ -102,7 +103,7 @@ async def a_grant(leases):
 
 
 async def a_renewal(leases):
-    await leases.renew([Share(key=KEY, authority=10)], [])
+    await leases.renew([Share(key=KEY, authority=10)])
 
 
 @pytest.mark.parametrize("late", [a_grant, a_renewal])
@@ -115,18 +116,18 @@ async def test_a_message_that_newer_ones_overtook_changes_nothing(tmp_path, late
         joined(url, tmp_path, "w1") as here,
         joined(valkey_url(), tmp_path, "w2") as there,
     ):
-        await here.renew([], [])
+        await here.renew([])
         proxy.keeps = True
         await late(here)  # it is sent again at once, when the connection is gone
         if uses:
             assert (await here.grant([want(10, uses - 10)], now_ms=AT_MS))[0].authority == uses
         else:
-            await here.renew([Share(key=KEY, authority=0)], [])
+            await here.renew([Share(key=KEY, authority=0)])
         assert len(proxy.kept) == 1
         await proxy.deliver()
         (grant,) = await there.grant([want(0, 1)], now_ms=AT_MS)
         assert grant.room == 100 - uses
-        await here.renew([], [])  # it is still known
+        await here.renew([])  # it is still known
 
 
 async def test_a_late_declaration_changes_nothing(tmp_path):
@@ -159,25 +160,65 @@ class Mute:
         return grants
 
 
-async def test_what_was_granted_and_never_told_goes_back(tmp_path):
-    name = namespace_of(tmp_path)
+class Slow(Mute):
+    """Leases of which grants wait until they are let go."""
+
+    def __init__(self, leases):
+        super().__init__(leases)
+        self.free = asyncio.Event()
+        self.free.set()
+        self.asked = asyncio.Event()
+
+    async def grant(self, wants, *, now_ms):
+        self.asked.set()
+        await self.free.wait()
+        return await super().grant(wants, now_ms=now_ms)
+
+
+def books_over(kind, stores, home, worker):
+    name = namespace_of(home)
+
+    def leases(name_of, shelf):
+        stores.append(kind(ValkeyLeases(valkey_url(), name, name_of, shelf)))
+        return stores[-1]
+
+    (home / worker).mkdir()
+    return LeasedBooks(
+        home / worker,
+        worker=worker,
+        shelf=lambda name_of: Shelf(postgres_url(), name, name_of),
+        leases=leases,
+        reader=PostgresLedger(postgres_url(), name, keep=True),
+    )
+
+
+async def test_a_settlement_waits_for_no_lease_store_that_takes_its_time(tmp_path):
+    """Settlements gather while calls wait for an answer, but not until it comes."""
     stores = []
+    books = books_over(Slow, stores, tmp_path, "w1")
+    await books.start()
+    try:
+        held = a_reservation("r1", a_hold("team", 10))
+        await books.reserve(held, now_ms=AT_MS)
+        stores[0].free.clear()
+        stores[0].asked.clear()
+        waiting = asyncio.ensure_future(books.reserve(a_reservation("r2", a_hold("other", 10)), now_ms=AT_MS))
+        await stores[0].asked.wait()
+        settlement = Settlement(reservation=held, amounts=(7,), entries=(an_entry("e1", 7),))
+        async with asyncio.timeout(5):
+            await books.settle(settlement, now_ms=AT_MS)
+        assert not waiting.done()
+        assert books.balances([("team", "all")])[0].posted == 7
+        stores[0].free.set()
+        assert isinstance(await waiting, Held)
+    finally:
+        stores[0].free.set()
+        await books.close()
 
-    def books_of(worker):
-        def leases(name_of, shelf):
-            stores.append(Mute(ValkeyLeases(valkey_url(), name, name_of, shelf)))
-            return stores[-1]
 
-        (tmp_path / worker).mkdir()
-        return LeasedBooks(
-            tmp_path / worker,
-            worker=worker,
-            shelf=lambda name_of: Shelf(postgres_url(), name, name_of),
-            leases=leases,
-            reader=PostgresLedger(postgres_url(), name, keep=True),
-        )
-
-    first, second = books_of("w1"), books_of("w2")
+async def test_what_was_granted_and_never_told_goes_back(tmp_path):
+    stores = []
+    first, second = (books_over(Mute, stores, tmp_path, worker) for worker in ("w1", "w2"))
     await first.start()
     await second.start()
     try:

@@ -31,11 +31,11 @@ class Rules:
         self.authority, self.acks = {}, {}
         self.recalled = set()
 
-    def renew(self, worker, shares, posted):
-        for one in posted:
-            if one.version > self.versions.get(one.key, 0):
-                self.posted[one.key], self.versions[one.key] = one.amount, one.version
+    def renew(self, worker, shares):
         for share in shares:
+            one = share.booked
+            if one is not None and one.version > self.versions.get(one.key, 0):
+                self.posted[one.key], self.versions[one.key] = one.amount, one.version
             has = self.authority.setdefault(share.key, {})
             acks = self.acks.setdefault(share.key, {})
             if not share.authority:
@@ -105,18 +105,22 @@ async def test_scripts_do_what_the_rules_say(tmp_path):
                     continue
                 some = [key for key in keys if chance.random() < 0.5]
                 scale = chance.choice([1, 10**21])
+                posted = {
+                    key: Posted(key=key, amount=scale * chance.randrange(-3, 90), version=chance.randrange(1, 9))
+                    for key in some
+                    if chance.random() < 0.7
+                }
                 shares = [
-                    Share(key=key, authority=scale * chance.randrange(-1, 4), answers=chance.randrange(3))
+                    Share(
+                        key=key,
+                        authority=scale * chance.randrange(-1, 4),
+                        answers=chance.randrange(3),
+                        booked=posted.get(key),
+                    )
                     for key in some
-                    if chance.random() < 0.7
                 ]
-                posted = [
-                    Posted(key=key, amount=scale * chance.randrange(-3, 90), version=chance.randrange(1, 9))
-                    for key in some
-                    if chance.random() < 0.7
-                ]
-                recalls = await stores[worker].renew(shares, posted)
-                rules.renew(worker, shares, posted)
+                recalls = await stores[worker].renew(shares)
+                rules.renew(worker, shares)
                 assert {key for key in recalls if key in keys} == rules.recalled
     finally:
         for leases in stores.values():

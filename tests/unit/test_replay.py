@@ -1,6 +1,7 @@
 """Replaying traffic under the policy that served it gives the ledger that it gave, bit for bit, refusals included."""
 
 import asyncio
+import random
 
 import msgspec
 import pytest
@@ -13,6 +14,7 @@ from farthing.core.budget import Places
 from farthing.core.types import NO_TEXT, Held, Hold, Reservation, Usage
 from farthing.lab.replay import replay
 from farthing.lab.replay_books import CROWDED, ReplayBooks
+from farthing.lab.replay_consumed import Consumed
 from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.books import Settlement
@@ -161,6 +163,26 @@ def test_a_loop_that_waits_for_nothing_says_so():
         VirtualLoop(0).serve(iter([(0.0, forever)]))
 
 
+def test_what_is_due_happens_in_order_whether_it_was_asked_for_long_before_or_late():
+    rng, told, wanted = random.Random(4), [], []
+    loop = VirtualLoop(0)
+
+    def asks(number: int) -> None:
+        told.append((loop.time(), number))
+        for _ in range(rng.choice((0, 1, 2)) if len(wanted) < 3_000 else 0):
+            when = loop.time() + rng.choice((0.0, 0.001, 0.4, 1.0, 2.5, 60.0)) * rng.random()
+            wanted.append(when)
+            loop.later(when, asks, len(wanted) - 1)
+
+    arrivals = sorted(rng.random() * 30 for _ in range(200))
+    loop.serve_by(asks, iter([(when, -1) for when in arrivals]))
+    timers = [one for one in told if one[1] >= 0]
+    assert timers == sorted((max(when, 0.0), number) for number, when in enumerate(wanted))
+    assert [when for when, number in told] == sorted(when for when, number in told)
+    assert len(timers) > 1_000
+    assert loop.timers() == []
+
+
 def test_time_jumps_and_what_is_due_first_happens_first():
     loop, seen = VirtualLoop(1_000), []
 
@@ -173,3 +195,17 @@ def test_time_jumps_and_what_is_due_first_happens_first():
 
     loop.serve(iter([(0.0, starts("late", 86_400)), (1.0, starts("soon", 0.25)), (1.0, starts("at once", 0))]))
     assert seen == [("at once", 2_000), ("soon", 2_250), ("late", 86_401_000)]
+
+
+def test_what_answers_consumed_is_found_by_entry_however_late_it_is_asked():
+    consumed, known = Consumed(), {}
+    rng = random.Random(6)
+    for number in range(400):
+        entry = f"e{rng.randrange(300)}"
+        consumed.fields.extend((entry, f"m{number}", Usage(model=f"u{number}")))
+        known[entry] = (f"m{number}", Usage(model=f"u{number}"))
+        if rng.random() < 0.05:
+            assert all(consumed.get(one) == said for one, said in known.items())
+            assert consumed.get("e300") is None
+    assert len(consumed.every()) == 400
+    assert dict((entry, (model, usage)) for entry, model, usage in consumed.every()) == known

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from farthing import bootstrap, config
 from farthing.adapters.price_feeds import BookPrices, load_book
 from farthing.core.budget import Places
+from farthing.core.policy import Threshold
 from farthing.core.types import NO_TEXT, Hold, PromptView, Request, Scope, Target, Usage, UsagePart
 from farthing.engine.ceiling import bounds_of, need_of
 from farthing.engine.plan import plan_for
 from farthing.engine.record import tokens_of
+from farthing.lab.replay_acts import ReplayActions
 from farthing.lab.replay_books import UNITS, ReplayBooks
 from farthing.lab.replay_lanes import Lane, Tariff, lane_of
+from farthing.lab.replay_outcome import input_nusd
 from farthing.lab.replay_parts import AsOf
 from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_time import VirtualLoop
@@ -51,7 +54,9 @@ def test_a_tariff_says_what_the_price_book_charges(entry, lines, basis, tier, in
     for at_ms in instants:
         said = tariff.rate(usage, at_ms)
         if said is not None:
-            assert said == (PRICES.charge(usage, target, at_ms=at_ms).total, *tokens_of(usage))
+            charge = PRICES.charge(usage, target, at_ms=at_ms)
+            assert said == (charge.total, *tokens_of(usage))
+            assert tariff.input_nusd(usage, at_ms) == input_nusd(charge)
 
 
 def test_a_tariff_answers_for_ordinary_answers_and_at_prices_of_one_day():
@@ -172,3 +177,30 @@ def test_what_fits_at_a_glance_is_what_the_books_take_and_the_rest_leaves_no_tra
             assert quick.levels() == slow.levels()
     assert glances > 500
     assert refused > 300
+
+
+def test_within_its_edges_a_call_fits_and_has_reached_no_threshold():
+    rng, went, stopped = random.Random(9), 0, 0
+    for _ in range(150):
+        quick, slow = ReplayBooks(), ReplayBooks()
+        rules = {name: (Threshold(percent=rng.choice((40, 90)), action="throttle", per_minute=1),) for name in "ab"}
+        acts, found = ReplayActions(quick, rules), holds(rng)
+        place = Places(found, tuple((one.counter, one.window, one.unit) for one in found), 0, 1)
+        account, other = quick.account(place), slow.account(place)
+        for _ in range(12):
+            taken, given = rng.randrange(3), rng.randrange(3)
+            amounts = (rng.randrange(4), taken + given, taken, given, 1, 0, 0)
+            before, reached = quick.counters(), acts.reached(account)
+            fits = slow.fits(other, amounts)
+            if quick.fits(account, amounts, acts.edges(account)):
+                assert fits
+                assert not reached
+                went += 1
+            else:
+                assert quick.counters() == before
+                assert quick.fits(account, amounts) == fits
+                assert reached or not fits or acts.reached(account)
+                stopped += 1
+            assert quick.counters() == slow.counters()
+    assert went > 200
+    assert stopped > 200

@@ -1,19 +1,18 @@
 -- I live; this is my authority now, and this is what the ledger has booked.
 -- KEYS: epoch, pulse, recalls, my counters, then counters. ARGV: epoch, the message's number, worker, lease in ms, lists,
--- one a counter: authority, answers; or what is booked: amount, version, ends; or all five.
+-- one a counter: authority, answers; and what is booked, where that is news: amount, version, ends.
 -- Answer: {'ok', recalls as HGETALL tells them}; recalls older than five seconds are forgotten.
 local bad = state()
 if bad then return {bad} end
 local me = ARGV[3]
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[4])
 for n, told in ipairs(lists(ARGV[5])) do
-  local key, booked = KEYS[n + 4], #told == 3 and 1 or 3
-  if told[booked] then set_posted(key, told[booked], told[booked + 1], told[booked + 2]) end
-  local authority, answers = told[1], told[2]
-  if booked == 3 and authority == '0' then
+  local key, authority, answers = KEYS[n + 4], told[1], told[2]
+  if told[3] then set_posted(key, told[3], told[4], told[5]) end
+  if authority == '0' then
     redis.call('HDEL', key, 'a:' .. me, 'k:' .. me)
     redis.call('SREM', KEYS[4], key)
-  elseif booked == 3 then
+  else
     if redis.call('HSET', key, 'a:' .. me, authority) == 1 then redis.call('SADD', KEYS[4], key) end
     if answers ~= '0' then redis.call('HSET', key, 'k:' .. me, answers) end
   end
