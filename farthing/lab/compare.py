@@ -3,20 +3,27 @@
 import heapq
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final, get_args
 
 import msgspec
 
-from farthing.core.types import Charge, Exchange, LedgerEntry, Usage
-from farthing.core.units import INPUT_UNITS
+from farthing.core.types import Exchange, LedgerEntry, Usage
 from farthing.engine.caching_books import CACHE_HIT
 from farthing.lab.estimate import Booked, Estimator, Interval
 from farthing.lab.replay_log import Logged, answering
-from farthing.lab.replay_outcome import Fidelity, Outcome
+from farthing.lab.replay_outcome import Fidelity, Outcome, input_nusd
 
 CHANGED_MAX: Final = 20
 FIDELITIES: Final[tuple[Fidelity, ...]] = get_args(Fidelity)
 _LATENCY_EDGES_MS: Final = tuple(round(10 * 1.1**step) for step in range(150))
+_USUAL_MS: Final = 32_768
+_PLACES: Final = b"".join(
+    bytes([place]) * (min(edge, _USUAL_MS - 1) - before)
+    for place, (before, edge) in enumerate(pairwise((-1, *_LATENCY_EDGES_MS)))
+    if before < _USUAL_MS - 1
+)
+"""``bisect_left`` of the edges, by latency, of those that are usual."""
 
 
 class Part(msgspec.Struct, kw_only=True):
@@ -102,6 +109,8 @@ class Tally:
         """Refused calls by error, in no other sum yet."""
         self._estimator = estimator
         self._changed: list[tuple[int, str, Changed]] = []
+        self._least = -1
+        """Changes of no more than that are not remembered."""
 
     @property
     def bill(self) -> Bill:
@@ -167,12 +176,13 @@ class Tally:
         found[0] += 1
         found[1] += total
         bill, before = self._bill, source.amount
-        bill.latencies[bisect_left(_LATENCY_EDGES_MS, latency_ms)] += 1
+        place = _PLACES[latency_ms] if latency_ms < _USUAL_MS else bisect_left(_LATENCY_EDGES_MS, latency_ms)
+        bill.latencies[place] += 1
         if cached:
             bill.cached += 1
         if total != before and before is not None:
             change = total - before
-            if len(self._changed) < CHANGED_MAX or abs(change) > self._changed[0][0]:
+            if change > self._least or -change > self._least:
                 self._remember(source, total, model, "answered", fidelity)
 
     def estimated(
@@ -181,19 +191,22 @@ class Tally:
         model: str,
         guess: str | None,
         usage: Usage,
-        charge: Charge,
+        cost: tuple[int | None, int],
         fidelity: Fidelity,
         latency_ms: int,
     ) -> None:
-        """A call with one entry of this model whose consumption was estimated at ``guess``; None: a cache knew it."""
-        source, total = logged.source, charge.total
+        """A call with one entry of this model whose consumption was estimated at ``guess``; None: a cache knew it.
+
+        ``cost``: nano-USD, and those of the input.
+        """
+        source, (total, taken) = logged.source, cost
         self._add(source, fidelity, total)
         self._answered(latency_ms, False)
         self._bill.rerouted += bool(guess and logged.model and guess != logged.model)
         by_model = self._bill.by_model
         by_model[model] = by_model.get(model, 0) + (total or 0)
         if guess is not None:
-            self._guessed(logged, guess, usage, charge)
+            self._guessed(logged, guess, usage, total, taken)
         if total is not None and total != source.amount and source.amount is not None:
             self._remember(source, total, model, "answered", fidelity)
 
@@ -211,7 +224,7 @@ class Tally:
             else:
                 self._failed(outcome, error)
         before = source.amount
-        if before and (len(self._changed) < CHANGED_MAX or before > self._changed[0][0]):
+        if before and before > self._least:
             self._remember(source, 0, "", outcome, fidelity)
 
     def changed(self) -> list[Changed]:
@@ -228,6 +241,7 @@ class Tally:
         self._bill = told.bill
         self._changed = [(abs(one.after_nusd - one.before_nusd), one.request_id, one) for one in told.changed]
         heapq.heapify(self._changed)
+        self._least = -1 if len(self._changed) < CHANGED_MAX else self._changed[0][0]
         if self._estimator is not None and told.booked is not None:
             self._estimator.restore(told.booked)
 
@@ -264,18 +278,17 @@ class Tally:
     def _estimated(self, outcome: Outcome, entry: LedgerEntry) -> None:
         model = outcome.guesses.get(entry.attempt)
         if model is not None:
-            self._guessed(outcome.logged, model, entry.usage, entry.charge)
+            charge = entry.charge
+            self._guessed(outcome.logged, model, entry.usage, charge.total, input_nusd(charge))
 
-    def _guessed(self, logged: Logged, model: str, usage: Usage, charge: Charge) -> None:
-        if self._estimator is None or charge.total is None:
-            return
-        taken = sum([line.amount or 0 for line in charge.lines if line.unit in INPUT_UNITS])
-        self._estimator.booked(logged, model, usage, taken, charge.total - taken)
+    def _guessed(self, logged: Logged, model: str, usage: Usage, total: int | None, taken: int) -> None:
+        if self._estimator is not None and total is not None:
+            self._estimator.booked(logged, model, usage, taken, total - taken)
 
     def _remember(self, source: Exchange, amount: int, served: str, outcome: str, fidelity: Fidelity) -> None:
         before = source.amount or 0
         change = abs(amount - before)
-        if len(self._changed) >= CHANGED_MAX and change <= self._changed[0][0]:
+        if change <= self._least:
             return
         was = answering(source)
         one = Changed(
@@ -289,6 +302,8 @@ class Tally:
         heapq.heappush(self._changed, (change, source.request_id, one))
         if len(self._changed) > CHANGED_MAX:
             heapq.heappop(self._changed)
+        if len(self._changed) == CHANGED_MAX:
+            self._least = self._changed[0][0]
 
 
 def _presumed(estimator: Estimator, outcome: Outcome) -> None:

@@ -172,7 +172,8 @@ def moments(values: Iterable[float]) -> tuple[float, Sample]:
     numbers = list(values)
     size = len(numbers)
     mean = sum(numbers) / size
-    square = sum((one - mean) ** 2 for one in numbers)
-    cube = sum((one - mean) ** 3 for one in numbers)
+    left = [one - mean for one in numbers]
+    square = sum([one**2 for one in left])
+    cube = sum([one**3 for one in left])
     third = cube * size / ((size - 1) * (size - 2)) if size > 2 else 0.0
     return mean, Sample(size, square / (size - 1), third)

@@ -279,30 +279,34 @@ class Known:
         found = self._lengths.get((model, cap))
         if found is None:
             if cap is not None and cap >= self._longest() and self.measured(model):  # no answer is cut by it
-                return self.lengths(model, None)
-            given = self._given(model, cap)
-            if _number(given) < SAMPLES_MIN:
-                found = Guess(cap)
-            elif not _says(given):
-                found = Silent(_number(given))
+                found = self.lengths(model, None)
             else:
-                found = Lengths(given, self._shared(cap), self.crowd(model))
+                found = self._lengths_of(model, cap)
             if len(self._lengths) > _LENGTHS_MAX:
                 self._lengths.clear()
             self._lengths[(model, cap)] = found
         return found
 
+    def _lengths_of(self, model: str, cap: int | None) -> Lengths | Guess | Silent:
+        given = self._given(model, cap)
+        if _number(given) < SAMPLES_MIN:
+            return Guess(cap)
+        if not _says(given):
+            return Silent(_number(given))
+        return Lengths(given, self._shared(cap), self.crowd(model))
+
     def _longest(self) -> int:
         """Tokens of the longest answer that is looked at."""
         if self._most is None:
-            self._most = max([one.given for model in self.by_model for one in self.every(model)], default=0)
+            every = [some for model in self.by_model for some in self.answers(model).values()]
+            self._most = max([max([one.given for one in some]) for some in every], default=0)
         return self._most
 
     def _given(self, model: str, cap: int | None) -> Given:
-        return {
-            at: [float(one.given if cap is None else min(one.given, cap)) for one in some]
-            for at, some in self.answers(model).items()
-        }
+        every = self.answers(model).items()
+        if cap is None:
+            return {at: list(map(float, [one.given for one in some])) for at, some in every}
+        return {at: [float(one.given if one.given < cap else cap) for one in some] for at, some in every}
 
     def _shared(self, cap: int | None) -> Shared:
         """What answers of all models under a cap have in common."""
@@ -352,14 +356,24 @@ class Known:
     def likeness(self) -> float:
         """The share of the variance of lengths that is between conversations, from 0 to 1; over all models."""
         if self._likeness is None:
-            groups: dict[tuple[str, int], list[float]] = {}
-            for model in self.by_model:
-                for some in self.answers(model).values():
-                    mean = sum([one.given for one in some]) / len(some)
-                    for one in some if mean else ():
-                        groups.setdefault((model, one.talk), []).append(one.given / mean - 1)
-            self._likeness = likeness(groups.values())
+            more = sum(map(self._more, self.by_model))
+            self._likeness = 0.0 if more < 2 else likeness(self._apart().values())  # as there: too few say nothing
         return self._likeness
+
+    def _more(self, model: str) -> int:
+        """How many of a model's answers are not the first of their conversation."""
+        every = self.answers(model).values()
+        return sum(map(len, every)) - len({one.talk for some in every for one in some})
+
+    def _apart(self) -> dict[tuple[str, int], list[float]]:
+        """By model and conversation: how far answers are from the mean of their size."""
+        groups: dict[tuple[str, int], list[float]] = {}
+        for model in self.by_model:
+            for some in self.answers(model).values():
+                mean = sum([one.given for one in some]) / len(some)
+                for one in some if mean else ():
+                    groups.setdefault((model, one.talk), []).append(one.given / mean - 1)
+        return groups
 
     def input_ratio(self, source: str, model: str, at: int) -> tuple[float, float]:
         """(ratio of tokens per byte, relative standard error); models of one tokenizer count alike."""

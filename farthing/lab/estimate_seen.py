@@ -85,8 +85,17 @@ def likeness(groups: Iterable[Sequence[float]]) -> float:
     """The share of the variance that is between conversations, of deviations given by conversation (ANOVA)."""
     count, number, pairs, squares, inner, total = 0, 0, 0, 0.0, 0.0, 0.0
     for group in groups:
-        size, mean = len(group), sum(group) / len(group)
-        count, number, pairs = count + size, number + 1, pairs + size * size
+        size = len(group)
+        number += 1
+        if size == 1:  # most conversations of many logs: nothing within it differs
+            mean = group[0]
+            count += 1
+            pairs += 1
+            total += mean
+            squares += mean * mean
+            continue
+        mean = sum(group) / size
+        count, pairs = count + size, pairs + size * size
         total += size * mean
         squares += size * mean * mean
         inner += sum([(one - mean) ** 2 for one in group])

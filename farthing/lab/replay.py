@@ -39,7 +39,7 @@ MakeServices = Callable[[VirtualLoop, Provider, "Log"], Services]
 """Builds the pipeline's services around the replay's own clock, provider and telemetry."""
 
 
-COLLECT_AFTER: Final = 50_000
+COLLECT_AFTER: Final = 200_000
 """New objects between two looks for garbage."""
 _NO_PRINTS: Prints = ("", (), ())
 
@@ -229,7 +229,7 @@ def replay(
         return Replayed(requests=0, plain=0, why="")
     start_ms = stand.start_ms if stand is not None else 0
     if stand is None and first is not None:
-        start_ms = min(first[-1][0][0], first[-1][2].received_at_ms)
+        start_ms = min(first[-1][0], first[-1][-1].received_at_ms)
     loop = VirtualLoop(start_ms)
     run = _Run(loop, make, sink, estimate, entries_of, progress, pipeline_only=pipeline_only)
     if verdicts is not None:
@@ -279,7 +279,9 @@ class _Run:
         if not self._why:
             ends = Ends(self._services, cast("Recorder", self._recorder), sink)
             self._kernel = Kernel(loop, self._services, self._provider, ends)
-            if isinstance(sink, Adds) and entries_of is None and fits(self._services):
+            recalls = self._kernel.recalls
+            quick = entries_of is None and (recalls is None or recalls.quick) and fits(self._services)
+            if quick and isinstance(sink, Adds):
                 self._short = Short(loop, self._services, self._provider, self._kernel, sink)
         self._waits = self._services.caching is not None
         self._count = 0
@@ -319,7 +321,7 @@ class _Run:
         count = self._count
         for due in seconds:
             while due:
-                (at_ms, number), _, exchange = due.pop()
+                at_ms, number, _, _, exchange = due.pop()
                 if keeping is not None:
                     keeping.tell(exchange, count)
                 count += 1

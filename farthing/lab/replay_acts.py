@@ -8,7 +8,7 @@ from farthing.core.policy import Threshold
 from farthing.core.types import Hold
 from farthing.engine.actions import Actions, Turnstile
 from farthing.engine.watch import Watch
-from farthing.lab.replay_books import Account, Cell, ReplayBooks, ReplayWatch
+from farthing.lab.replay_books import Account, Cell, ReplayBooks, ReplayWatch, Rows
 
 Turnstiles = tuple[tuple[str, tuple[int, ...]], ...]
 """Counters that are slowed down, each with when calls went."""
@@ -53,13 +53,15 @@ class ReplayActions(Actions):
 
     def reached(self, account: Account) -> bool:
         """Some rule says something about a call that counts there: ``apply_thresholds`` must be asked."""
-        marks = account.marks
-        if marks is None:
-            marks = account.marks = self._marked(account)
-        for cell, least, rolls in marks:  # noqa: SIM110  # a generator would cost each call as much again
+        for cell, least, rolls in self._marks_of(account):
             if (cell[0] if rolls is None else self._books.used(rolls)) >= least:
                 return True
         return False
+
+    def edges(self, account: Account) -> Rows:
+        """Up to where its counters may go without reaching a limit or a threshold."""
+        least = {id(cell): at for cell, at, _ in self._marks_of(account)}
+        return tuple([(unit, cell, min(most, least.get(id(cell), 2**63) - 1)) for unit, cell, most in account.limits])
 
     def slow(self, account: Account, at_ms: int) -> Slowed:
         """What counters say to a call that has reached thresholds. What soft budgets would do is not said."""
@@ -82,6 +84,13 @@ class ReplayActions(Actions):
             if self.wait_ms(counter, slowest[counter], at_ms):
                 return WAIT
         return says
+
+    def _marks_of(self, account: Account) -> tuple[tuple[Cell, int, Hold | None], ...]:
+        """See :meth:`_marked`."""
+        marks = account.marks
+        if marks is None:
+            marks = account.marks = self._marked(account)
+        return marks
 
     def _rules_of(self, account: Account) -> tuple[Rule, ...]:
         """Rules of hard budgets that act on its counters, with the use from which on each does."""

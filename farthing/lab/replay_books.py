@@ -43,6 +43,10 @@ Used = tuple[int, int, int, int]
 NOTHING: Final[Amounts] = (0, 0, 0, 0, 0, 0, 0)
 Cell = list[int]
 """One number: booked and held on a counter in a window, or the highest that it has been."""
+Rows = tuple[tuple[int, Cell, int], ...]
+"""What is looked at before a call goes: (unit by its place in amounts, counter, up to where it may go)."""
+_NO_WAY: Final[Rows] = ((0, [0], -1),)
+"""Nothing fits: more is to be asked than where counters stand."""
 Levels = tuple[tuple[str, str, LimitUnit, int, int], ...]
 """Of counters: (counter, window, unit, highest level, the highest at which nothing happens)."""
 
@@ -57,19 +61,9 @@ class Account:
     """The counters of the calls that count in the same places."""
 
     __slots__ = (
-        "alone",
-        "cells",
-        "from_ms",
-        "marks",
-        "places",
-        "plain",
-        "rows",
-        "rules",
-        "spent",
-        "tops",
-        "units",
-        "until_ms",
-    )
+        "alone", "cells", "edges", "from_ms", "limits", "marks", "places", "plain", "rules", "spent", "tops",
+        "units", "until_ms",
+    )  # fmt: skip
 
     def __init__(self, places: Places, cells: tuple[Cell, ...], tops: tuple[tuple[Cell, Cell], ...]) -> None:
         self.places = places
@@ -83,14 +77,13 @@ class Account:
         """What does not fit is refused, and that is all: no soft limit is passed, no level is noted."""
         self.units = tuple([UNITS.index(hold.unit) for hold in places.holds])
         """The place in amounts of what counts, of each counter."""
-        limits = [hold.limit for hold in places.holds]
-        every = list(zip(self.units, cells, limits, strict=True))
-        by_unit = {
-            unit: [(cell, limit) for one, cell, limit in every if one == unit] for unit in dict.fromkeys(self.units)
-        }
-        self.rows = tuple([(unit, tuple(rows), tuple([cell for cell, _ in rows])) for unit, rows in by_unit.items()])
-        """By unit: (which, counters with their limits, counters)."""
-        self.spent = tuple([(unit, cells) for unit, _, cells in self.rows if unit < _DECIDED])
+        every = tuple(zip(self.units, cells, [hold.limit for hold in places.holds], strict=True))
+        self.limits: Rows = every if self.plain else _NO_WAY
+        """Up to their limits; no way where calls are not plain."""
+        self.edges: Rows | None = None
+        """The same up to where something may happen: a threshold is reached, or a limit; None: not asked yet."""
+        decided = {unit: [cell for one, cell, _ in every if one == unit] for unit in self.units if unit < _DECIDED}
+        self.spent = tuple([(unit, tuple(some)) for unit, some in decided.items()])
         """By unit, the counters on which an answer decides what it used; on others that is what was held."""
         self.marks: tuple[tuple[Cell, int, Hold | None], ...] | None = None
         """For thresholds (see ``replay_acts``)."""
@@ -176,19 +169,19 @@ class ReplayBooks:
         self._open[reservation.id] = reservation
         return Held(id=reservation.id, over=over) if over else Held(id=reservation.id)
 
-    def fits(self, account: Account, amounts: Amounts) -> bool:
-        """Holds ``amounts`` where all fit and that is all there is to say; otherwise nothing has happened."""
-        if not account.plain:
-            return False
-        for unit, rows, _ in account.rows:
-            amount = amounts[unit]
-            for cell, limit in rows:
-                if cell[0] + amount > limit:
-                    return False
-        for unit, _, cells in account.rows:
-            amount = amounts[unit]
-            for cell in cells:
-                cell[0] += amount
+    def fits(self, account: Account, amounts: Amounts, edges: Rows | None = None) -> bool:
+        """Holds ``amounts`` where all fit within limits, or ``edges``, and that is all there is to say; otherwise
+        nothing has happened.
+        """
+        rows = account.limits if edges is None else edges
+        for unit, cell, most in rows:
+            level = cell[0] + amounts[unit]
+            if level > most:
+                for back, taken, _ in rows:
+                    if taken is cell:
+                        return False
+                    taken[0] -= amounts[back]
+            cell[0] = level
         if account.tops:
             for cell, top in account.tops:
                 if cell[0] > top[0]:

@@ -14,8 +14,36 @@ from farthing.lab.replay_provider import within
 from farthing.ports.cache import StoredAnswer
 
 
+class Kept(msgspec.Struct):
+    """What a cache keeps of an answer: as little as can be, because it is kept for long and hardly ever wanted."""
+
+    exchange: Exchange
+    shape: Shape
+    route: CacheRoute
+    partition: str
+    key: str
+    body: bytes
+    usage: Usage
+    charge: int
+    started_ms: int
+    ended_ms: int
+
+    def __call__(self) -> StoredAnswer:
+        """The answer as it is kept: made when somebody wants it."""
+        asked = Asked(self.exchange, self.route, self.shape.target, self.key, self.partition, AS_USUAL, None)
+        return stored_answer(
+            asked,
+            self.body,
+            usage=self.usage,
+            charge=self.charge,
+            entry_id=f"{self.exchange.request_id}-1",
+            at_ms=self.ended_ms,
+            latency_ms=self.ended_ms - self.started_ms,
+        )
+
+
 class Hop(msgspec.Struct):
-    """One call on its way; later, what a cache keeps of its answer."""
+    """One call on its way."""
 
     exchange: Exchange
     shape: Shape
@@ -32,8 +60,6 @@ class Hop(msgspec.Struct):
     """What it asked."""
     waited: Awaited | None = None
     """Who asks the same waits for this."""
-    answered: tuple[bytes, Usage, int, int] | None = None
-    """What will be kept: (body, usage, nano-USD, when it was whole)."""
 
     def flight(self) -> Flight:
         """What others wait for."""
@@ -41,20 +67,6 @@ class Hop(msgspec.Struct):
         if found is None:
             found = self.waited = Awaited()
         return found
-
-    def made(self) -> StoredAnswer:
-        """The answer as it is kept: made when somebody wants it."""
-        assert self.answered is not None
-        body, usage, charge, ended_ms = self.answered
-        return stored_answer(
-            self.asked(None),
-            body,
-            usage=usage,
-            charge=charge,
-            entry_id=f"{self.exchange.request_id}-1",
-            at_ms=ended_ms,
-            latency_ms=ended_ms - self.started_ms,
-        )
 
     def asked(self, flight: Flight | None) -> Asked:
         """What its cache was asked."""

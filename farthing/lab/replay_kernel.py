@@ -447,13 +447,16 @@ class Kernel:
             fly.ttft_ms = ended_ms - fly.started_ms
             if usage.source != "reported":
                 usage = self._filled(fly, usage)
-        target, tariff = shape.target, shape.tariff
-        rated = tariff.rate(usage, exchange.received_at_ms) if tariff is not None and fly.flight is None else None
-        if rated is not None:
+        target, tariff, at_ms = shape.target, shape.tariff, exchange.received_at_ms
+        rated = tariff.rate(usage, at_ms) if tariff is not None else None
+        if rated is not None and tariff is not None:
             total: int | None = rated[0]
-            self._ends.summed(fly, usage, total, ended_ms)
+            if fly.flight is None:
+                self._ends.summed(fly, usage, total, ended_ms)
+            else:
+                self._ends.guessed(fly, fly.flight, usage, rated[0], tariff.input_nusd(usage, at_ms), ended_ms)
         else:
-            charge = services.prices.charge(usage, target, at_ms=exchange.received_at_ms)
+            charge = services.prices.charge(usage, target, at_ms=at_ms)
             total = charge.total
             if charge.computed is not None:
                 usage = with_stated_difference(usage, charge)

@@ -5,6 +5,7 @@ cap beside it. Which line it is depends on the kind of call only, so that of eac
 Whatever is not a straight line (a prompt that refers outside the body, an unknown price, a limit on turns) has none.
 """
 
+from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
@@ -53,22 +54,26 @@ class Tariff:
 
     def rate(self, usage: Usage, at_ms: int) -> tuple[int, int, int] | None:
         """(nano-USD, input tokens, output tokens); None: it takes the whole price book to say."""
-        parts = usage.parts
-        if len(parts) != 1 or usage.stated_pusd is not None or usage.source == "missing":
+        if len(usage.parts) != 1 or usage.stated_pusd is not None or usage.source == "missing":
             return None
-        part = parts[0]
+        (part,) = usage.parts
         if usage.service_tier or usage.facets:
             known = self._flat.get((usage.model, usage.service_tier, usage.facets))
         else:
             known = self._plain.get(usage.model)
         if known is None or not known[0] <= at_ms < known[1]:
             known = self._looked_up(usage, at_ms)
-        _, _, rates, below = known
+        _, _, rates, below, plain = known
         if part.tier_basis >= below or part.model:
             return None
+        lines = part.lines
+        if plain is not None and len(lines) == 2:
+            (one, taken), (other, given) = lines
+            if one == "input" and other == "output":
+                return plain[0] * taken + plain[1] * given, taken, given
         total = taken = given = 0
         try:
-            for unit, quantity in part.lines:
+            for unit, quantity in lines:
                 over, under, side = rates[unit]
                 total += over * quantity if under == 1 else round_half_even(over * quantity, under)
                 if side == 1:
@@ -79,14 +84,27 @@ class Tariff:
             return None
         return total, taken, given
 
+    def input_nusd(self, usage: Usage, at_ms: int) -> int:
+        """What the input of an answer costs that :meth:`rate` has just rated at this instant."""
+        tiered = usage.service_tier or usage.facets
+        known = None if tiered else self._plain.get(usage.model)
+        if known is None or not known.from_ms <= at_ms < known.to_ms:
+            known = self._looked_up(usage, at_ms)
+        total = 0
+        for unit, quantity in usage.parts[0].lines:
+            over, under, side = known.rates[unit]
+            if side == 1:
+                total += round_half_even(over * quantity, under)
+        return total
+
     def _looked_up(self, usage: Usage, at_ms: int) -> "_Flat":
         sheet = self._prices.sheet(usage, self._target, at_ms=at_ms)
         if sheet is None:
-            found = _Flat(-(2**62), 2**62, {}, 0)
+            found = _Flat(-(2**62), 2**62, {}, 0, None)
         else:
             rates, below = flat(sheet)
             sided = {unit: (over, under, _side(unit)) for unit, (over, under) in rates.items()}
-            found = _Flat(sheet.from_ms, sheet.to_ms, sided, below)
+            found = _Flat(sheet.from_ms, sheet.to_ms, sided, below, _plain(rates))
         if len(self._flat) + len(self._plain) >= _FLAT_MAX:
             self._flat.clear()
             self._plain.clear()
@@ -106,6 +124,13 @@ class _Flat(NamedTuple):
     """By unit: nano-USD as a fraction; 1 for input, 2 for output, 0 for neither."""
     below: int
     """Prompts of so many tokens have others."""
+    plain: tuple[int, int] | None
+    """Nano-USD of a token of input and of output; None: they are no whole numbers."""
+
+
+def _plain(rates: Mapping[str, tuple[int, int]]) -> tuple[int, int] | None:
+    (taken, under), (given, below) = rates.get("input", (0, 0)), rates.get("output", (0, 0))
+    return (taken, given) if under == below == 1 else None
 
 
 def _side(unit: str) -> int:

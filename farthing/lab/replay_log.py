@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -120,7 +119,10 @@ def asks_at(exchange: Exchange) -> tuple[int, int]:
 
 def answering(exchange: Exchange) -> AttemptFact | None:
     """The try that answered; None: none did."""
-    return next((one for one in reversed(exchange.attempts) if one.entry_id and 0 < one.status < 400), None)
+    for one in reversed(exchange.attempts):
+        if one.entry_id and 0 < one.status < 400:
+            return one
+    return None
 
 
 def request_of(exchange: Exchange) -> Request:
@@ -155,7 +157,7 @@ def in_order(exchanges: Iterable[Exchange], longest_ms: int = REORDER_MS) -> Ite
 
     ``longest_ms``: none of them took longer. Memory holds what began within so long.
     """
-    return (one for _, _, one in InOrder(exchanges, longest_ms))
+    return (one[-1] for one in InOrder(exchanges, longest_ms))
 
 
 class InOrder:
@@ -166,13 +168,14 @@ class InOrder:
 
     def __init__(self, exchanges: Iterable[Exchange], longest_ms: int = REORDER_MS) -> None:
         self.read = 0
-        """How many have been taken from ``exchanges``."""
+        """How many have been taken from ``exchanges``, whenever a second is given."""
         self._last: Exchange | None = None
         self._before = ""
         """The id of the last of those that were taken before this began."""
         self._exchanges = exchanges
         self._within_ms = longest_ms + _SLACK_MS
         self._latest = -(2**62)
+        self._count = 0
         self._seconds: dict[int, list[Waiting]] = {}
         self._order: list[int] = []
         """The seconds in which some wait, as a heap."""
@@ -189,15 +192,19 @@ class InOrder:
         if self._due:
             yield self._due
         order, within_ms, ends, wait = self._order, self._within_ms, 0, self._wait
+        read, latest, exchange = self.read, self._latest, self._last
         for exchange in self._exchanges:
-            self.read += 1
-            self._last = exchange
-            latest = wait(exchange)
+            read += 1
+            ended = wait(exchange)
+            if ended > latest:
+                latest = ended
             if latest < ends:
                 continue
+            self.read, self._last = read, exchange
             while order and (order[0] + 1) * 1_000 < latest - within_ms:
                 yield self._end_second()
             ends = (order[0] + 1) * 1_000 + within_ms if order else 0
+        self.read, self._last = read, exchange
         while order:
             yield self._end_second()
 
@@ -209,42 +216,39 @@ class InOrder:
     def waiting(self) -> tuple[Exchange, ...]:
         """Those that were read and not given yet."""
         every = (self._due, *self._seconds.values())
-        return tuple(exchange for waiting in every for _, _, exchange in waiting)
+        return tuple(one[-1] for waiting in every for one in waiting)
 
     def put_back(self, exchanges: Iterable[Exchange], *, read: int, last: str) -> None:
         """As it was when those were waiting; what is read from now on comes after ``last``."""
         self.read, self._before = read, last
         for exchange in exchanges:
-            self._wait(exchange)
+            self._latest = max(self._latest, self._wait(exchange))
 
     def _wait(self, exchange: Exchange) -> int:
-        """Keeps it until its second is over; the latest end of any so far."""
+        """Keeps it until its second is over; when it ended."""
         acts, received_ms = exchange.acts, exchange.received_at_ms
         if acts and not exchange.decisions:
             at_ms, number = acts[0]
-            at = (received_ms + at_ms, number)
+            at_ms += received_ms
         else:
-            at = starts(exchange)
-        second = at[0] // 1_000
+            at_ms, number = starts(exchange)
+        second = at_ms // 1_000
+        self._count -= 1
         try:
-            self._seconds[second].append((at, exchange.request_id, exchange))
+            self._seconds[second].append((at_ms, number, exchange.request_id, self._count, exchange))
         except KeyError:
-            self._seconds[second] = [(at, exchange.request_id, exchange)]
+            self._seconds[second] = [(at_ms, number, exchange.request_id, self._count, exchange)]
             heapq.heappush(self._order, second)
-        ended = received_ms + exchange.latency_ms
-        if ended > self._latest:
-            self._latest = ended
-        return self._latest
+        return received_ms + exchange.latency_ms
 
     def _end_second(self) -> "list[Waiting]":
         due = self._due = self._seconds.pop(heapq.heappop(self._order))
-        due.sort(key=_first, reverse=True)
+        due.sort(reverse=True)
         return due
 
 
-Waiting = tuple[tuple[int, int], str, Exchange]
-"""((when it was first decided about, number of that act), its id, the exchange)."""
-_first: Final = itemgetter(0, 1)
+Waiting = tuple[int, int, str, int, Exchange]
+"""(when it was first decided about, number of that act, its id, a number of its own, the exchange)."""
 
 
 def _headers(exchange: Exchange) -> tuple[tuple[bytes, bytes], ...]:

@@ -5,7 +5,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from farthing.core.types import Decision, Exchange, LedgerEntry
+from farthing.core.types import Charge, Decision, Exchange, LedgerEntry
+from farthing.core.units import INPUT_UNITS
 from farthing.engine.caching_books import CACHE_HIT
 from farthing.lab.replay_log import Logged
 from farthing.lab.replay_provider import Drawn
@@ -77,6 +78,11 @@ def fidelity_of(source: Exchange, entries: Iterable[LedgerEntry], *, estimated: 
     if found == "exact" and attempt and differs(source, total):
         return "repriced"
     return found
+
+
+def input_nusd(charge: Charge) -> int:
+    """What of a charge is for input, as far as its price is known."""
+    return sum([line.amount or 0 for line in charge.lines if line.unit in INPUT_UNITS])
 
 
 def differs(source: Exchange, total: int | None) -> bool:

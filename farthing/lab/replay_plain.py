@@ -24,7 +24,7 @@ from farthing.lab.replay_books import NOTHING, Account, Amounts
 from farthing.lab.replay_cache import layer_of
 from farthing.lab.replay_lanes import Lane, Switch, Tariff
 from farthing.lab.replay_log import Logged, logged, request_of
-from farthing.lab.replay_outcome import Fidelity, Outcome, Sink, Sums, differs, fidelity_of
+from farthing.lab.replay_outcome import Fidelity, Outcome, Sink, Sums, differs, fidelity_of, input_nusd
 from farthing.lab.replay_provider import Flight
 from farthing.ports.cache import StoredAnswer
 from farthing.wire.body import answer_text
@@ -35,7 +35,7 @@ _METERED: Final = ("reported", "estimated")
 class Looks:
     """What a cache makes of the calls of one plan that say nothing about caches themselves."""
 
-    __slots__ = ("bodies", "partitions", "refuses", "route", "values")
+    __slots__ = ("answers", "partitions", "refuses", "route", "values")
 
     def __init__(self, route: CacheRoute | None, refuses: str, values: Callable[[Scope], object]) -> None:
         self.route = route
@@ -45,8 +45,10 @@ class Looks:
         """What callers are told apart by."""
         self.partitions: dict[object, str] = {}
         """By these values."""
-        self.bodies: dict[tuple[str, int, bool, bytes], bytes | None] = {}
-        """Answers as they would be kept, by (finish reason, status, a first byte before the last, raw usage)."""
+        self.answers: dict[tuple[str, int, bool, bytes], tuple[bytes, int] | None] = {}
+        """Answers as they would be kept with their sizes, by (finish reason, status, first byte before the last, raw
+        usage).
+        """
 
 
 @dataclass(slots=True)
@@ -207,12 +209,12 @@ class Adds(Sums, Protocol):
         model: str,
         guess: str | None,
         usage: Usage,
-        charge: Charge,
+        cost: tuple[int | None, int],
         fidelity: Fidelity,
         latency_ms: int,
     ) -> None:
         """One entry of this model whose consumption is not the log's; ``guess``: the model that it was estimated at
-        (None: a cache answered the logged call with this consumption).
+        (None: a cache answered the logged call with this consumption); ``cost``: nano-USD, and those of the input.
         """
         ...
 
@@ -252,9 +254,17 @@ class Ends:
         elif flight is None:
             self.summed(fly, usage, charge.total, ended_ms)
         else:
-            model = usage.model or fly.shape.target.model
-            fidelity: Fidelity = "unknown" if fly.unread else "estimated"
-            sums.estimated(flight.logged, model, flight.guesses.get(1), usage, charge, fidelity, latency_ms)
+            self.guessed(fly, flight, usage, charge.total, input_nusd(charge), ended_ms)
+
+    def guessed(
+        self, fly: Fly, flight: Flight, usage: Usage, total: int | None, taken_nusd: int, ended_ms: int
+    ) -> None:
+        """The same where only sums are wanted, of an answer that was estimated; ``taken_nusd``: for its input."""
+        assert self._sums is not None
+        latency_ms = max(0, ended_ms - fly.exchange.received_at_ms)
+        model, guess = usage.model or fly.shape.target.model, flight.guesses.get(1)
+        fidelity: Fidelity = "unknown" if fly.unread else "estimated"
+        self._sums.estimated(flight.logged, model, guess, usage, (total, taken_nusd), fidelity, latency_ms)
 
     def summed(self, fly: Fly, usage: Usage, total: int | None, ended_ms: int) -> None:
         """The same where only sums are wanted, of an answer that the log has."""

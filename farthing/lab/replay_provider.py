@@ -16,6 +16,7 @@ from farthing.core.policy_routes import CascadeRules
 from farthing.core.types import NO_TEXT, AttemptFact, Bounds, Exchange, LedgerEntry, Request, Target, Usage
 from farthing.core.units import OUTPUT_UNITS
 from farthing.engine.record import tokens_of
+from farthing.lab.replay_consumed import Consumed
 from farthing.lab.replay_log import Logged, logged
 from farthing.lab.replay_time import VirtualLoop
 from farthing.lab.replay_verdicts import Counts
@@ -38,6 +39,8 @@ _CAPPED_MAX: Final = 1_000
 """Bytes of a body without text, with a model and a cap set in it."""
 BEFORE_MAX: Final = 50_000
 """Answers that are remembered for requests that a cache answered with them; up to twice as many."""
+
+_FIELDS_MAX: Final = 3 * BEFORE_MAX
 
 Estimate = Callable[[Logged, Target], Usage]
 """Usage of a request at a target that did not answer it."""
@@ -111,9 +114,8 @@ class Provider:
         self.loop = loop
         self.warmth = Warmth()
         self._estimate = estimate
-        self._before: dict[str, tuple[str, Usage]] = {}
-        self._older: dict[str, tuple[str, Usage]] = {}
-        """The ones before: forgotten when there are as many newer ones."""
+        self._before, self._older = Consumed(), Consumed()
+        """The latest, and the ones before: forgotten when there are as many newer ones."""
 
     def codec(self, real: Codec) -> "LoggedCodec":
         """Stands in for an upstream's codec, which still says what a call can consume at most."""
@@ -211,14 +213,15 @@ class Provider:
 
     def remember_answer(self, entry_id: str, model: str, usage: Usage) -> None:
         """The same by its parts."""
-        if len(self._before) >= BEFORE_MAX:
-            self._older, self._before = self._before, {}
-        self._before[entry_id] = (model, usage)
+        fields = self._before.fields
+        if len(fields) >= _FIELDS_MAX:
+            self._older, self._before = self._before, Consumed()
+            fields = self._before.fields
+        fields.extend((entry_id, model, usage))
 
     def remembered(self) -> tuple[tuple[str, str, Usage], ...]:
         """(entry, model, usage) of the answers that are remembered, the oldest first."""
-        every = (*self._older.items(), *self._before.items())
-        return tuple([(entry_id, model, usage) for entry_id, (model, usage) in every])
+        return (*self._older.every(), *self._before.every())
 
     def _within(self, flight: Flight, usage: Usage, cap: int | None) -> None:
         """Cuts an answer at a cap that the logged call did not have."""

@@ -17,7 +17,7 @@ from farthing.engine.caching import is_fresh, not_cached, stored_answer
 from farthing.engine.caching_tee import Nowhere, Tee
 from farthing.engine.deliver import TERMINALS
 from farthing.lab.replay_cache import Awaited, ReplayCaching, ask_of, key_of, made_answer, refused
-from farthing.lab.replay_hop import Hop
+from farthing.lab.replay_hop import Hop, Kept
 from farthing.lab.replay_plain import Asked, Fly, Looks
 from farthing.ports.cache import Ask, StoredAnswer, size_of
 from farthing.wire.replay import objection, streamed
@@ -64,7 +64,7 @@ class AddsLater(Adds, Protocol):
     def add_later(
         self,
         key: str,
-        make: Callable[[], StoredAnswer],
+        answer: StoredAnswer | Callable[[], StoredAnswer],
         charge: int | None,
         size: int,
         expires_at_ms: int,
@@ -165,10 +165,15 @@ class Recalls:
         fly.asked = Asked(exchange, route, target, key, partition, AS_USUAL, leads)
         return _MISSED
 
+    @property
+    def quick(self) -> bool:
+        """:meth:`misses` and :meth:`keep` may be asked."""
+        return self._later is not None
+
     def misses(self, hop: Hop) -> bool:
         """No cache can answer it; False: :meth:`look` must be asked, and nothing has been done."""
         exchange, looks = hop.exchange, hop.shape.looks
-        if looks is None or self._later is None:
+        if looks is None:
             return False
         route = looks.route
         if route is None:
@@ -189,9 +194,9 @@ class Recalls:
         hop.key = key
         return True
 
-    def leads(self, hop: Hop) -> None:
+    def leads(self, hop: Hop, route: CacheRoute) -> None:
         """Who asks the same from now on waits for it."""
-        if hop.route is not None and hop.route.single_flight:
+        if route.single_flight:
             self._hops[hop.key] = hop
 
     def hand_over(self, fly: Fly) -> Fly:
@@ -201,24 +206,28 @@ class Recalls:
             self._leading[fly.asked.key] = fly.asked.flight
         return fly
 
-    def keep(self, hop: Hop, usage: Usage, total: int, ended_ms: int) -> None:
-        """``learn`` and ``end`` for a call that was missed."""
-        exchange, route, looks = hop.exchange, hop.route, hop.shape.looks
-        if route is None or looks is None or self._later is None:
-            return
+    def keep(self, hop: Hop, route: CacheRoute, usage: Usage, total: int, ended_ms: int) -> None:
+        """``learn`` and ``end`` for a call that its route has missed."""
+        looks, later, key = hop.shape.looks, self._later, hop.key
+        assert looks is not None
+        assert later is not None
         try:
-            body = looks.bodies[(usage.finish_reason, exchange.attempts[0].status, True, usage.raw)]
+            answer = looks.answers[(usage.finish_reason, hop.exchange.attempts[0].status, True, usage.raw)]
         except KeyError:
             fly = hop.fly()
             fly.usage = usage
-            body = self._body(fly, usage)
-        if body is not None:
-            hop.answered = (body, usage, total, ended_ms)
-            self._later.add_later(hop.key, hop.made, total, size_of(body), ended_ms + route.ttl_ms, ended_ms)
+            answer = self._answer(fly, usage)
+        kept: Kept | None = None
+        if answer is not None:
+            body, size = answer
+            kept = Kept(
+                hop.exchange, hop.shape, route, hop.partition, key, body, usage, total, hop.started_ms, ended_ms
+            )
+            later.add_later(key, kept, total, size, ended_ms + route.ttl_ms, ended_ms)
         if hop.waited is not None:
-            hop.waited.land(None if body is None else hop.made())
-        if route.single_flight and self._hops.get(hop.key) is hop:
-            del self._hops[hop.key]
+            hop.waited.land(None if kept is None else kept())
+        if self._hops.get(key) is hop:
+            del self._hops[key]
 
     def again(self, fly: Fly, *, leads: bool) -> None:
         """A call that had been missed when the replay was interrupted."""
@@ -252,12 +261,12 @@ class Recalls:
     def learn(self, fly: Fly, usage: Usage, total: int | None, ended_ms: int) -> None:
         """Keeps an answer that may be kept, and lets those that wait for it have it."""
         asked = fly.asked
-        body = self._body(fly, usage) if asked is not None and asked.controls.writes else None
-        if asked is None or body is None:
+        made = self._answer(fly, usage) if asked is not None and asked.controls.writes else None
+        if asked is None or made is None:
             return
         answer = stored_answer(
             asked,
-            body,
+            made[0],
             usage=usage,
             charge=total,
             entry_id=f"{fly.exchange.request_id}-1",
@@ -288,25 +297,26 @@ class Recalls:
         answer = self._store.peek(key, now_ms=now_ms)  # in the store: here they are one; each look counts as a use
         return answer if answer is None or is_fresh(answer, route, controls, now_ms) else None
 
-    def _body(self, fly: Fly, usage: Usage) -> bytes | None:
-        """The answer as it would be kept; None: it may not be."""
+    def _answer(self, fly: Fly, usage: Usage) -> tuple[bytes, int] | None:
+        """The answer as it would be kept, and its size; None: it may not be."""
         attempts, looks, logged = fly.exchange.attempts, fly.shape.looks, fly.flight is None
         key = (fly.usage.finish_reason, attempts[0].status if logged and attempts else 200, logged, usage.raw)
         if looks is not None:
             try:
-                return looks.bodies[key]
+                return looks.answers[key]
             except KeyError:
                 pass
         view, route = fly.exchange.view, _asked(fly).route
         finish, status, first, raw = key
         how = _How(view.stream, view.include_usage, first, fly.shape.ask.strips_usage)
-        made = _made(
+        body = _made(
             view.endpoint, finish, status=status, how=how, raw=raw, bytes_max=route.bytes_max, tools=route.tools
         )
+        made = None if body is None else (body, size_of(body))
         if looks is not None:
-            if len(looks.bodies) >= _BODIES_MAX:
-                looks.bodies.clear()
-            looks.bodies[key] = made
+            if len(looks.answers) >= _BODIES_MAX:
+                looks.answers.clear()
+            looks.answers[key] = made
         return made
 
 

@@ -15,7 +15,7 @@ from farthing.engine.pipeline import bad_ending
 from farthing.engine.services import Services
 from farthing.engine.trials import Logged as Arms
 from farthing.lab.replay_acts import ReplayActions
-from farthing.lab.replay_books import Account, ReplayBooks
+from farthing.lab.replay_books import Account, ReplayBooks, Rows
 from farthing.lab.replay_hop import Hop
 from farthing.lab.replay_kernel import Kernel, exceeded
 from farthing.lab.replay_outcome import Fidelity, differs
@@ -64,15 +64,16 @@ class Short:
 
     def begin(self, exchange: Exchange) -> bool:
         """Serves a call from this instant on; False: it goes another way, and nothing has been done."""
-        attempts, usage, acts = exchange.attempts, exchange.usage, exchange.acts
-        if len(attempts) != 1 or len(acts) != 2 or exchange.decisions or exchange.readings or exchange.error:
+        try:
+            (fact,), ((_, asks), (_, ends)) = exchange.attempts, exchange.acts
+        except ValueError:  # more tries than one, or another number of acts
             return False
-        if usage is None or usage.source != "reported" or exchange.prompt is not None:
+        usage = exchange.usage
+        if exchange.decisions or exchange.readings or exchange.error or exchange.prompt is not None:
             return False
-        fact = attempts[0]
+        if usage is None or usage.source != "reported" or not asks >= 0 > ends:
+            return False
         if fact.error or fact.lever or not fact.entry_id or not 200 <= fact.status < 300:
-            return False
-        if not acts[0][1] >= 0 > acts[1][1]:
             return False
         shape = self._shape(exchange)
         if shape is None:
@@ -81,9 +82,18 @@ class Short:
         account = shape.seats.get(self._seat_of(exchange.scope))
         if account is None or not account.from_ms <= at_ms < account.until_ms:
             account = self._kernel.account(exchange, shape)
-        if self._acts is not None and self._acts.reached(account):
-            return self._slowed(self._acts, exchange, shape, account)
-        return self._go(exchange, shape, account)
+        hop = self._hop(exchange, shape, account)
+        if hop is None:
+            return False
+        if self._books.fits(account, hop.amounts, account.edges or self._edges(account)):
+            self._send(hop)
+            return True
+        return self._near(hop)
+
+    def _edges(self, account: Account) -> Rows:
+        """Within these, calls that count there go and that is all."""
+        edges = account.edges = account.limits if self._acts is None else self._acts.edges(account)
+        return edges
 
     def _shape(self, exchange: Exchange) -> Shape | None:
         """What its kind is known to be asked of whom; None: it is not known, or it is nothing for this way."""
@@ -102,54 +112,73 @@ class Short:
             shape = found[0]
         return shape if shape is not None and shape.lane is not None and shape.tariff is not None else None
 
-    def _slowed(self, acts: ReplayActions, exchange: Exchange, shape: Shape, account: Account) -> bool:
+    def _hop(self, exchange: Exchange, shape: Shape, account: Account) -> Hop | None:
+        """A call that no cache can answer, with what it would hold; None: that takes more to say."""
+        unread: bool | None = False
+        if self._edits and exchange.policy_ref != self._policy_ref:
+            unread = shape.blind
+        lane, recalls = shape.lane, self._recalls
+        assert lane is not None
+        amounts = lane.need(exchange.view.body_bytes, exchange.received_at_ms)
+        if amounts is None or unread is None:
+            return None
+        hop = Hop(exchange, shape, account, amounts, self._loop.now_ms(), 0, unread)
+        return hop if recalls is None or recalls.misses(hop) else None
+
+    def _near(self, hop: Hop) -> bool:
+        """A call with which some counter would pass an edge."""
+        acts, account = self._acts, hop.account
+        if acts is not None:
+            if acts.reached(account):
+                return self._slowed(acts, hop)
+            if self._books.fits(account, hop.amounts):
+                self._send(hop)
+                return True
+        return self._full(hop)
+
+    def _slowed(self, acts: ReplayActions, hop: Hop) -> bool:
         """A call that has reached thresholds."""
+        exchange, shape = hop.exchange, hop.shape
         acts.begin()
-        said = acts.slow(account, exchange.received_at_ms)
+        said = acts.slow(hop.account, exchange.received_at_ms)
         if said.way == "wait":
-            self._refused(exchange, self._throttled, self._loop.now_ms(), False)
+            self._refused(exchange, self._throttled, hop.started_ms, False)
             return True
         moved: Shape | None = None
         if said.way == "go":
             moved = shape if said.degrades is None else self._shapes.moved(shape, said.degrades.to, exchange)
         if moved is not None and moved.lane is not None and moved.tariff is not None:
-            if moved is not shape:
-                account = self._kernel.account(exchange, moved)
-            if self._go(exchange, moved, account):
-                return True
+            other = hop if moved is shape else self._hop(exchange, moved, self._kernel.account(exchange, moved))
+            if other is not None:
+                if self._books.fits(other.account, other.amounts):
+                    self._send(other)
+                    return True
+                if self._full(other):
+                    return True
         acts.take_back()
         return False
 
-    def _go(self, exchange: Exchange, shape: Shape, account: Account) -> bool:
-        """Past the cache, where there is one, and held."""
-        unread: bool | None = False
-        if self._edits and exchange.policy_ref != self._policy_ref:
-            unread = shape.blind
-        lane, kernel, recalls, view = shape.lane, self._kernel, self._recalls, exchange.view
-        assert lane is not None
-        amounts = lane.need(view.body_bytes, exchange.received_at_ms)
-        if amounts is None or unread is None:
+    def _full(self, hop: Hop) -> bool:
+        """What does not fit is refused, if that is all; False: more can be tried."""
+        if not hop.account.alone or self._kernel.squeezes or hop.exchange.sections:
             return False
-        hop = Hop(exchange, shape, account, amounts, self._loop.now_ms(), 0, unread)
-        if recalls is not None and not recalls.misses(hop):
-            return False
-        if not self._books.fits(account, amounts):
-            if account.alone and not kernel.squeezes and not exchange.sections:
-                self._refused(exchange, self._exceeded, hop.started_ms, unread)
-                return True
-            return False
-        fact, target = exchange.attempts[0], shape.target
+        self._refused(hop.exchange, self._exceeded, hop.started_ms, hop.unread)
+        return True
+
+    def _send(self, hop: Hop) -> None:
+        """To its provider, which answers as it did; or to another one, the short way."""
+        exchange, target, recalls = hop.exchange, hop.shape.target, self._recalls
+        fact, view = exchange.attempts[0], exchange.view
         took = fact.latency_ms
         elsewhere = fact.model != target.model or fact.provider != target.provider
         if elsewhere or exchange.blocks or (view.stream and fact.ttft_ms is not None and fact.ttft_ms > took):
             fly = hop.fly()
-            kernel.send(fly if recalls is None else recalls.hand_over(fly))
-            return True
-        if recalls is not None:
-            recalls.leads(hop)
+            self._kernel.send(fly if recalls is None else recalls.hand_over(fly))
+            return
+        if recalls is not None and hop.route is not None:
+            recalls.leads(hop, hop.route)
         hop.ends_ms = ends_ms = fact.started_at_ms + took
         self._loop.act(ends_ms, -exchange.acts[1][1], self.end, hop)
-        return True
 
     def end(self, hop: Hop) -> None:
         """Its answer is whole: priced, booked, told."""
@@ -181,7 +210,7 @@ class Short:
         self._sums.answered(exchange, model, total, fidelity, latency_ms if latency_ms > 0 else 0, False)
         self._books.spend(hop.account, hop.amounts, (total, taken + given, taken, given))
         if hop.route is not None and self._recalls is not None:
-            self._recalls.keep(hop, usage, total, ended_ms)
+            self._recalls.keep(hop, hop.route, usage, total, ended_ms)
         self._kernel.served += 1
         fact = exchange.attempts[0]
         self._remember(fact.entry_id, fact.model, exchange.usage or usage)

@@ -20,6 +20,8 @@ _T = TypeVar("_T")
 
 Work = Coroutine[Any, Any, None] | None
 """Work that may wait; None: it is done, or goes on by :meth:`VirtualLoop.later`."""
+_Timer = tuple[float, int, Callable[[Any], object], Any]
+"""(loop time, number of its asking, what is called then, with what)."""
 Arrival = tuple[float, Callable[[], Work]]
 """(loop time, what begins then)."""
 
@@ -36,7 +38,16 @@ class VirtualLoop:
         self._self = cast("asyncio.AbstractEventLoop", self)
         """It has what tasks and futures ask of a loop, and nothing else."""
         self._ready: deque[_Soon] = deque()
-        self._timers: list[tuple[float, int, Callable[..., object], object]] = []
+        self._seconds: dict[int, list[_Timer]] = {}
+        """Timers of seconds to come, in any order: most are asked for long before, so that each is sorted once."""
+        self._order: list[int] = []
+        """These seconds, as a heap."""
+        self._second = -1
+        """The latest that has come."""
+        self._due: list[_Timer] = []
+        """What is left of it, the first last."""
+        self._late: list[_Timer] = []
+        """What was asked for since, for it or an earlier one; a heap."""
         self._count = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -65,16 +76,20 @@ class VirtualLoop:
     def later(self, when: float, callback: Callable[[Any], object], argument: object) -> None:
         """Calls ``callback(argument)`` at a loop time; of two at the same time, the one that was asked for first."""
         self._count += 1
-        heapq.heappush(self._timers, (when, self._count, callback, argument))
+        self._push((when, self._count, callback, argument))
 
     def act(self, ms: int, order: int, callback: Callable[[Any], object], argument: object) -> None:
         """Calls ``callback(argument)`` at the time of an act (see :meth:`at`); at once when it has passed."""
         when = (ms - self.start_ms) / _MS + (order % ORDERS) * ORDER_STEP
-        if when > self._now:
-            self._count += 1
-            heapq.heappush(self._timers, (when, self._count, callback, argument))
-        else:
+        if when <= self._now:
             callback(argument)
+            return
+        self._count += 1
+        second = int(when)
+        if second in self._seconds:
+            self._seconds[second].append((when, self._count, callback, argument))
+        else:
+            self._push((when, self._count, callback, argument))
 
     @property
     def tasks(self) -> int:
@@ -87,7 +102,9 @@ class VirtualLoop:
 
     def timers(self) -> list[tuple[float, Callable[..., object], object]]:
         """What is due, in order: (loop time, callback, argument)."""
-        return [(when, callback, argument) for when, _, callback, argument in sorted(self._timers, key=_by_time)]
+        found = [timer for second in self._seconds.values() for timer in second]
+        every = sorted((*self._due, *self._late, *found))
+        return [(when, callback, argument) for when, _, callback, argument in every]
 
     # -- running
 
@@ -111,32 +128,64 @@ class VirtualLoop:
             events._set_running_loop(before)
 
     def _serve(self, begin: Callable[[_T], Work], arrivals: Iterator[tuple[float, _T]]) -> None:
-        ready, timers, pop = self._ready, self._timers, heapq.heappop
-        never = (float("inf"), None)
-        at, what = next(arrivals, never)
-        while self.defect is None:
-            while ready:
-                soon = ready.popleft()
-                if soon.callback is not None:
-                    soon.context.run(soon.callback, *soon.args)
-            if timers and timers[0][0] < at:
-                when, _, callback, argument = pop(timers)
-                if when > self._now:
-                    self._now = when
-                callback(argument)
-            elif what is not None:
-                if at > self._now:
-                    self._now = at
-                work = begin(what)
-                if work is not None:
-                    self._tasks.add(asyncio.Task(self._watched(work), loop=self._self))
-                at, what = next(arrivals, never)
-            else:
-                break
+        for at, what in arrivals:
+            self._run_until(at)
+            if at > self._now:
+                self._now = at
+            work = begin(what)
+            if work is not None:
+                self._tasks.add(asyncio.Task(self._watched(work), loop=self._self))
+        self._run_until(float("inf"))
         if self.defect is not None:
             raise self.defect
         if self._tasks:
             raise RuntimeError(f"{len(self._tasks)} replayed requests wait for something that will never happen")
+
+    def _run_until(self, at: float) -> None:
+        """What is ready, and what is due before a loop time. Raises what a task raised."""
+        ready = self._ready
+        while True:
+            if ready:
+                self._run_ready()
+            due = self._due
+            if self._late or not due:
+                due = self._next()
+            if not due or due[-1][0] >= at:
+                return
+            when, _, callback, argument = due.pop()
+            if when > self._now:
+                self._now = when
+            callback(argument)
+
+    def _push(self, timer: "_Timer") -> None:
+        second = int(timer[0])
+        if second <= self._second:
+            heapq.heappush(self._late, timer)
+        elif second in self._seconds:
+            self._seconds[second].append(timer)
+        else:
+            self._seconds[second] = [timer]
+            heapq.heappush(self._order, second)
+
+    def _next(self) -> list["_Timer"]:
+        """What is due, the first last, where some came late or the second is over."""
+        due, late = self._due, self._late
+        if not due and not late and self._order:
+            self._second = heapq.heappop(self._order)
+            due = self._due = self._seconds.pop(self._second)
+            due.sort(reverse=True)
+        if late and not (due and due[-1] < late[0]):
+            due.append(heapq.heappop(late))
+        return due
+
+    def _run_ready(self) -> None:
+        ready = self._ready
+        while ready:
+            soon = ready.popleft()
+            if soon.callback is not None:
+                soon.context.run(soon.callback, *soon.args)
+        if self.defect is not None:
+            raise self.defect
 
     async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -171,7 +220,7 @@ class VirtualLoop:
     def call_at(self, when: float, callback: Any, *args: Any, context: contextvars.Context | None = None) -> Any:
         soon = _Soon(callback, args, context or contextvars.copy_context())
         self._count += 1
-        heapq.heappush(self._timers, (when, self._count, self._ready.append, soon))
+        self._push((when, self._count, self._ready.append, soon))
         return soon
 
     def create_future(self) -> "asyncio.Future[Any]":
@@ -220,10 +269,6 @@ class _Soon:
 
     def cancelled(self) -> bool:
         return self.callback is None
-
-
-def _by_time(timer: tuple[float, int, Any, Any]) -> tuple[float, int]:
-    return timer[0], timer[1]
 
 
 def _begun(arrival: Callable[[], Work]) -> Work:
