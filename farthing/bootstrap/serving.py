@@ -128,7 +128,12 @@ class _Asgi:
 
 def factory(clock: Clock | None = None) -> _Asgi:
     """The application of one worker process; settings come from the environment that ``serve`` prepared."""
-    return _Asgi(load_settings(), clock, supervised=True)
+    try:
+        settings = load_settings()
+    except ConfigError as error:  # after SIGHUP, for one; the workers that are there go on
+        _LOG.error("this worker cannot start: %s", error)
+        raise SystemExit(os.EX_CONFIG) from None
+    return _Asgi(settings, clock, supervised=True)
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

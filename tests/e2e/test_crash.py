@@ -1,6 +1,7 @@
 """Killed under load, the gateway loses no answer and books none twice; told to stop, it finishes what it began."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,18 @@ def test_a_hung_up_process_goes_on_and_a_terminated_one_finishes_its_streams_and
         (entry,) = gateway.books.entries()
         assert entry.usage.source == "reported"
         assert entry.charge.total == sim.account.invoice.lines[-1].amount_nusd
+
+
+def test_a_worker_that_is_told_to_read_a_bad_configuration_says_what_is_wrong_and_ends(tmp_path):
+    """Its supervisor keeps the one that it was to replace."""
+    config = tmp_path / "farthing.toml"
+    config.write_text("[server]\nbogus = 3\n", encoding="utf-8")
+    environment = {**os.environ, "FARTHING_CONFIG": str(config), "FARTHING_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", "from farthing.bootstrap import factory; factory()"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == os.EX_CONFIG
+    assert "server.bogus: unknown setting" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_killed_process_books_the_ceiling_of_what_was_in_flight_when_the_next_one_starts(tmp_path):
