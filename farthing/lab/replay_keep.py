@@ -107,8 +107,8 @@ class Keeping:
         self._loop.jump(stand.now)
         self._books.restore(stand.counters)
         self._books.restore_levels(stand.levels)
-        for entry_id, model, usage in stand.remembered:
-            self._provider.remember_answer(entry_id, model, usage)
+        for one in stand.remembered:
+            self._provider.remember_answer(*one)
         self._provider.warmth.restore(stand.warmth)
         self._kernel.restore(stand.cached, stand.turnstiles, stand.plain)
         self._kernel.fly_on(stand.flying)

@@ -489,7 +489,8 @@ class Kernel:
             return
         attempts, usage = exchange.attempts, exchange.usage
         if attempts and usage is not None:
-            self._provider.remember_answer(attempts[0].entry_id, attempts[0].model, usage)
+            fact = attempts[0]
+            self._provider.remember_answer(fact.entry_id, fact.model, usage, fact.latency_ms)
 
 
 def exceeded(budget: str) -> BudgetExceeded:

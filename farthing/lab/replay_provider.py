@@ -16,7 +16,7 @@ from farthing.core.policy_routes import CascadeRules
 from farthing.core.types import NO_TEXT, AttemptFact, Bounds, Exchange, LedgerEntry, Request, Target, Usage
 from farthing.core.units import OUTPUT_UNITS
 from farthing.engine.record import tokens_of
-from farthing.lab.replay_consumed import Consumed
+from farthing.lab.replay_consumed import Consumed, Known
 from farthing.lab.replay_log import Logged, logged
 from farthing.lab.replay_time import VirtualLoop
 from farthing.lab.replay_verdicts import Counts
@@ -40,7 +40,7 @@ _CAPPED_MAX: Final = 1_000
 BEFORE_MAX: Final = 50_000
 """Answers that are remembered for requests that a cache answered with them; up to twice as many."""
 
-_FIELDS_MAX: Final = 3 * BEFORE_MAX
+_FIELDS_MAX: Final = 4 * BEFORE_MAX
 
 Estimate = Callable[[Logged, Target], Usage]
 """Usage of a request at a target that did not answer it."""
@@ -93,6 +93,8 @@ class Flight(msgspec.Struct, kw_only=True):
     """Whether a similar question answers it was taken from a log of another policy."""
     ends_at: float | None = None
     """The loop's time at which a try that is not in the log is over."""
+    took_ms: int | None = None
+    """How long the answer took that a cache gave for it; None: no cache did, or nobody knows."""
 
 
 Judged = Callable[[str, CascadeRules], Counts]
@@ -140,7 +142,7 @@ class Provider:
                 flight.usage = at_tier(flight.usage, body, before=logged.request.view.service_tier)
                 self._within(flight, flight.usage, stated_cap(body))
             return
-        flight.fact, flight.ends_at = None, None
+        flight.fact, flight.ends_at, flight.took_ms = None, None, None
         if self._elsewhere(flight, target):
             assert flight.usage is not None
             self._within(flight, flight.usage, stated_cap(body))
@@ -154,8 +156,9 @@ class Provider:
         before = None
         if logged.answered_by:
             before = self._before.get(logged.answered_by) or self._older.get(logged.answered_by)
-        if before is not None and before[0] == target.model:  # a cache answered what this model had said
-            flight.usage = msgspec.structs.replace(before[1], source="estimated", stated_pusd=None)
+        if before is not None and before.model == target.model:  # a cache answered what this model had said
+            flight.took_ms = before.latency_ms
+            flight.usage = msgspec.structs.replace(before.usage, source="estimated", stated_pusd=None)
             if logged.held is not None:
                 answered = msgspec.structs.replace(logged, usage=flight.usage, model=target.model, kept=True)
                 flight.usage = self._estimate(answered, target)
@@ -209,18 +212,19 @@ class Provider:
     def remember(self, logged: Logged) -> None:
         """Keeps what an answer consumed, for requests that a cache answered with it."""
         if logged.usage is not None:
-            self.remember_answer(logged.attempts[-1].entry_id, logged.model, logged.usage)
+            last = logged.attempts[-1]
+            self.remember_answer(last.entry_id, logged.model, logged.usage, last.latency_ms)
 
-    def remember_answer(self, entry_id: str, model: str, usage: Usage) -> None:
+    def remember_answer(self, entry_id: str, model: str, usage: Usage, latency_ms: int) -> None:
         """The same by its parts."""
         fields = self._before.fields
         if len(fields) >= _FIELDS_MAX:
             self._older, self._before = self._before, Consumed()
             fields = self._before.fields
-        fields.extend((entry_id, model, usage))
+        fields.extend((entry_id, model, usage, latency_ms))
 
-    def remembered(self) -> tuple[tuple[str, str, Usage], ...]:
-        """(entry, model, usage) of the answers that are remembered, the oldest first."""
+    def remembered(self) -> tuple[Known, ...]:
+        """The answers that are remembered, the oldest first."""
         return (*self._older.every(), *self._before.every())
 
     def _within(self, flight: Flight, usage: Usage, cap: int | None) -> None:
@@ -374,7 +378,9 @@ def ended(loop: VirtualLoop, flight: Flight) -> float:
     if fact is not None:
         return loop.at(fact.started_at_ms + fact.latency_ms, logged.settled[flight.place])
     if flight.ends_at is None:
-        took = next((one.latency_ms for one in reversed(logged.attempts) if 0 < one.status < 300), None)
+        took = flight.took_ms
+        if took is None:
+            took = next((one.latency_ms for one in reversed(logged.attempts) if 0 < one.status < 300), None)
         if took is None:
             given = tokens_of(flight.usage)[1] if flight.usage is not None else 0
             took = _MS_FIRST + _MS_PER_TOKEN * given

@@ -213,7 +213,7 @@ class Short:
             self._recalls.keep(hop, hop.route, usage, total, ended_ms)
         self._kernel.served += 1
         fact = exchange.attempts[0]
-        self._remember(fact.entry_id, fact.model, exchange.usage or usage)
+        self._remember(fact.entry_id, fact.model, exchange.usage or usage, fact.latency_ms)
 
     def _refused(self, exchange: Exchange, error: str, now_ms: int, unread: bool) -> None:
         latency_ms = now_ms - exchange.received_at_ms
@@ -223,6 +223,6 @@ class Short:
         )
         fact, usage = exchange.attempts[0], exchange.usage
         assert usage is not None
-        self._remember(fact.entry_id, fact.model, usage)
+        self._remember(fact.entry_id, fact.model, usage, fact.latency_ms)
         if exchange.blocks:
             self._warmth.unsent(exchange)

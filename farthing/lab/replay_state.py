@@ -14,10 +14,11 @@ from farthing.core.types import Bounds, Decision, Exchange, Target, Usage
 from farthing.lab.compare import Told
 from farthing.lab.replay_acts import Turnstiles
 from farthing.lab.replay_books import Amounts, Levels
+from farthing.lab.replay_consumed import Known
 from farthing.lab.replay_recall import Cached
 from farthing.lab.replay_warmth import Uses
 
-VERSION: Final = 5
+VERSION: Final = 6
 
 
 class Flying(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,7 +68,7 @@ class Stand(msgspec.Struct, frozen=True, kw_only=True):
     counters: tuple[tuple[Key, int], ...]
     levels: Levels
     flying: tuple[Flying, ...]
-    remembered: tuple[tuple[str, str, Usage], ...]
+    remembered: tuple[Known, ...]
     warmth: tuple[tuple[str, str, Uses], ...]
     cached: Cached | None
     turnstiles: Turnstiles

@@ -21,6 +21,11 @@ def test_where_nothing_is_estimated_the_predicted_bill_is_the_invoice(name):
     assert abs(error) < 0.01
 
 
+def test_what_a_cache_answered_takes_as_long_as_that_answer_did_when_it_is_sent_after_all():
+    """Else what is kept of it would expire at another moment, and the next call would be answered by the cache."""
+    assert bench.run(bench.EXACT["cache lives shorter"], 150_000, 230)[0] == 0
+
+
 @pytest.mark.parametrize("name", sorted(bench.ESTIMATED))
 def test_where_something_is_estimated_the_interval_covers_the_invoice(name):
     runs = [bench.run(bench.ESTIMATED[name], seed, 150) for seed in range(4)]

@@ -14,7 +14,7 @@ from farthing.core.budget import Places
 from farthing.core.types import NO_TEXT, Held, Hold, Reservation, Usage
 from farthing.lab.replay import replay
 from farthing.lab.replay_books import CROWDED, ReplayBooks
-from farthing.lab.replay_consumed import Consumed
+from farthing.lab.replay_consumed import Consumed, Known
 from farthing.lab.replay_provider import Provider
 from farthing.lab.replay_time import VirtualLoop
 from farthing.ports.books import Settlement
@@ -202,10 +202,10 @@ def test_what_answers_consumed_is_found_by_entry_however_late_it_is_asked():
     rng = random.Random(6)
     for number in range(400):
         entry = f"e{rng.randrange(300)}"
-        consumed.fields.extend((entry, f"m{number}", Usage(model=f"u{number}")))
-        known[entry] = (f"m{number}", Usage(model=f"u{number}"))
+        known[entry] = Known(entry, f"m{number}", Usage(model=f"u{number}"), number)
+        consumed.fields.extend(known[entry])
         if rng.random() < 0.05:
             assert all(consumed.get(one) == said for one, said in known.items())
             assert consumed.get("e300") is None
     assert len(consumed.every()) == 400
-    assert dict((entry, (model, usage)) for entry, model, usage in consumed.every()) == known
+    assert {one.entry_id: one for one in consumed.every()} == known
