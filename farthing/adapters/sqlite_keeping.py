@@ -1,9 +1,9 @@
 """Keeping the rows of counters: up to date, in bounded number, and in the form that the company of workers needs.
 
-What is booked on counters is logged in ``posts`` with the entries, and brought into ``shares`` now and then, many at
-once. A worker that is the only one needs no rows of its own: it knows what is left of every limit, adds what it
-booked to the common share, and may forget any counter that is not in use. When another worker registers, it writes a
-row for what its calls in flight hold, and from then on takes authority like everybody else.
+What is booked on counters is logged in ``posts`` with the entries, and brought into other tables now and then, many
+at once. A worker that is the only one needs no rows of its own: it knows what is left of every limit, writes what it
+booked into runs or the common share, and may forget any counter that is not in use. When another worker registers, it
+writes a row for what its calls in flight hold, and from then on takes authority like everybody else.
 """
 
 import sqlite3
@@ -56,7 +56,7 @@ Item = tuple[str, str, str, Account, int]
 
 
 class Fold:
-    """Logged amounts on their way into ``shares``, a part with each group.
+    """Logged amounts on their way into runs and ``shares``, a part with each group.
 
     A part is taken back in ``posts`` in the same transaction, so that rows and log add up at any moment, for whoever
     reads them and after a crash; when all is there, what was logged and taken back is deleted.
@@ -75,7 +75,7 @@ class Fold:
         self.last = last
         """The newest row of ``posts`` that has something of it."""
         self.undone: list[int] = []
-        """Rows of ``posts`` that take back what is in ``shares``."""
+        """Rows of ``posts`` that take back what has arrived."""
 
     def next(self, most: int) -> list[Item]:
         """What comes now, in the order of the file."""
@@ -120,7 +120,7 @@ class Keeper:
         self._logged = 0
         """Amounts logged since then."""
         self._fold: Fold | None = None
-        """What is being brought into ``shares``."""
+        """What is being brought there."""
         self.company_version = 0
         """``company_version`` when this worker last looked."""
 
@@ -311,8 +311,6 @@ class Keeper:
         if committed:
             self._keep(kept)
             self._room.alone, self._room.cleared = False, True
-            if self._room.known is not None:
-                self._room.known.forget()
 
     def _stay(self, run: Callable[[], Group]) -> None:
         """All other workers have left: give up the rows, and decide alone."""
